@@ -1,0 +1,72 @@
+"""From a network to a noise prediction: the `EpsFn` contract, and classifier-free guidance.
+
+Samplers and masks see nothing of the model but an eps_fn. The ones built here bind what the network is told (the text)
+and count every row that goes through it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class EpsFn(Protocol):
+    """The noise in x at time t."""
+
+    def __call__(self, x: Tensor, t: int) -> Tensor:
+        """x (B, C, h, w), t an int in 0..T-1 -> eps (B, C, h, w)."""
+        ...
+
+
+ModelEps = Callable[[Tensor, int, Any], Tensor]     # model.eps: (x, t, context) -> eps
+
+
+@dataclass
+class Rows:
+    """Counts the samples that went through the U-Net during one edit."""
+
+    count: int = 0
+
+
+def classifier_free_guidance(eps_uncond: Tensor, eps_cond: Tensor, s: float) -> Tensor:
+    """eps_uncond + s (eps_cond - eps_uncond), arXiv:2207.12598. s = 1: the text alone; s = 0: the empty text alone.
+
+    (That paper's w, and some codes' "0 is off", is s - 1.)
+    """
+    return eps_uncond + s * (eps_cond - eps_uncond)
+
+
+def conditional(model_eps: ModelEps, context: Any, rows: Rows) -> EpsFn:
+    """eps(x, t | context): one row a sample. With the empty text's context it is the unconditional prediction."""
+
+    def eps_fn(x: Tensor, t: int) -> Tensor:
+        rows.count += len(x)
+        return model_eps(x, t, context)
+
+    return eps_fn
+
+
+def guided(model_eps: ModelEps, context: Any, negative: Any, s: float, rows: Rows) -> EpsFn:
+    """The guided prediction: two rows a sample, in one call; only one where s = 1 or s = 0 needs no more.
+
+    `context` and `negative` hold one entry a sample and can be joined by `torch.cat` or have a method `join`.
+    """
+    if s == 1:
+        return conditional(model_eps, context, rows)
+    if s == 0:
+        return conditional(model_eps, negative, rows)
+    both = join(negative, context)                                  # (2B, L, D)
+
+    def eps_fn(x: Tensor, t: int) -> Tensor:
+        rows.count += 2 * len(x)
+        eps_uncond, eps_cond = model_eps(torch.cat([x, x]), t, both).chunk(2)
+        return classifier_free_guidance(eps_uncond, eps_cond, s)
+
+    return eps_fn
+
+
+def join(first: Any, second: Any) -> Any:
+    """Two contexts (plain tensors or `Context`s) as one batch."""
+    return torch.cat([first, second]) if isinstance(first, Tensor) else first.join(second)

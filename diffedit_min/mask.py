@@ -1,0 +1,101 @@
+"""Step 1 of DiffEdit: where would the query change the picture? Section 3.2 of arXiv:2210.11427.
+
+    noise the latent n times -> predict the noise under the query and under the reference -> average the differences
+    -> remove extreme values -> rescale to [0, 1] -> threshold
+
+The paper doesn't say how the differences of channels become one number, what counts as extreme, or how it rescales.
+Each of these is a named option. All statistics are taken within one picture, never across the batch.
+Shapes: B pictures, n noises, C channels, h x w cells; maps are (B, h, w).
+"""
+
+import torch
+from torch import Tensor
+
+from .guidance import EpsFn
+from .schedule import Level, add_noise
+
+# A map whose largest value is below this part of the predictions' own size is rounding, not a difference: min-max
+# would blow it up to half a mask. In float32 rows of different batches agree to 1e-6.
+FLOOR = 1e-4
+
+NORMS = ("l1", "l2")
+AVERAGES = ("maps", "differences")
+CLIPS = ("mean", "quantile", "none")
+RESCALES = ("minmax", "max")
+
+
+def predictions(eps_fn: EpsFn, x0: Tensor, level: Level, noises: Tensor) -> Tensor:
+    """eps(x_t, t) for n noised copies of each latent: x0 (B, C, h, w), noises (n, B, C, h, w) -> (n, B, C, h, w)."""
+    x_t = add_noise(x0, noises, level.abar)
+    return eps_fn(x_t.flatten(0, 1), level.t).unflatten(0, noises.shape[:2])
+
+
+def difference_map(eps_query: Tensor, eps_reference: Tensor, norm: str = "l1", average: str = "maps") -> Tensor:
+    """The raw map: how far the two predictions lie apart at each cell, averaged over the noises.
+
+    eps_query, eps_reference (n, B, C, h, w) -> (B, h, w), in units of the noise's standard deviation.
+    norm: "l1", the mean over channels of |difference|, or "l2", the root of the mean square.
+    average: "maps", the norm first, then the mean over noises; or "differences", the mean over noises first, which
+    lets what is random in the differences cancel.
+    Map 0 where the whole picture's differences are rounding (`FLOOR`).
+    """
+    check(norm, NORMS, "mask_norm")
+    check(average, AVERAGES, "mask_average")
+    difference = (eps_query - eps_reference).float()
+    if average == "differences":
+        difference = difference.mean(dim=0, keepdim=True)                       # (1, B, C, h, w)
+    per_cell = difference.abs().mean(dim=2) if norm == "l1" else difference.square().mean(dim=2).sqrt()
+    raw = per_cell.mean(dim=0)                                                  # (B, h, w)
+    size = eps_reference.float().square().mean(dim=(0, 2, 3, 4)).sqrt()         # (B,)
+    significant = raw.amax(dim=(1, 2)) > FLOOR * size
+    return torch.where(significant[:, None, None], raw, 0.0)
+
+
+def remove_extremes(raw: Tensor, clip: str = "mean", at: float = 3.0, valid: Tensor | None = None) -> Tensor:
+    """Cut the map off at a ceiling: (B, h, w) -> (B, h, w).
+
+    clip: "mean", at `at` times the picture's mean; "quantile", at its `at`-quantile (0..1); "none".
+    valid (B, h, w): the cells that count (those that aren't padding). The paper says "we remove extreme values in
+    noise predictions"; cutting the *difference* instead keeps the mask independent of the guidance scale.
+    """
+    check(clip, CLIPS, "mask_clip")
+    if clip == "none":
+        return raw
+    if clip == "quantile" and not 0 <= at <= 1:
+        raise ValueError(f"mask_clip_at must be from 0 to 1 for the quantile, not {at}")
+    if clip == "mean" and at <= 0:
+        raise ValueError(f"mask_clip_at must be above 0, not {at}")
+    statistic = (lambda m: at * m.mean()) if clip == "mean" else (lambda m: torch.quantile(m, at))
+    return torch.stack([m.clamp(max=statistic(c)) for m, c in zip(raw, cells(raw, valid), strict=True)])
+
+
+def rescale(clipped: Tensor, how: str = "minmax", valid: Tensor | None = None) -> Tensor:
+    """To [0, 1], per picture: "minmax", (m - min) / (max - min), or "max", m / max. A constant map becomes 0.
+
+    (B, h, w) -> (B, h, w); cells that don't count (`valid`) become 0.
+    """
+    check(how, RESCALES, "mask_rescale")
+    rescaled = []
+    for m, counted in zip(clipped, cells(clipped, valid), strict=True):
+        low = counted.min() if how == "minmax" else torch.zeros_like(counted[0])
+        spread = counted.max() - low
+        rescaled.append(((m - low) / spread).clamp(0, 1) if spread > 0 else torch.zeros_like(m))
+    result = torch.stack(rescaled)
+    return result if valid is None else torch.where(valid, result, 0.0)
+
+
+def binarise(mask_map: Tensor, threshold: float = 0.5) -> Tensor:
+    """The mask M: True where the rescaled map is above the threshold, hence edited. (B, h, w) -> bool (B, 1, h, w)."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"mask_threshold must be from 0 to 1, not {threshold}")
+    return (mask_map > threshold).unsqueeze(1)
+
+
+def cells(maps: Tensor, valid: Tensor | None) -> list[Tensor]:
+    """Each picture's values that count, flat: (B, h, w) -> B tensors (at most h w,)."""
+    return [m.flatten() if valid is None else m[v] for m, v in zip(maps, maps if valid is None else valid, strict=True)]
+
+
+def check(value: str, known: tuple[str, ...], name: str) -> None:
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is not known; known are {', '.join(known)}")

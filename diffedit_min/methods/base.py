@@ -1,0 +1,296 @@
+"""What all methods share: from a person's pictures and words to latents and contexts, and back to an `Edit`.
+
+A method is a generator `run(task, options)` that yields a `Step` at each step and returns an `Outcome`; everything it
+sees is a latent, a context or a number. `Method` wraps it: it checks, fits, embeds, batches, and decodes what comes out.
+Shapes: B pictures of one size, C channels, h x w latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..guidance import Rows
+from ..model.stable_diffusion import StableDiffusion
+from ..model.text import Context
+from ..picture import Frame, fit, fit_mask, mask_image, to_rgb, unfit
+from ..samplers import State
+from ..schedule import check_ratio
+
+Pictures = Image.Image | Sequence[Image.Image]
+Trajectory = tuple[State, ...]      # by level: trajectory[j] is at levels[j]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress: `index` of `total` steps of `stage` are done; `latent` (B, C, h, w) is what the step made, if it did."""
+
+    stage: str
+    index: int
+    total: int
+    latent: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every method can be told. Defaults are the paper's."""
+
+    encoding_ratio: float = 0.8     # r in [0, 1]: how far to go towards noise; more changes more
+    steps: int = 50                 # N, of the whole timeline; r N of them are taken
+    guidance_scale: float = 7.5     # s, while decoding: 1 is the plain conditional prediction
+    negative_prompt: str = ""       # stands in for the empty text in guidance
+
+    def __post_init__(self) -> None:
+        for f in fields(self):      # options typed at a command line or read from JSON: an int may stand for a float
+            value, kind = getattr(self, f.name), type(f.default)
+            if type(value) is int and kind is float:
+                object.__setattr__(self, f.name, float(value))
+            elif type(value) is not kind:
+                raise ValueError(f"{f.name} must be a {kind.__name__}, not {value!r}")
+        check_ratio(self.encoding_ratio, "encoding_ratio")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if not 0 <= self.guidance_scale < float("inf"):
+            raise ValueError(f"guidance_scale must be a number from 0 up, not {self.guidance_scale}")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One batch for a method: pictures of one size, as latents."""
+
+    model: StableDiffusion
+    x0: Tensor                          # (B, C, h, w)
+    query: Context                      # B prompts each
+    reference: Context
+    negative: Context
+    empty: Context
+    seeds: tuple[int, ...]              # one a picture
+    valid: Tensor                       # bool (B, h, w): cells with picture in them, not only padding
+    rows: Rows
+    keep: str                           # "result" or "trace"
+    mask: Tensor | None = None          # bool (B, 1, h, w), given by the caller
+    mask_map: Tensor | None = None      # (B, h, w) in [0, 1], given by the caller
+    encoded: Trajectory | None = None   # given by the caller
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a method returns: final latents (B, C, h, w), and what it found on the way."""
+
+    latent: Tensor
+    mask: Tensor | None = None          # bool (B, 1, h, w)
+    mask_map: Tensor | None = None      # (B, h, w) in [0, 1]
+    encoded: Trajectory = ()
+    decoded: Trajectory = ()
+    trace: dict[str, Tensor] = field(default_factory=dict)   # each (n, B, ...)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One edit of one picture. Tensors have no batch dimension but in states: (1, C, h, w)."""
+
+    image: Image.Image                  # the result, as large as the input
+    mask: Tensor | None                 # bool (h, w); None for methods without one
+    mask_map: Tensor | None             # (h, w) in [0, 1], before the threshold; pass it back as `mask_map=`
+    encoded: Trajectory                 # by level, encoded[0] the picture's own latent; pass it back as `encoded=`
+    decoded: Trajectory                 # by level too; with keep="result" only the last state, at level 0
+    settings: dict[str, Any]            # everything that the result depends on
+    rows: int                           # samples that went through the U-Net
+    empty_mask: bool                    # nothing to change was found, and the input picture came back
+    input: Image.Image
+    frame: Frame                        # how the picture was fitted to the network
+    factor: int                         # pixels per latent cell
+    trace: dict[str, Tensor] = field(default_factory=dict)      # keep="trace": the intermediates of step 1
+
+    @property
+    def mask_image(self) -> Image.Image | None:
+        """The mask at the picture's size, white where edited."""
+        return None if self.mask is None else mask_image(self.mask, self.frame, self.factor)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as one calls it: `method(model, image, query, reference, **options) -> Edit`."""
+
+    name: str
+    run: Callable[[Task, Any], Generator[Step, None, Outcome]]
+    options: type[Options]
+    knob: str = "encoding_ratio"        # the option that turns how strong the edit is
+    uses: frozenset[str] = frozenset()  # of "reference", "mask", "mask_map", "encoded"
+    takes_query: bool = True
+    needs_reference: bool = False       # a caption of the input, not only the empty text
+    needs_instruction: bool = False     # the query says what to do, not what to show
+    channels: int = 4                   # of the U-Net's input
+
+    def __call__(
+        self,
+        model: StableDiffusion,
+        image: Pictures,
+        query: str | Sequence[str] = "",
+        reference: str | Sequence[str] = "",
+        *,
+        on_step: Callable[[Step], None] | None = None,
+        **rest: Any,
+    ) -> Edit | list[Edit]:
+        """Run to the end, telling `on_step` of each step (by raising, it stops). See `iterate` for the rest."""
+        steps = self.iterate(model, image, query, reference, **rest)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as done:
+                return done.value
+            if on_step is not None:
+                on_step(step)
+
+    @torch.no_grad()
+    def iterate(
+        self,
+        model: StableDiffusion,
+        image: Pictures,
+        query: str | Sequence[str] = "",
+        reference: str | Sequence[str] = "",
+        *,
+        seed: int | Sequence[int] = 0,
+        size: int | None = None,
+        keep: str = "result",
+        mask: Any = None,
+        mask_map: Tensor | None = None,
+        encoded: Trajectory | None = None,
+        **options: Any,
+    ) -> Generator[Step, None, Edit | list[Edit]]:
+        """Edit a picture, or a list of them in batches; yields `Step`s and returns an `Edit` or a list of them.
+
+        query, reference, seed: one for all pictures, or one each. size: edit at about size x size pixels.
+        keep: "trace" keeps every intermediate. mask: a picture, white = edit, or a bool (h, w); skips step 1.
+        mask_map, encoded: from an earlier Edit of the same picture and settings; skip what they hold. options: see
+        `self.options`; what is left out is the model's recommendation, else the paper's value.
+        Raises ValueError, in one line that names the value.
+        """
+        pictures = [image] if isinstance(image, Image.Image) else list(image)
+        settings = self.settings(model, options)
+        given = {"mask": mask, "mask_map": mask_map, "encoded": encoded}
+        self.check(model, pictures, keep, given)
+        count = len(pictures)
+        queries, references = spread(query, count, "queries"), spread(reference, count, "references")
+        seeds = spread(seed, count, "seeds")
+        if self.takes_query and not all(text.strip() for text in queries):
+            raise ValueError("the query is empty: say what the edited picture should show")
+        if self.needs_reference and not all(text.strip() for text in references):
+            raise ValueError(f"{self.name} needs a reference: a caption of the input picture")
+
+        fitted = [fit(to_rgb(picture), model.multiple, model.native_area, size) for picture in pictures]
+        edits: list[Edit | None] = [None] * count
+        for chosen in same_shapes([pixels for pixels, _ in fitted]):
+            task = make_task(model, [fitted[i] for i in chosen], [queries[i] for i in chosen],
+                             [references[i] for i in chosen], tuple(seeds[i] for i in chosen), settings, keep, given)
+            outcome = yield from self.run(task, settings)
+            decoded = model.decode(outcome.latent)
+            for row, i in enumerate(chosen):
+                record = {"method": self.name, "model": model.name, "query": queries[i], "reference": references[i],
+                          "seed": seeds[i], "size": size, "given": sorted(k for k, v in given.items() if v is not None),
+                          **asdict(settings)}
+                edits[i] = make_edit(task, outcome, row, decoded[row], to_rgb(pictures[i]), fitted[i][1], record)
+        return edits[0] if isinstance(image, Image.Image) else edits
+
+    def settings(self, model: StableDiffusion, options: dict[str, Any]) -> Options:
+        """The options in force: the given ones, over the model's recommendations, over the paper's."""
+        known = {f.name for f in fields(self.options)}
+        for name in options:
+            if name not in known:
+                raise ValueError(f"{self.name} has no option {name!r}; it has {', '.join(sorted(known))}")
+        recommended = {name: value for name, value in model.defaults.items() if name in known}
+        return self.options(**{**recommended, **options})
+
+    def check(self, model: StableDiffusion, pictures: list[Image.Image], keep: str, given: dict[str, Any]) -> None:
+        """Refuse, before any work, what this method can't do."""
+        if not pictures:
+            raise ValueError("there is no picture in the list")
+        if keep not in ("result", "trace"):
+            raise ValueError(f"keep {keep!r} is not known; known are result and trace")
+        for name, value in given.items():
+            if value is not None and name not in self.uses:
+                raise ValueError(f"{self.name} takes no {name}")
+            if value is not None and name != "mask" and len(pictures) > 1:
+                raise ValueError(f"{name} belongs to one picture, but {len(pictures)} are given")
+        channels = model.unet.config.in_channels
+        if channels != self.channels:
+            raise ValueError(f"{self.name} needs a U-Net with {self.channels} input channels; {model.name!r} has {channels}")
+
+
+def spread(value: Any, count: int, name: str) -> list[Any]:
+    """One value for all pictures, or one each."""
+    if isinstance(value, str | int):
+        return [value] * count
+    values = list(value)
+    if len(values) != count:
+        raise ValueError(f"{count} pictures but {len(values)} {name}: give one for all, or one each")
+    return values
+
+
+def same_shapes(tensors: list[Tensor]) -> list[list[int]]:
+    """The indices, grouped by shape: what can run as one batch."""
+    groups: dict[torch.Size, list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        groups.setdefault(tensor.shape, []).append(i)
+    return list(groups.values())
+
+
+def make_task(
+    model: StableDiffusion,
+    fitted: list[tuple[Tensor, Frame]],
+    queries: list[str],
+    references: list[str],
+    seeds: tuple[int, ...],
+    options: Options,
+    keep: str,
+    given: dict[str, Any],
+) -> Task:
+    """Pictures -> latents, words -> contexts, and the caller's mask, map and trajectory checked against them."""
+    frames, count, device = [frame for _, frame in fitted], len(fitted), model.device
+    encoded = given["encoded"]
+    x0 = encoded[0].latent if encoded else model.encode(torch.cat([pixels for pixels, _ in fitted]))
+    valid = torch.stack([frame.valid(model.factor) for frame in frames])
+    if x0.shape[-2:] != valid.shape[-2:]:
+        raise ValueError(f"encoded is of latents of {tuple(x0.shape[-2:])}, but the picture's are {tuple(valid.shape[-2:])}")
+    mask, mask_map = given["mask"], given["mask_map"]
+    if mask is not None:
+        mask = torch.cat([fit_mask(mask, frame, model.factor) for frame in frames]).to(device)
+    if mask_map is not None:
+        if mask_map.shape != valid.shape[-2:]:
+            raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {tuple(valid.shape[-2:])}")
+        mask_map = mask_map[None].to(device)
+    contexts = model.embed([*queries, *references, *([options.negative_prompt] * count), *([""] * count)])
+    query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))
+    return Task(model, x0, query, reference, negative, empty, seeds, valid.to(device), Rows(), keep, mask, mask_map, encoded)
+
+
+def make_edit(
+    task: Task, outcome: Outcome, row: int, pixels: Tensor, picture: Image.Image, frame: Frame, record: dict[str, Any]
+) -> Edit:
+    """One picture's part of the outcome. An empty mask found by the method gives the input picture itself back."""
+    mask = None if outcome.mask is None else outcome.mask[row, 0]
+    empty = mask is not None and task.mask is None and not mask.any().item()
+    only = slice(row, row + 1)
+    return Edit(
+        image=picture.copy() if empty else unfit(pixels, frame),
+        mask=mask,
+        mask_map=None if outcome.mask_map is None else outcome.mask_map[row],
+        encoded=tuple(of_row(state, only) for state in outcome.encoded),
+        decoded=tuple(of_row(state, only) for state in outcome.decoded),
+        settings=record,
+        rows=task.rows.count // len(task.x0),
+        empty_mask=empty,
+        input=picture,
+        frame=frame,
+        factor=task.model.factor,
+        trace={name: value[:, row] for name, value in outcome.trace.items()},
+    )
+
+
+def of_row(state: State, only: slice) -> State:
+    return State(state.index, state.level, state.latent[only], tuple((i, x[only]) for i, x in state.partners), state.memory)

@@ -1,0 +1,37 @@
+"""Encode-Decode, the paper's ablation without a mask (section 4.1): D_r(E_r(x_0), query). And the plain round trip."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from ..schedule import levels_used
+from .base import Method, Options, Outcome, Step, Task
+from .coding import decode, encode
+
+
+@dataclass(frozen=True)
+class EncodeDecodeOptions(Options):
+    """As in DiffEdit."""
+
+    time: str = "destination"       # the t that the network sees while encoding: see samplers/ddim.py
+
+
+@dataclass(frozen=True)
+class InvertOptions(EncodeDecodeOptions):
+    """The round trip is unguided: s = 1 under the empty text."""
+
+    guidance_scale: float = 1.0
+
+
+def run(task: Task, options: EncodeDecodeOptions) -> Generator[Step, None, Outcome]:
+    """Encode with the empty text, decode under the query. k + 2k rows a picture."""
+    k = levels_used(options.encoding_ratio, options.steps)
+    levels = task.model.schedule.levels(options.steps)[: k + 1]
+    encoded = yield from encode(task, levels, options.time)
+    decoded = yield from decode(task, options, encoded[k], levels)
+    return Outcome(decoded[0].latent, encoded=encoded, decoded=decoded)
+
+
+encode_decode = Method("encode_decode", run, EncodeDecodeOptions, uses=frozenset({"encoded"}))
+
+# Encode and decode under the empty text: how well is the picture reconstructed? k + k rows.
+invert = Method("invert", run, InvertOptions, uses=frozenset({"encoded"}), takes_query=False)

@@ -1,0 +1,23 @@
+"""SDEdit, arXiv:2108.01073, the paper's first baseline: noise the picture to level r, decode it under the query.
+
+    x_k = G_r(x_0, eps) = sqrt(abar_k) x_0 + sqrt(1 - abar_k) eps;   y = D_r(x_k, query)
+"""
+
+from collections.abc import Generator
+
+from ..samplers import State
+from ..schedule import add_noise, levels_used, standard_noise
+from .base import Method, Options, Outcome, Step, Task
+from .coding import decode
+
+
+def run(task: Task, options: Options) -> Generator[Step, None, Outcome]:
+    """2k rows a picture. Ratio 0 adds no noise: it gives the VAE's reconstruction."""
+    k = levels_used(options.encoding_ratio, options.steps)
+    levels = task.model.schedule.levels(options.steps)[: k + 1]
+    x_k = add_noise(task.x0, standard_noise(task.x0, task.seeds, "noise"), levels[k].abar) if k else task.x0
+    decoded = yield from decode(task, options, State(k, levels[k], x_k), levels)
+    return Outcome(decoded[0].latent, decoded=decoded)
+
+
+sdedit = Method("sdedit", run, Options)

@@ -1,0 +1,63 @@
+"""The pieces that the U-Net and the VAE share: the residual block and the two changes of size.
+
+Attribute names are the published checkpoints' (norm1, conv1, time_emb_proj, ...), so that a state dict loads by name.
+Shapes: B batch, C channels, h x w a feature map, E the width of the time embedding.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResnetBlock(nn.Module):
+    """GroupNorm -> SiLU -> conv, twice, added to the input; in the U-Net the time embedding is added in between.
+
+    The VAE has no time (`time_channels=None`) and a smaller epsilon in its norms (1e-6 against 1e-5).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, time_channels: int | None, groups: int, norm_eps: float):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, channels_in, eps=norm_eps)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        if time_channels is not None:
+            self.time_emb_proj = nn.Linear(time_channels, channels_out)
+        self.norm2 = nn.GroupNorm(groups, channels_out, eps=norm_eps)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        if channels_in != channels_out:
+            self.conv_shortcut = nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """x (B, C_in, h, w), time (B, E) -> (B, C_out, h, w)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        if time is not None:
+            h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x)
+
+
+class Downsample(nn.Module):
+    """Halve height and width with a strided convolution.
+
+    The U-Net pads all four sides by 1. The VAE pads the right and the bottom only, as it was trained: with symmetric
+    padding it still gives a picture, shifted by half a pixel at each level.
+    """
+
+    def __init__(self, channels: int, pad_right_bottom: bool):
+        super().__init__()
+        self.pad_right_bottom = pad_right_bottom
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if pad_right_bottom else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h/2, w/2)."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.pad_right_bottom else x)
+
+
+class Upsample(nn.Module):
+    """Double height and width: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, 2h, 2w)."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

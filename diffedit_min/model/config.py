@@ -1,0 +1,31 @@
+"""What the networks' config dataclasses share: reading a published config.json without overlooking anything.
+
+Those files hold many switches. The ones a network implements become fields; a switch that it does not implement must
+stand at the value that leaves it out (`neutral`), or the checkpoint is refused: a network that ignores a switch loads
+without complaint and draws noise. Anything else in the file (names, versions, training settings) changes no result.
+"""
+
+from dataclasses import fields
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple], where: str) -> Config:
+    """Make the frozen dataclass `cls` from `raw`, the parsed config.json called `where` in errors.
+
+    Fields that the file leaves out, or holds null for, keep their defaults. Lists become tuples. `neutral` maps each
+    unsupported switch to the values that switch it off. Raises ValueError naming the key, its value and the file.
+    """
+    for key, off in neutral.items():
+        if key in raw and raw[key] not in off:
+            raise ValueError(f"{where}: {key} = {raw[key]!r} is not supported (only {' or '.join(map(repr, off))})")
+    known = {f.name: _frozen(raw[f.name]) for f in fields(cls) if raw.get(f.name) is not None}
+    try:
+        return cls(**known)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value

@@ -1,0 +1,160 @@
+"""Noise levels: how much of a latent is picture and how much is noise, and the coordinates in which DDIM is Euler.
+
+    x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps        abar_t = prod_{s <= t} (1 - beta_s)
+
+`abar` (DDPM's alpha-bar) is what the DiffEdit and DDIM papers call alpha. Schedules are Python floats (float64).
+Shapes: x, x0, eps, v are (B, C, h, w), or any one shape.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Level:
+    """A noise level: the integer time that the network is told, and how much of the variance is signal."""
+
+    t: int
+    abar: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """abar at the T training times, and the grid that a sampler walks on."""
+
+    abar: tuple[float, ...]             # abar[t], falling from about 1 to about 0
+    steps_offset: int = 1               # t of the first noisy level
+    clean_abar: float | None = None     # of the clean level; None: abar[0], as Stable Diffusion has it
+
+    @classmethod
+    def from_config(cls, raw: dict[str, Any]) -> "Schedule":
+        """From a parsed scheduler_config.json, with Stable Diffusion's values for what it leaves out.
+
+        Raises ValueError naming a beta_schedule or a setting that isn't known.
+        """
+        T = raw.get("num_train_timesteps", 1000)
+        start, end = raw.get("beta_start", 0.00085), raw.get("beta_end", 0.012)
+        kind = raw.get("beta_schedule", "scaled_linear")
+        if raw.get("trained_betas") is not None:
+            betas = torch.tensor(raw["trained_betas"], dtype=torch.float64)
+        elif kind == "scaled_linear":       # linear in sqrt(beta): the schedule of latent diffusion
+            betas = torch.linspace(start**0.5, end**0.5, T, dtype=torch.float64) ** 2
+        elif kind == "linear":
+            betas = torch.linspace(start, end, T, dtype=torch.float64)
+        else:
+            raise ValueError(f"beta_schedule {kind!r} is not known; known are scaled_linear and linear")
+        if raw.get("rescale_betas_zero_snr"):
+            raise ValueError("rescale_betas_zero_snr is not supported: abar would be 0 at the last level")
+        abar = torch.cumprod(1 - betas, dim=0)
+        return cls(tuple(abar.tolist()), raw.get("steps_offset", 1), 1.0 if raw.get("set_alpha_to_one") else None)
+
+    @property
+    def T(self) -> int:
+        """The number of training times."""
+        return len(self.abar)
+
+    def at(self, t: int) -> Level:
+        """The level at training time t, 0 <= t < T."""
+        return Level(t, self.abar[t])
+
+    def levels(self, N: int) -> tuple[Level, ...]:
+        """The clean level and N noisy ones, by rising noise: t_i = offset + floor(i T / N), i = 0..N-1.
+
+        This is the usual "leading" grid where N divides T. Raises ValueError unless 1 <= N < T.
+        """
+        if not 1 <= N < self.T:
+            raise ValueError(f"steps must be from 1 to {self.T - 1}, not {N}")
+        clean = Level(0, self.abar[0] if self.clean_abar is None else self.clean_abar)
+        return (clean, *(self.at(self.steps_offset + i * self.T // N) for i in range(N)))
+
+    def noised(self, ratio: float) -> Level:
+        """The level that lies `ratio` (0..1) of the training timeline from the clean end: t = ratio T."""
+        return self.at(min(math.floor(check_ratio(ratio, "noise ratio") * self.T + 0.5), self.T - 1))
+
+
+def levels_used(ratio: float, N: int) -> int:
+    """k = round(r N), the number of levels that encoding ratio r in [0, 1] walks through (halves go up).
+
+    Adding 0.5 before flooring also absorbs rounding in r N: 0.29 * 100 is 28.999... in floating point.
+    """
+    return math.floor(check_ratio(ratio, "encoding ratio") * N + 0.5)
+
+
+def check_ratio(ratio: float, name: str) -> float:
+    """The ratio itself; ValueError unless it is in [0, 1]."""
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, not {ratio}")
+    return ratio
+
+
+# ---------------------------------------------------------------- x0, eps and v
+
+
+def add_noise(x0: Tensor, eps: Tensor, abar: float | Tensor) -> Tensor:
+    """x_t = sqrt(abar) x0 + sqrt(1 - abar) eps: training's forward process, and SDEdit's encoder G_r (section 3.2).
+
+    abar: a number, or a tensor that broadcasts against x0, as training has it.
+    """
+    return abar**0.5 * x0 + (1 - abar) ** 0.5 * eps
+
+
+def x0_from_eps(x: Tensor, eps: Tensor, abar: float) -> Tensor:
+    """The clean latent that x and its noise imply: `add_noise` solved for x0."""
+    return (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
+
+
+def eps_from_x0(x: Tensor, x0: Tensor, abar: float) -> Tensor:
+    """The noise that x and its clean latent imply: `add_noise` solved for eps."""
+    return (x - math.sqrt(abar) * x0) / math.sqrt(1 - abar)
+
+
+def v_from_eps(x: Tensor, eps: Tensor, abar: float) -> Tensor:
+    """v = sqrt(abar) eps - sqrt(1 - abar) x0, arXiv:2202.00512, written in x and eps."""
+    return (eps - math.sqrt(1 - abar) * x) / math.sqrt(abar)
+
+
+def eps_from_v(x: Tensor, v: Tensor, abar: float) -> Tensor:
+    """eps = sqrt(abar) v + sqrt(1 - abar) x: `v_from_eps` solved for eps."""
+    return math.sqrt(abar) * v + math.sqrt(1 - abar) * x
+
+
+# ---------------------------------------------------------------- Eq. (3): the ODE variables
+
+
+def tau(abar: float) -> float:
+    """tau = sqrt(1 / abar - 1), the noise-to-signal ratio: the time of Eq. (3), du = eps(u / sqrt(1 + tau^2), t) dtau."""
+    return math.sqrt(1 / abar - 1)
+
+
+def u_from_x(x: Tensor, abar: float) -> Tensor:
+    """u = x / sqrt(abar), the state of Eq. (3)."""
+    return x / math.sqrt(abar)
+
+
+def x_from_u(u: Tensor, abar: float) -> Tensor:
+    """`u_from_x` solved for x."""
+    return u * math.sqrt(abar)
+
+
+# ---------------------------------------------------------------- randomness
+
+
+def generator(seed: int, stream: str, index: int) -> torch.Generator:
+    """Random numbers for one use ("mask", "noise", ...) and one sample of it, always on the CPU.
+
+    Each (seed, stream, index) has its own, so n samples are a prefix of more, a picture gets the same noise alone or
+    in a batch, and a seed means the same on every device.
+    """
+    digest = hashlib.sha256(f"{seed} {stream} {index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def standard_noise(like: Tensor, seeds: tuple[int, ...], stream: str, index: int = 0) -> Tensor:
+    """eps ~ N(0, I) shaped like `like` (B, C, h, w), one seed a row; drawn in float32 on the CPU, then moved."""
+    rows = [torch.randn(like.shape[1:], generator=generator(seed, stream, index)) for seed in seeds]
+    return torch.stack(rows).to(like)
