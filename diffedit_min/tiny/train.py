@@ -68,7 +68,7 @@ class Recipe:
         "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
         "max_position_embeddings": vocabulary.LENGTH, "hidden_act": "quick_gelu", "projection_dim": 64,
     })
-    unet_steps: int = 5_600
+    unet_steps: int = 5_000
     unet_batch: int = 32
     unet_rate: float = 1e-3
     ema_decay: float = 0.999

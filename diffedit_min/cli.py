@@ -1,0 +1,403 @@
+"""The command `diffedit-min`: the library's functions from a shell. It holds no algorithm.
+
+Exit codes: 0 done; 2 the command line can't be parsed; 130 Ctrl-C; 1 anything else, with one line `error: ...` on
+stderr. What can be refused early is refused before any work, and files are written last, whole or not at all.
+torch is imported inside the commands only, so that --help and --version answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .methods import Edit, Method, Step
+    from .tiny.scenes import Scene
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+# The options that commands share.
+Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
+Query = Annotated[str, Option(help="What the edited picture should show.")]
+Reference = Annotated[str, Option(help="What the picture shows now; it makes the mask better.")]
+Model = Annotated[str, Option(help='"tiny" (the embedded model), "random" (random weights), or a checkpoint folder.')]
+Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
+Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+DType = Annotated[str, Option("--dtype", help="auto, float32, float64, float16 or bfloat16.")]
+Options = Annotated[list[str] | None, Option("-o", "--option", metavar="NAME=VALUE",
+                    help="An option of the method, for example steps=25. Can be repeated; `info` lists them all.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress bars. (There are none either if stderr is no terminal.)")]
+Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")]
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"diffedit_min {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, Option("--version", is_eager=True, callback=show_version, help="Show it.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Edit pictures by text with DiffEdit (arXiv:2210.11427), which finds by itself where to edit. Try its demo first."""
+    if debug:   # goes before the command's name or after it
+        ctx.default_map = {name: {"debug": True} for name in ctx.command.commands}
+
+
+# ---------------------------------------------------------------- the commands
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, Option(help="The strip of pictures to write.")] = Path("demo.png"),
+    seed: Annotated[int, Option(help="Of the scene, from 0 up, and of the random noise.")] = 0,
+    change: Annotated[str | None, Option(metavar="WHAT=VALUE", help="The edit, for example fruit=pears, "
+                                         "container=basket or surface=marble. Left out: another fruit.")] = None,
+    query: Annotated[str | None, Option(help="Your own words for that edit. Left out: its full caption.")] = None,
+    option: Options = None, quiet: Quiet = False, debug: Debug = False,
+) -> None:
+    """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
+    with one_line_errors(debug):
+        from . import loading, methods, picture
+
+        check_targets(out)
+        options = parse_options(methods.diffedit, option)
+        scene, answer = demo_scenes(seed, change)
+        started = time.perf_counter()
+        model = loading.load()
+        load_seconds = time.perf_counter() - started
+        side = math.isqrt(model.native_area)
+        image, truth = scene.render(side), answer.render(side)
+        query = answer.caption if query is None else query
+        edit, seconds = timed(methods.diffedit, quiet, model, image, query, scene.caption, seed=seed, **options)
+        picture.save(demo_strip(edit, truth), out, record(edit))
+        print(f"input      {scene.caption}\nquery      {query}")
+        print("\n".join(demo_measures(edit, truth)))
+        print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit\nwrote {out}")
+
+
+@app.command("edit")
+def edit_command(
+    image: Picture, query: Query, reference: Reference = "", model: Model = "tiny",
+    method: Annotated[str, Option(help="diffedit, sdedit or encode-decode.")] = "diffedit",
+    out: Annotated[Path | None, Option(help="The result: .png, which holds its settings too, .jpg or .webp. "
+                                       "Left out: IMAGE's name with -edit.png, in the current folder.")] = None,
+    seed: Seed = 0, size: Size = None,
+    mask: Annotated[str | None, Option(help="A mask of your own, a picture: white = edit.")] = None,
+    device: Device = "auto", dtype: DType = "auto", option: Options = None, quiet: Quiet = False, debug: Debug = False,
+) -> None:
+    """Edit a picture: --query says what it should show."""
+    with one_line_errors(debug):
+        from . import loading, picture
+
+        chosen = find_method(method)
+        out = out or Path(f"{Path(image).stem}-edit.png")
+        opened, options = prepare(image, chosen, option, out)
+        given = None if mask is None else open_mask(mask)
+        network = loading.load(model, device=device, dtype=dtype)
+        edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size, mask=given, **options)
+        picture.save(edit.image, out, record(edit))
+        report(edit, seconds, out)
+        if edit.empty_mask:
+            print("nothing to change was found: the mask is empty, and the input picture came back")
+
+
+@app.command("mask")
+def mask_command(
+    image: Picture, query: Query, reference: Reference = "", model: Model = "tiny",
+    out: Annotated[Path | None, Option(help="The mask, white = edit. Left out: IMAGE's name with -mask.png.")] = None,
+    map_out: Annotated[Path | None, Option("--map", help="The map that the mask is cut from, in colours from black (0) "
+                                           "to yellow (1). Left out: IMAGE's name with -map.png.")] = None,
+    seed: Seed = 0, size: Size = None, device: Device = "auto", dtype: DType = "auto", option: Options = None,
+    quiet: Quiet = False, debug: Debug = False,
+) -> None:
+    """Find where DiffEdit would edit, and stop there."""
+    with one_line_errors(debug):
+        from . import loading, methods, picture
+
+        out, map_out = out or Path(f"{Path(image).stem}-mask.png"), map_out or Path(f"{Path(image).stem}-map.png")
+        opened, options = prepare(image, methods.diffedit, option, out, map_out)
+        options["encoding_ratio"] = 0.0     # step 1 only: steps 2 and 3 have no level to go to
+        network = loading.load(model, device=device, dtype=dtype)
+        edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size, **options)
+        picture.save(edit.mask_image, out, record(edit))
+        picture.save(picture.heat(edit.mask_map, edit.frame, edit.factor), map_out, record(edit))
+        report(edit, seconds, out, map_out)
+        if edit.empty_mask:
+            print("nothing to change was found: the mask is empty")
+
+
+@app.command()
+def invert(
+    image: Picture, model: Model = "tiny",
+    out: Annotated[Path | None, Option(help="The reconstruction. Left out: IMAGE's name with -inverted.png.")] = None,
+    size: Size = None, device: Device = "auto", dtype: DType = "auto", option: Options = None,
+    quiet: Quiet = False, debug: Debug = False,
+) -> None:
+    """Encode a picture towards noise and decode it again, without a query: what does that lose?"""
+    with one_line_errors(debug):
+        from . import loading, methods, picture
+
+        out = out or Path(f"{Path(image).stem}-inverted.png")
+        opened, options = prepare(image, methods.invert, option, out)
+        network = loading.load(model, device=device, dtype=dtype)
+        edit, seconds = timed(methods.invert, quiet, network, opened, size=size, **options)
+        options["encoding_ratio"] = 0.0     # no level: what the VAE makes of the picture
+        vae = methods.invert(network, opened, size=size, encoded=edit.encoded, **options)
+        before, after = edit.encoded[0].latent, edit.decoded[0].latent
+        picture.save(edit.image, out, record(edit))
+        report(edit, seconds, out)
+        print(f"reconstruction against the input: {picture.psnr(edit.image, opened):.2f} dB PSNR")
+        print(f"the VAE alone against the input: {picture.psnr(vae.image, opened):.2f} dB PSNR")
+        print(f"relative latent error: {((after - before).norm() / before.norm()).item():.3g}")
+
+
+@app.command()
+def info(model: Model = "tiny", device: Device = "auto", dtype: DType = "auto", debug: Debug = False) -> None:
+    """What a model is, which settings hold with it, and the methods with their options."""
+    with one_line_errors(debug):
+        import torch
+
+        from . import loading, methods
+
+        m = loading.load(model, device=device, dtype=dtype)
+        parts = {"U-Net": m.unet, "VAE": m.vae, "text encoder": m.text_encoder}
+        counts = [f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in parts.items()]
+        side, channels = math.isqrt(m.native_area), m.unet.config.in_channels
+        print(f"diffedit_min {__version__}, torch {torch.__version__}")
+        print(f"model        {m.name}: predicts {m.prediction_type}; on {m.device} in {str(m.dtype).split('.')[1]}")
+        print(f"parameters   {', '.join(counts)}")
+        print(f"pictures     {side} x {side} px at their best; sides are padded to a multiple of {m.multiple}")
+        print(f"latents      {channels} x {side // m.factor} x {side // m.factor}; a cell is {m.factor} px wide")
+        print("\ndefaults of diffedit with this model (* from its card, the others the method's own)")
+        for name, value in asdict(methods.diffedit.settings(m, {})).items():
+            print(f"  {name:<18}{value!r}{' *' if name in m.defaults else ''}")
+        print("\nmethods (--method) and their options (-o), with the values where no card says otherwise")
+        for method in methods.METHODS.values():
+            print(f"  {dashed(method.name)}: {', '.join(f'{f.name}={f.default!r}' for f in fields(method.options))}")
+
+
+# ---------------------------------------------------------------- what a person typed
+
+
+def dashed(name: str) -> str:
+    """A method's name as it is typed."""
+    return name.replace("_", "-")
+
+
+def find_method(name: str) -> Method:
+    """The method of that name, typed with dashes or underscores."""
+    from .methods import METHODS
+
+    if name.replace("-", "_") not in METHODS:
+        raise ValueError(f"--method {name!r} is not known; known are {', '.join(map(dashed, METHODS))}")
+    return METHODS[name.replace("-", "_")]
+
+
+def parse_options(method: Method, texts: list[str] | None) -> dict[str, Any]:
+    """["steps=25", ...] -> {"steps": 25, ...}, each of its option's type and in its range."""
+    kinds = {f.name: type(f.default) for f in fields(method.options)}
+    options: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise ValueError(f"-o {text!r} has no value: write it as name=value, for example steps=25")
+        if name not in kinds:
+            raise ValueError(f"{dashed(method.name)} has no option {name!r}; it has {', '.join(sorted(kinds))}")
+        options[name] = parse_value(name, value, kinds[name])
+    method.options(**options)       # refuses, before a model is loaded, what is out of range
+    return options
+
+
+def parse_value(name: str, text: str, kind: type) -> Any:
+    """A value as its option's type has it."""
+    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    try:
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        raise ValueError(f"{name} must be {words[kind]}, not {text!r}") from None
+
+
+def prepare(image: str, method: Method, option: list[str] | None, *targets: Path) -> tuple[Image.Image, dict[str, Any]]:
+    """The picture and the options; refuses what it can before a model is loaded."""
+    from .picture import open_picture
+
+    check_targets(*targets)
+    return open_picture(image), parse_options(method, option)
+
+
+def check_targets(*paths: Path) -> None:
+    """Refuse, before any work, a file that couldn't be written after it."""
+    from .picture import FORMATS
+
+    for path in paths:
+        if path.suffix.lower() not in FORMATS:
+            raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(FORMATS)}")
+        if not path.parent.is_dir():
+            raise ValueError(f"there is no folder {str(path.parent)!r}: make it first")
+        if path.is_dir():
+            raise ValueError(f"{str(path)!r} is a folder: give the path of a file")
+        if not os.access(path.parent, os.W_OK):
+            raise ValueError(f"the folder {str(path.parent)!r} can't be written to: choose another")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"{str(paths[0])!r} can't hold two results: give each a file of its own")
+
+
+def open_mask(path: str) -> Image.Image:
+    """A mask as its file has it: what is transparent counts as black, and not as white, which it is in a picture."""
+    from PIL import Image
+
+    from .picture import open_picture
+
+    open_picture(path)      # refuses, in one line, what can't be read
+    with Image.open(path) as mask:
+        return mask.copy()
+
+
+# ---------------------------------------------------------------- a run, and what is said of it
+
+
+def timed(method: Method, quiet: bool, *arguments: Any, **options: Any) -> tuple[Edit, float]:
+    """Run a method with progress bars: its Edit, and the seconds it took."""
+    started = time.perf_counter()
+    with progress(quiet) as on_step:
+        edit = method(*arguments, on_step=on_step, **options)
+    return edit, time.perf_counter() - started
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
+    """An `on_step` that shows a bar a stage on stderr, if that is a terminal."""
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm] = {}
+
+    def on_step(step: Step) -> None:
+        if step.stage not in bars:
+            bars[step.stage] = tqdm(desc=step.stage, total=step.total, disable=quiet or None)
+        bars[step.stage].update(step.index - bars[step.stage].n)
+
+    try:
+        yield on_step
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def record(edit: Edit) -> dict[str, str]:
+    """The text that a PNG carries: everything that the result depends on."""
+    return {"diffedit": json.dumps(edit.settings)}
+
+
+def report(edit: Edit, seconds: float, *paths: Path) -> None:
+    """What was written, what it cost, and how much of the picture (padding not counted) the mask covers."""
+    print(f"wrote {' and '.join(map(str, paths))}")
+    covered = ""
+    if edit.mask is not None:
+        covered = f"; the mask covers {edit.mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}"
+    print(f"{edit.rows} rows through the U-Net in {seconds:.1f} s{covered}")
+
+
+def demo_scenes(seed: int, change: str | None) -> tuple[Scene, Scene]:
+    """A scene that the model was not trained on, and the true answer to a change of it."""
+    from .tiny import scenes
+
+    if not 0 <= seed < len(scenes.TEST):
+        raise ValueError(f"--seed must be from 0 to {len(scenes.TEST) - 1}, not {seed}")
+    scene, fruits = scenes.sample(scenes.TEST[seed]), scenes.VALUES["fruit"]
+    other = fruits[(fruits.index(scene.fruit) + 1) % len(fruits)]
+    what, equals, value = (f"fruit={other}" if change is None else change).partition("=")
+    if not equals:
+        raise ValueError(f"--change {change!r} has no value: write it as what=value, for example fruit={other}")
+    answer = scene.replace(**{what: value})
+    if answer == scene:
+        raise ValueError(f"--change {change!r} changes nothing: the picture shows {scene.caption}")
+    return scene, answer
+
+
+def demo_strip(edit: Edit, truth: Image.Image) -> Image.Image:
+    """image | map | mask | edit | true answer"""
+    from .picture import heat, overlay, strip
+
+    where, mask = heat(edit.mask_map, edit.frame, edit.factor), overlay(edit.input, edit.mask_image)
+    captions = [edit.settings["reference"], "difference map", "mask", edit.settings["query"], "true answer"]
+    return strip([edit.input, where, mask, edit.image, truth], captions)
+
+
+def demo_measures(edit: Edit, truth: Image.Image) -> list[str]:
+    """The edit against the true answer, a line each."""
+    from .picture import psnr
+    from .schedule import levels_used
+    from .tiny.evaluate import cell_mask, iou
+    from .tiny.scenes import changed
+
+    region = changed(edit.input, truth)     # bool (H, W)
+    overlap = iou(edit.mask.cpu().numpy(), cell_mask(region, edit.factor))
+    n, k = edit.settings["mask_samples"], levels_used(edit.settings["encoding_ratio"], edit.settings["steps"])
+    formula = f" = 2n + k + 2k, n = {n}, k = {k}" if edit.rows == 2 * n + k + 2 * k else ""
+    return [
+        f"mask       {overlap:.2f} intersection over union with the region that truly changes",
+        f"outside    {psnr(edit.image, edit.input, where=~region):.1f} dB PSNR against the input, outside that region",
+        f"answer     {psnr(edit.image, truth):.1f} dB PSNR against the true answer",
+        f"rows       {edit.rows}{formula}",
+    ]
+
+
+# ---------------------------------------------------------------- errors
+
+
+@contextmanager
+def one_line_errors(debug: bool) -> Iterator[None]:
+    """Turn what is raised inside into one line on stderr and an exit code; a warning into one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:     # `diffedit-min info | head -1`: nobody reads on; what was to be written is
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {describe(error)}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def describe(error: Exception) -> str:
+    """One line. A ValueError says by itself what is wrong and what to do; anything else was not foreseen."""
+    line = next(iter(str(error).splitlines()), "")
+    if isinstance(error, ValueError) and line:
+        return line
+    return f"{type(error).__name__}{': ' if line else ''}{line} (--debug shows where)"
+
+
+def main() -> None:
+    """The entry point."""
+    for stream in (sys.stdout, sys.stderr):     # a name that the terminal can't show must not end in an error
+        stream.reconfigure(errors="backslashreplace")
+    app(prog_name="diffedit-min")

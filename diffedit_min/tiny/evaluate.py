@@ -1,0 +1,201 @@
+"""Known answers: how well does a method edit scenes whose true edits are known?
+
+    python -m diffedit_min.tiny.evaluate --split test --scenes 300 --methods diffedit sdedit encode_decode --out runs/known
+
+Each scene gets one edit, of the container, the fruit and the surface in turn, with its caption as the reference and the
+changed scene's caption as the query. Results append to OUT/results.jsonl as they come and a killed run goes on from
+there; the table is made from that file.
+
+    changed     the pixels whose largest channel difference between input and true answer is > 0.1; a latent cell is
+                changed if any of its pixels is
+    mask IoU    of the method's mask and the changed cells
+    accuracy    share of edits whose result is, over the changed pixels, nearest (mean squared error) to the true
+                answer among the pictures of all values of the attribute, the old one included
+    outside     PSNR against the input over the pixels that are not changed, from the mean squared error of all edits
+    answer      PSNR against the true answer over the whole picture, likewise
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ..loading import load
+from ..methods import METHODS, Edit
+from ..model.stable_diffusion import StableDiffusion
+from . import scenes
+
+SPLITS = {"validation": scenes.VALIDATION, "test": scenes.TEST}
+KINDS = tuple(scenes.VALUES)
+RESAMPLES = 1000        # of the bootstrap
+
+
+# ---------------------------------------------------------------- measures
+
+
+def cell_mask(changed: np.ndarray, factor: int) -> np.ndarray:
+    """Pixels to latent cells: bool (H, W) -> bool (H/factor, W/factor), True if any pixel of the cell is."""
+    h, w = (side // factor for side in changed.shape)
+    return changed[: h * factor, : w * factor].reshape(h, factor, w, factor).any(axis=(1, 3))
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two masks; 1 if both are empty."""
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 1.0
+
+
+def squared_error(a: Image.Image, b: Image.Image, where: np.ndarray) -> float:
+    """Mean squared difference on the [0, 1] scale over the pixels `where` (H, W); nan if there is none."""
+    difference = (np.asarray(a, np.float64) - np.asarray(b, np.float64)) / 255
+    return float((difference[where] ** 2).mean()) if where.any() else math.nan
+
+
+def nearest_value(result: Image.Image, scene: scenes.Scene, kind: str, where: np.ndarray) -> str:
+    """Which value of the attribute `kind` makes the scene look most like the result over the pixels `where`?"""
+    errors = {value: squared_error(result, scene.replace(**{kind: value}).render(), where)
+              for value in scenes.VALUES[kind]}
+    return min(errors, key=errors.__getitem__)
+
+
+def measure(edit: Edit, scene: scenes.Scene, kind: str, answer: scenes.Scene) -> dict[str, Any]:
+    """One edit against its true answer; all measures of the module's docstring."""
+    before, after = scene.render(), answer.render()
+    changed = scenes.changed(before, after)
+    found = {}
+    if edit.mask is not None:
+        truth, mask = cell_mask(changed, edit.factor), edit.mask.cpu().numpy()
+        found = {"iou": iou(mask, truth), "recall": float(mask[truth].mean()), "coverage": float(mask.mean())}
+    return {
+        **found,
+        "correct": nearest_value(edit.image, scene, kind, changed) == getattr(answer, kind),
+        "outside": squared_error(edit.image, before, ~changed),
+        "answer": squared_error(edit.image, after, np.ones_like(changed)),
+        "rows": edit.rows,
+    }
+
+
+# ---------------------------------------------------------------- the run
+
+
+def cases(split: str, count: int) -> Iterator[tuple[scenes.Scene, str, scenes.Scene]]:
+    """(scene, kind, true answer): the split's first scenes; the kind goes round, the new value follows the seed."""
+    for i in range(count):
+        scene, kind = scenes.sample(SPLITS[split][i]), KINDS[i % len(KINDS)]
+        others = [value for value in scenes.VALUES[kind] if value != getattr(scene, kind)]
+        yield scene, kind, scene.replace(**{kind: others[(i // len(KINDS)) % len(others)]})
+
+
+def run(model: StableDiffusion, method: str, split: str, count: int, out: Path, options: dict[str, Any],
+        batch: int = 10) -> list[dict[str, Any]]:
+    """Measure one method on the first `count` scenes, skipping what `out`/results.jsonl holds already."""
+    settings = METHODS[method].settings(model, options)
+    key = hashlib.sha256(f"{model_hash(model)} {method} {settings}".encode()).hexdigest()[:16]
+    path = out / "results.jsonl"
+    done = {entry["seed"]: entry for entry in read_results(path) if entry["key"] == key}
+    todo = [case for case in cases(split, count) if case[0].seed not in done]
+    with tqdm(total=count, initial=count - len(todo), desc=f"{method} {split}") as bar:
+        for i in range(0, len(todo), batch):
+            part = todo[i : i + batch]
+            edits = METHODS[method](
+                model, [scene.render() for scene, _, _ in part], [answer.caption for _, _, answer in part],
+                [scene.caption for scene, _, _ in part], seed=[scene.seed for scene, _, _ in part], **options,
+            )
+            lines = []
+            for (scene, kind, answer), edit in zip(part, edits, strict=True):
+                done[scene.seed] = {"key": key, "seed": scene.seed, "method": method, "kind": kind,
+                                    "query": answer.caption, **measure(edit, scene, kind, answer)}
+                lines.append(json.dumps(done[scene.seed]) + "\n")
+            with path.open("a") as file:
+                file.writelines(lines)
+            bar.update(len(part))
+    return [done[scene.seed] for scene, _, _ in cases(split, count)]
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a results file; a last line that a killed run left unfinished is cut off."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    if not text.endswith("\n"):
+        text = text[: text.rfind("\n") + 1]
+        path.write_text(text)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def model_hash(model: StableDiffusion) -> str:
+    """Of all weights: results of another model are other results."""
+    digest = hashlib.sha256()
+    for network in (model.unet, model.vae, model.text_encoder):
+        for tensor in network.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- the table
+
+
+def summary(entries: list[dict[str, Any]]) -> dict[str, tuple[float, float, float]]:
+    """Each measure's value over the edits with its 95 % bootstrap interval: (value, low, high)."""
+    rng = np.random.default_rng(0)
+    picks = rng.integers(len(entries), size=(RESAMPLES, len(entries)))
+    result = {}
+    for name in ("iou", "recall", "correct", "outside", "answer"):
+        if name not in entries[0]:
+            continue
+        values = np.array([entry[name] for entry in entries], float)
+        point, resampled = values.mean(), values[picks].mean(axis=1)
+        if name in ("outside", "answer"):       # mean squared errors -> PSNR
+            point, resampled = -10 * np.log10(point), -10 * np.log10(resampled)
+        result[name] = (float(point), *map(float, np.percentile(resampled, (2.5, 97.5))))
+    return result
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: a row for each method and kind."""
+    lines = ["| method | edits | mask IoU | accuracy | outside, dB | to the answer, dB | rows |",
+             "|---|---|---|---|---|---|---|"]
+    for method, entries in results.items():
+        for kind in ("all", *KINDS):
+            chosen = [entry for entry in entries if kind in ("all", entry["kind"])]
+            s = summary(chosen)
+            columns = [interval(s.get("iou"), 2), interval(s["correct"], 2), interval(s["outside"], 1),
+                       interval(s["answer"], 1), f"{np.mean([entry['rows'] for entry in chosen]):.0f}"]
+            lines.append(f"| {method} | {kind} ({len(chosen)}) | {' | '.join(columns)} |")
+    return "\n".join(lines)
+
+
+def interval(value: tuple[float, float, float] | None, digits: int) -> str:
+    if value is None:
+        return "-"
+    point, low, high = (f"{v:.{digits}f}" for v in value)
+    return f"{point} ({low}–{high})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffedit", "sdedit", "encode_decode"])
+    parser.add_argument("--out", type=Path, default=Path("runs/known"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    model = load(arguments.model)
+    results = {
+        method: run(model, method, arguments.split, arguments.scenes, arguments.out, {}) for method in arguments.methods
+    }
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Run the suite with `python -m pytest` from the repository's root, `-m "not slow"` for the quick part.
+
+What several test files share: no network, and a tiny random model, in memory and as a folder in the usual layout.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+# pytest-socket blocks sockets (see pyproject.toml); this keeps the libraries from trying, and must come before them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+import pytest
+from safetensors.torch import save_file
+
+import diffedit_min as dm
+
+
+@pytest.fixture(scope="session")
+def model() -> dm.StableDiffusion:
+    """A model with tiny random weights, in float64: identities hold to rounding. Tests must not change it."""
+    return dm.load("random", device="cpu", dtype="float64")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random model of seed 3 as a folder in the usual layout, in float32. Tests must not change it."""
+    return write_folder(dm.load("random", seed=3, device="cpu"), tmp_path_factory.mktemp("random"))
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """A copy of `folder` to damage."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def rewrite() -> Callable[..., None]:
+    """rewrite(path, key=value, ...): change entries of a JSON file."""
+
+    def rewrite(path: Path, **changes: object) -> None:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return rewrite
+
+
+def write_folder(model: dm.StableDiffusion, folder: Path) -> Path:
+    """Write a model as Stable Diffusion's checkpoints are published, so that diffusers opens it too."""
+    downs, levels = model.unet.config.down_block_types, len(model.vae.config.block_out_channels)
+    configs = {
+        "model_index.json": {
+            "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30.0",
+            "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+            "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+            "scheduler": ["diffusers", "DDIMScheduler"], "safety_checker": [None, None],
+            "feature_extractor": [None, None], "requires_safety_checker": False,
+        },
+        "unet/config.json": {
+            "_class_name": "UNet2DConditionModel", **asdict(model.unet.config),
+            "up_block_types": [kind.replace("Down", "Up") for kind in reversed(downs)],
+        },
+        "vae/config.json": {
+            "_class_name": "AutoencoderKL", **asdict(model.vae.config),
+            "down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels,
+        },
+        "text_encoder/config.json": {**model.text_encoder.config.to_dict(), "architectures": ["CLIPTextModel"]},
+        "scheduler/scheduler_config.json": {
+            "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "set_alpha_to_one": False,
+            "clip_sample": False, "prediction_type": model.prediction_type,
+        },
+    }
+    for name, config in configs.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(config))
+    for name, network in (
+        ("unet/diffusion_pytorch_model", model.unet), ("vae/diffusion_pytorch_model", model.vae),
+        ("text_encoder/model", model.text_encoder),
+    ):
+        weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+        save_file(weights, folder / f"{name}.safetensors", {"format": "pt"})
+    shutil.copytree(Path(dm.__file__).parent / "tiny" / "checkpoint" / "tokenizer", folder / "tokenizer")
+    return folder

@@ -1,0 +1,384 @@
+"""pytest tests/test_diffedit.py: the identities that hold for DiffEdit and its baselines on *any* network.
+
+They run on tiny random weights in float64, where a level, a sign or an index that is off by one shows.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import diffedit_min as dm
+from diffedit_min.guidance import Rows, conditional
+from diffedit_min.methods.base import Task
+from diffedit_min.methods.diffedit import find_map
+from diffedit_min.picture import unfit
+from diffedit_min.schedule import add_noise, levels_used, standard_noise
+
+QUERY, REFERENCE = "a bowl of pears", "a bowl of apples"
+FEW = {"steps": 10, "mask_samples": 3}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return dm.load("random", dtype="float64")
+
+
+def picture(seed=0, size=(32, 32)):
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    return coarse.resize(size, Image.BICUBIC)
+
+
+def diffedit(model, image=None, query=QUERY, reference=REFERENCE, **options):
+    return dm.diffedit(model, image or picture(), query, reference, **{**FEW, "keep": "trace", **options})
+
+
+def final(edit):
+    return edit.decoded[0].latent
+
+
+def white(edit, value=True):
+    return torch.full_like(edit.mask, value)
+
+
+# ---------------------------------------------------------------- the mask's two extremes, and the ratio's
+
+
+def test_black_mask_gives_the_vae_reconstruction(model):
+    edit = diffedit(model, mask=Image.new("L", (7, 5), 0))
+    x0 = model.encode(dm.picture.to_pixels(picture()))
+    for state in edit.decoded:
+        assert torch.equal(state.latent, edit.encoded[state.index].latent), f"level {state.index}"
+    assert torch.equal(final(edit), x0)
+    assert edit.image.tobytes() == unfit(model.decode(x0), edit.frame).tobytes()
+    assert not edit.empty_mask, "a caller's black mask is decoded as asked"
+
+
+@pytest.mark.parametrize("time", ["destination", "source"])
+def test_white_mask_is_encode_decode(model, time):
+    edit = diffedit(model, mask=Image.new("L", (32, 32), 255), time=time)
+    plain = dm.encode_decode(model, picture(), QUERY, steps=10, time=time, keep="trace")
+    for ours, theirs in zip(edit.decoded, plain.decoded, strict=True):
+        assert torch.equal(ours.latent, theirs.latent)
+    assert edit.image.tobytes() == plain.image.tobytes()
+
+
+@pytest.mark.parametrize("method", [dm.diffedit, dm.encode_decode, dm.sdedit, dm.invert])
+def test_ratio_zero_gives_the_reconstruction(model, method):
+    query = () if method is dm.invert else (QUERY,)
+    edit = method(model, picture(), *query, steps=10, encoding_ratio=0.0)
+    assert torch.equal(final(edit), model.encode(dm.picture.to_pixels(picture())))
+
+
+def test_half_a_mask_changes_only_its_half(model):
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:, :3] = True
+    edit = diffedit(model, mask=mask)
+    change = (final(edit) - edit.encoded[0].latent).abs().amax(dim=(0, 1))
+    assert change[~mask].max() == 0
+    assert change[mask].min() > 0
+
+
+def test_every_blend_is_at_its_own_level(model):
+    """Outside the mask each y_j is the very x_j, never its neighbour: the commonest slip of all."""
+    edit = diffedit(model)
+    outside = ~edit.mask.expand(4, -1, -1)
+    assert 0 < outside.double().mean() < 1
+    for state in edit.decoded:
+        assert state.level == edit.encoded[state.index].level
+        assert torch.equal(state.latent[0][outside], edit.encoded[state.index].latent[0][outside])
+
+
+def test_noise_instead_of_encoding_with_a_white_mask_is_sdedit(model):
+    k = levels_used(0.8, 10)
+    level = model.schedule.levels(10)[k]
+    x0 = model.encode(dm.picture.to_pixels(picture()))
+    noised = add_noise(x0, standard_noise(x0, (7,), "noise"), level.abar)
+    encoded = diffedit(model).encoded
+    pretended = tuple(
+        type(s)(s.index, s.level, noised if s.index == k else s.latent) for s in encoded
+    )
+    edit = diffedit(model, mask=white(diffedit(model)), encoded=pretended, seed=7)
+    plain = dm.sdedit(model, picture(), QUERY, steps=10, seed=7)
+    assert torch.equal(final(edit), final(plain))
+
+
+def test_scale_zero_is_the_plain_round_trip(model):
+    unconditional = dm.invert(model, picture(), steps=10, keep="trace")
+    zero = dm.encode_decode(model, picture(), QUERY, steps=10, guidance_scale=0.0, keep="trace")
+    assert torch.equal(final(zero), final(unconditional)), "s = 0 decodes under the empty text"
+
+
+# ---------------------------------------------------------------- the mask step
+
+
+@pytest.mark.parametrize("reference", [QUERY, f"  {QUERY} "])
+def test_equal_prompts_give_the_input_picture_itself(model, reference):
+    image = picture(size=(33, 21))
+    edit = diffedit(model, image, QUERY, reference)
+    assert edit.empty_mask and not edit.mask.any() and edit.mask_map.max() == 0
+    assert edit.image.tobytes() == image.tobytes()
+    assert edit.rows == 0
+
+
+def test_equal_prompts_in_a_batch_leave_the_others_alone(model):
+    images = [picture(0), picture(1)]
+    same, other = dm.diffedit(model, images, QUERY, [QUERY, REFERENCE], **FEW)
+    assert same.empty_mask and same.image.tobytes() == images[0].tobytes()
+    alone = dm.diffedit(model, images[1], QUERY, REFERENCE, **FEW)
+    assert not other.empty_mask and torch.equal(other.mask, alone.mask)
+
+
+def test_mask_noise_is_the_named_stream_and_level(model):
+    """Step 1 by hand: same noises for both prompts, half of the training timeline, no guidance."""
+    edit = diffedit(model, seed=3, mask_norm="l2", mask_clip="none", mask_rescale="minmax")
+    x0 = edit.encoded[0].latent
+    level = model.schedule.at(500)
+    maps = []
+    for i in range(3):
+        x_t = add_noise(x0, standard_noise(x0, (3,), "mask", i), level.abar)
+        difference = model.eps(x_t, 500, model.embed([QUERY])) - model.eps(x_t, 500, model.embed([REFERENCE]))
+        maps.append(difference.square().mean(dim=1).sqrt()[0])
+    raw = torch.stack(maps).mean(dim=0)
+    by_hand = (raw - raw.min()) / (raw.max() - raw.min())
+    assert (edit.mask_map - by_hand).abs().max() < 1e-5     # maps are float32
+    assert torch.equal(edit.mask, by_hand > 0.5)
+
+
+def test_swapping_the_prompts_keeps_the_mask(model):
+    there, back = diffedit(model), diffedit(model, query=REFERENCE, reference=QUERY)
+    assert torch.equal(there.mask, back.mask)
+    assert (final(there) - final(back)).abs().max() > 1e-6
+
+
+def test_more_samples_begin_with_the_fewer(model):
+    few, more = diffedit(model, mask_samples=2), diffedit(model, mask_samples=4)
+    assert torch.equal(more.trace["noises"][:2], few.trace["noises"])
+
+
+def test_the_mask_ignores_the_negative_prompt_and_the_guidance(model):
+    plain, other = diffedit(model), diffedit(model, negative_prompt="grass", guidance_scale=2.0)
+    assert torch.equal(plain.mask_map, other.mask_map)
+    assert (final(plain) - final(other)).abs().max() > 1e-6
+
+
+# ---------------------------------------------------------------- reuse, rows, repetition
+
+
+@given(n=st.integers(1, 4), steps=st.integers(1, 8), ratio=st.floats(0, 1), scale=st.sampled_from([0.0, 1.0, 7.5]))
+@settings(max_examples=12, deadline=None)
+def test_rows(n, steps, ratio, scale):
+    model, k = dm.load("random"), levels_used(ratio, steps)
+    edit = dm.diffedit(model, picture(), QUERY, REFERENCE, mask_samples=n, steps=steps, encoding_ratio=ratio,
+                       guidance_scale=scale)
+    assert not edit.empty_mask
+    assert edit.rows == 2 * n + k + k * (2 if scale == 7.5 else 1)
+
+
+def test_rows_are_what_the_unet_saw(model, monkeypatch):
+    seen = []
+    forward = type(model.unet).forward
+    monkeypatch.setattr(type(model.unet), "forward", lambda self, x, *rest: (seen.append(len(x)), forward(self, x, *rest))[1])
+    edits = dm.diffedit(model, [picture(0), picture(1)], QUERY, REFERENCE, **FEW)
+    assert sum(seen) == 2 * (2 * 3 + 8 + 16) == sum(edit.rows for edit in edits)
+
+
+def test_a_smaller_ratio_is_a_prefix(model):
+    long, short = diffedit(model, encoding_ratio=0.9), diffedit(model, encoding_ratio=0.5)
+    assert len(short.encoded) == 6
+    for a, b in zip(long.encoded, short.encoded, strict=False):
+        assert a.level == b.level and torch.equal(a.latent, b.latent)
+
+
+def test_encoding_and_map_can_be_reused(model):
+    first = diffedit(model, encoding_ratio=0.9)
+    fresh = diffedit(model, encoding_ratio=0.5, mask_threshold=0.3)
+    again = diffedit(model, encoding_ratio=0.5, mask_threshold=0.3, encoded=first.encoded, mask_map=first.mask_map)
+    assert torch.equal(final(fresh), final(again)) and torch.equal(fresh.mask, again.mask)
+    assert again.rows == 2 * 5
+    longer = diffedit(model, encoding_ratio=1.0, encoded=first.encoded)
+    assert torch.equal(final(longer), final(diffedit(model, encoding_ratio=1.0))), "too short an encoding is made anew"
+
+
+def test_no_second_vae_encoding_with_a_given_encoding(model, monkeypatch):
+    first = diffedit(model)
+    monkeypatch.setattr(type(model), "encode", lambda *_: pytest.fail("encoded again"))
+    diffedit(model, query="a basket", encoded=first.encoded)
+
+
+def test_one_vae_encoding(model, monkeypatch):
+    calls = []
+    encode = type(model).encode
+    monkeypatch.setattr(type(model), "encode", lambda self, pixels: (calls.append(len(pixels)), encode(self, pixels))[1])
+    diffedit(model)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_alone_and_in_a_batch_are_the_same(dtype, tolerance):
+    model = dm.load("random", dtype=dtype)
+    images = [picture(i, size) for i, size in enumerate([(32, 32), (50, 20), (32, 32), (16, 33)])]
+    queries = [QUERY, "a basket of plums on sand", "grass", "a bucket"]
+    together = dm.diffedit(model, images, queries, REFERENCE, **FEW, seed=[1, 2, 3, 4])
+    for i, edit in enumerate(together):
+        alone = dm.diffedit(model, images[i], queries[i], REFERENCE, **FEW, seed=i + 1)
+        assert torch.equal(edit.mask, alone.mask)
+        error = (final(edit) - final(alone)).norm() / final(alone).norm()
+        assert error <= tolerance, f"picture {i}: {error:.1e}"
+        assert edit.image.size == images[i].size and edit.rows == alone.rows
+
+
+@pytest.mark.parametrize("method", [dm.diffedit, dm.encode_decode, dm.sdedit])
+def test_the_same_seed_gives_the_same_bytes(method):
+    model = dm.load("random")
+    first, second = (method(model, picture(), QUERY, REFERENCE, steps=5, seed=11) for _ in range(2))
+    assert first.image.tobytes() == second.image.tobytes()
+    assert torch.equal(final(first), final(second))
+
+
+def test_another_seed_gives_other_noise(model):
+    assert not torch.equal(diffedit(model, seed=0).mask_map, diffedit(model, seed=1).mask_map)
+    one, two = (dm.sdedit(model, picture(), QUERY, steps=5, seed=s) for s in (0, 1))
+    assert not torch.equal(final(one), final(two))
+
+
+def test_nothing_is_mutated(model):
+    image, mask = picture(size=(30, 30)), Image.new("L", (30, 30), 200)
+    first = diffedit(model, image)
+    mask_map, encoded = first.mask_map.clone(), [s.latent.clone() for s in first.encoded]
+    weights = copy.deepcopy(model.unet.state_dict())
+    state = torch.get_rng_state()
+    pixels, mask_pixels = image.tobytes(), mask.tobytes()
+    diffedit(model, image, mask=mask)
+    diffedit(model, image, mask_map=first.mask_map, encoded=first.encoded)
+    assert image.tobytes() == pixels and mask.tobytes() == mask_pixels
+    assert torch.equal(first.mask_map, mask_map)
+    assert all(torch.equal(a, b.latent) for a, b in zip(encoded, first.encoded, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights.values(), model.unet.state_dict().values(), strict=True))
+    assert torch.equal(torch.get_rng_state(), state), "the global random state is nobody's business"
+
+
+def test_gradients_are_off_inside_and_untouched_outside(model):
+    steps = dm.METHODS["diffedit"].iterate(model, picture(), QUERY, REFERENCE, **FEW)
+    for step in steps:
+        assert torch.is_grad_enabled(), "between steps the caller's mode holds"
+        assert step.latent is None or not step.latent.requires_grad
+
+
+# ---------------------------------------------------------------- progress, records, sizes
+
+
+def test_steps_count_up(model):
+    seen = []
+    dm.diffedit(model, picture(), QUERY, REFERENCE, **FEW, on_step=lambda step: seen.append((step.stage, step.index, step.total)))
+    expected = [("mask", 1, 1), *(("encode", i, 8) for i in range(1, 9)), *(("decode", i, 8) for i in range(1, 9))]
+    assert seen == expected
+
+
+def test_raising_in_on_step_stops(model):
+    seen = []
+
+    def stop(step):
+        seen.append(step)
+        if step.stage == "encode":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dm.diffedit(model, picture(), QUERY, REFERENCE, **FEW, on_step=stop)
+    assert [step.stage for step in seen] == ["mask", "encode"]
+
+
+def test_what_is_kept(model):
+    result, trace = (diffedit(model, keep=keep) for keep in ("result", "trace"))
+    assert torch.equal(final(result), final(trace))
+    assert len(result.decoded) == 1 and result.trace == {}
+    assert [s.index for s in trace.decoded] == list(range(9)) == [s.index for s in trace.encoded]
+    assert set(trace.trace) == {"noises", "eps_query", "eps_reference", "raw_map", "clipped_map"}
+    assert trace.trace["eps_query"].shape == (3, 4, 8, 8) and trace.trace["raw_map"].shape == (1, 8, 8)
+
+
+def test_settings_name_everything(model):
+    edit = diffedit(model, seed=5, negative_prompt="grass")
+    for name, value in {"method": "diffedit", "model": "random", "query": QUERY, "reference": REFERENCE, "seed": 5,
+                        "negative_prompt": "grass", "steps": 10, "encoding_ratio": 0.8, "given": []}.items():
+        assert edit.settings[name] == value
+
+
+def test_the_models_defaults_hold_where_nothing_is_said(model):
+    own = copy.copy(model)
+    own.defaults = {"guidance_scale": 2.0, "mask_samples": 2, "meant_for_another_method": 1}
+    assert dm.METHODS["diffedit"].settings(own, {"mask_samples": 5}).mask_samples == 5
+    edit = dm.diffedit(own, picture(), QUERY, steps=5)
+    assert edit.settings["guidance_scale"] == 2.0 and edit.settings["mask_samples"] == 2
+
+
+@given(width=st.integers(1, 70), height=st.integers(1, 70))
+@settings(max_examples=10, deadline=None)
+def test_any_size_comes_back_at_its_size(width, height):
+    edit = dm.diffedit(dm.load("random"), picture(0, (width, height)), QUERY, steps=2, mask_samples=1)
+    assert edit.image.size == (width, height) == edit.mask_image.size
+
+
+def test_padding_is_never_in_the_mask(model):
+    edit = diffedit(model, picture(0, (32, 20)))
+    assert edit.mask.shape == (6, 8) and not edit.mask[5:].any()
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"query": "  "}, "the query is empty: say what the edited picture should show"),
+    ({"encoding_ratio": 1.5}, "encoding_ratio must be from 0 to 1, not 1.5"),
+    ({"encoding_ratio": float("nan")}, "encoding_ratio must be from 0 to 1, not nan"),
+    ({"encoding_ratio": "x"}, "encoding_ratio must be a float, not 'x'"),
+    ({"steps": 0}, "steps must be at least 1, not 0"),
+    ({"steps": 1000}, "steps must be from 1 to 999, not 1000"),
+    ({"steps": 2.5}, "steps must be a int, not 2.5"),
+    ({"guidance_scale": -1}, "guidance_scale must be a number from 0 up, not -1.0"),
+    ({"mask_samples": 0}, "mask_samples must be at least 1, not 0"),
+    ({"mask_noise_ratio": 2}, "mask_noise_ratio must be from 0 to 1, not 2.0"),
+    ({"mask_threshold": -0.1}, "mask_threshold must be from 0 to 1, not -0.1"),
+    ({"time": "now"}, "time 'now' is not known; known are destination and source"),
+    ({"keep": "all"}, "keep 'all' is not known; known are result and trace"),
+    ({"mask_map": torch.zeros(3, 3)}, "mask_map is (3, 3), but the picture's latents are (8, 8)"),
+])
+def test_bad_options(model, change, message):
+    with pytest.raises(ValueError) as error:
+        diffedit(model, **change)
+    assert str(error.value) == message
+
+
+def test_other_refusals(model):
+    with pytest.raises(ValueError, match="^diffedit has no option 'strength'; it has encoding_ratio, "):
+        diffedit(model, strength=1)
+    with pytest.raises(ValueError, match="^2 pictures but 3 queries: give one for all, or one each$"):
+        dm.diffedit(model, [picture(), picture()], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="^there is no picture in the list$"):
+        dm.diffedit(model, [], QUERY)
+    with pytest.raises(ValueError, match="^sdedit takes no mask$"):
+        dm.sdedit(model, picture(), QUERY, mask=picture())
+    with pytest.raises(ValueError, match="^encoded belongs to one picture, but 2 are given$"):
+        dm.diffedit(model, [picture(), picture()], QUERY, encoded=diffedit(model).encoded)
+    with pytest.raises(ValueError, match="^encoded was made with another number of steps: pass one made with the same$"):
+        diffedit(model, steps=7, encoded=diffedit(model).encoded)
+    with pytest.raises(ValueError, match=r"^encoded is of latents of \(8, 8\), but the picture's are \(4, 8\)$"):
+        diffedit(model, picture(0, (32, 16)), encoded=diffedit(model).encoded)
+
+
+def test_map_is_found_for_a_task_by_itself(model):
+    """`find_map` is a function of the task: it can be read and called alone."""
+    x0 = model.encode(dm.picture.to_pixels(picture()))
+    contexts = [model.embed([text]) for text in (QUERY, REFERENCE, "", "")]
+    valid = torch.ones(1, 8, 8, dtype=torch.bool)
+    task = Task(model, x0, *contexts, (0,), valid, Rows(), "result")
+    with torch.no_grad():
+        mask_map, trace = find_map(task, dm.METHODS["diffedit"].settings(model, {"mask_samples": 3}))
+        assert conditional(model.eps, contexts[0], Rows())(x0, 1).shape == x0.shape
+    assert torch.equal(mask_map[0], diffedit(model).mask_map) and trace == {}
+    assert task.rows.count == 6

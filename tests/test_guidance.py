@@ -1,0 +1,67 @@
+"""pytest tests/test_guidance.py: classifier-free guidance, and the eps_fns that count rows."""
+
+import torch
+
+from diffedit_min.guidance import Rows, classifier_free_guidance, conditional, guided
+from diffedit_min.model.text import Context
+
+
+def fake_eps(x, t, context):
+    """Depends on every argument, and on which prompt goes with which row."""
+    tokens = context if isinstance(context, torch.Tensor) else context.tokens
+    return x * 0.5 + 0.01 * t + tokens.mean(dim=(1, 2))[:, None, None, None]
+
+
+def setup():
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 2, 2, dtype=torch.float64)
+    text, empty = (torch.randn(3, 5, 6, dtype=torch.float64) for _ in range(2))
+    return x, text, empty
+
+
+def test_formula():
+    uncond, cond = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 5.0])
+    assert torch.equal(classifier_free_guidance(uncond, cond, 0), uncond)
+    assert torch.equal(classifier_free_guidance(uncond, cond, 1), cond)
+    assert torch.equal(classifier_free_guidance(uncond, cond, 7.5), torch.tensor([16.0, 50.5]))
+
+
+def test_guided_is_the_formula_on_the_two_predictions():
+    x, text, empty = setup()
+    rows = Rows()
+    got = guided(fake_eps, text, empty, 7.5, rows)(x, 31)
+    expected = fake_eps(x, 31, empty) + 7.5 * (fake_eps(x, 31, text) - fake_eps(x, 31, empty))
+    assert (got - expected).abs().max() < 1e-12
+    assert rows.count == 6
+
+
+def test_scales_one_and_zero_cost_one_row():
+    x, text, empty = setup()
+    for scale, context in ((1, text), (1.0, text), (0, empty)):
+        rows = Rows()
+        got = guided(fake_eps, text, empty, scale, rows)(x, 31)
+        assert torch.equal(got, fake_eps(x, 31, context))
+        assert rows.count == 3
+
+
+def test_conditional_counts_every_sample_of_every_call():
+    x, text, _ = setup()
+    rows = Rows()
+    eps_fn = conditional(fake_eps, text, rows)
+    eps_fn(x, 1)
+    eps_fn(x, 2)
+    assert rows.count == 6
+
+
+def test_contexts_serve_like_plain_tensors():
+    x, text, empty = setup()
+    plain = guided(fake_eps, text, empty, 3.0, Rows())(x, 7)
+    wrapped = guided(fake_eps, Context(text), Context(empty), 3.0, Rows())(x, 7)
+    assert torch.equal(plain, wrapped)
+
+
+def test_nothing_is_mutated():
+    x, text, empty = setup()
+    before = x.clone(), text.clone(), empty.clone()
+    guided(fake_eps, text, empty, 3.0, Rows())(x, 7)
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, text, empty), strict=True))

@@ -1,0 +1,158 @@
+"""pytest tests/test_mask.py: step 1, from predictions to the binary mask."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffedit_min.guidance import classifier_free_guidance
+from diffedit_min.mask import binarise, difference_map, predictions, remove_extremes, rescale
+from diffedit_min.schedule import Schedule, add_noise
+
+RULES = [
+    {"norm": "l1", "average": "maps", "clip": "mean", "at": 3.0, "how": "max"},
+    {"norm": "l2", "average": "maps", "clip": "quantile", "at": 0.9, "how": "minmax"},
+    {"norm": "l1", "average": "differences", "clip": "none", "at": 0.0, "how": "minmax"},
+]
+
+
+def random_predictions(n=3, B=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(n, B, 4, 6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+
+
+def whole(query, reference, rule, valid=None, threshold=0.5):
+    raw = difference_map(query, reference, rule["norm"], rule["average"])
+    return binarise(rescale(remove_extremes(raw, rule["clip"], rule["at"], valid), rule["how"], valid), threshold)
+
+
+def test_predictions_see_the_right_noise_and_level():
+    level = Schedule.from_config({}).at(500)
+    x0, noises = torch.randn(2, 4, 3, 3), torch.randn(5, 2, 4, 3, 3)
+    seen = {}
+
+    def eps_fn(x, t):
+        seen["x"], seen["t"] = x, t
+        return 2 * x
+
+    out = predictions(eps_fn, x0, level, noises)
+    assert seen["t"] == 500 and seen["x"].shape == (10, 4, 3, 3) and out.shape == noises.shape
+    for i in range(5):
+        assert torch.allclose(out[i], 2 * add_noise(x0, noises[i], level.abar), atol=1e-6)
+
+
+def test_difference_map_by_hand():
+    query = torch.tensor([[[1.0, -3.0]], [[5.0, 1.0]]]).reshape(2, 1, 2, 1, 1)      # n=2, B=1, C=2, one cell
+    reference = torch.zeros_like(query)
+    assert difference_map(query, reference, "l1", "maps").item() == pytest.approx((2 + 3) / 2)
+    assert difference_map(query, reference, "l2", "maps").item() == pytest.approx((5**0.5 + 13**0.5) / 2)
+    assert difference_map(query, reference, "l1", "differences").item() == pytest.approx((3 + 1) / 2)
+    assert difference_map(query, reference, "l2", "differences").item() == pytest.approx(5**0.5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_guidance_scales_the_raw_map_and_leaves_the_mask(rule):
+    query, reference = random_predictions()
+    empty = torch.zeros_like(query) + 0.3
+    plain = difference_map(query, reference, rule["norm"], rule["average"])
+    for s in (0.5, 3.0, 7.5, 50.0):
+        guided = [classifier_free_guidance(empty, eps, s) for eps in (query, reference)]
+        raw = difference_map(*guided, rule["norm"], rule["average"])
+        assert (raw / s - plain).abs().max() < 1e-5 * plain.max()
+        assert torch.equal(whole(*guided, rule), whole(query, reference, rule))
+
+
+def test_different_negatives_do_change_the_raw_map():
+    """What a relative threshold hides: the map is of the guided predictions, each with its own negative prompt."""
+    query, reference = random_predictions()
+    same = difference_map(classifier_free_guidance(reference, query, 3.0), reference)
+    other = difference_map(classifier_free_guidance(reference + 1, query, 3.0), reference)
+    assert (same - other).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_picture_has_its_own_statistics(rule):
+    query, reference = random_predictions(B=3)
+    query = query * torch.tensor([1.0, 100.0, 0.01], dtype=query.dtype)[:, None, None, None]
+    together = whole(query, reference, rule)
+    for b in range(3):
+        assert torch.equal(together[b : b + 1], whole(query[:, b : b + 1], reference[:, b : b + 1], rule))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_padding_does_not_count(rule):
+    """Whatever stands in cells that don't count, the others' mask is the same, and theirs is off."""
+    valid = torch.ones(2, 6, 5, dtype=torch.bool)
+    valid[:, 4:] = False
+    query, reference = random_predictions()
+    spoilt = query.clone()
+    spoilt[..., 4:, :] += 1000
+    assert torch.equal(whole(query, reference, rule, valid), whole(spoilt, reference, rule, valid))
+    assert not whole(spoilt, reference, rule, valid)[..., 4:, :].any()
+    cropped = whole(query[..., :4, :], reference[..., :4, :], rule)
+    assert torch.equal(whole(query, reference, rule, valid)[..., :4, :], cropped)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_equal_predictions_and_rounding_give_an_empty_mask(rule):
+    query, _ = random_predictions()
+    assert not whole(query, query, rule).any()
+    rounding = 1e-6 * torch.randn_like(query)
+    assert not whole(query, query + rounding, rule).any()
+    assert whole(query, query + 1000 * rounding, rule).any(), "a small but real difference counts"
+
+
+def test_usual_rule_is_one_and_a_half_times_the_mean():
+    """clip "mean" 3, rescale "max", threshold 0.5: map > 1.5 x mean, if anything reaches 3 x the mean."""
+    raw = torch.rand(1, 16, 16, dtype=torch.float64) ** 8
+    assert raw.max() > 3 * raw.mean()
+    mask = binarise(rescale(remove_extremes(raw, "mean", 3.0), "max"), 0.5)
+    assert torch.equal(mask[0, 0], raw[0] > 1.5 * raw.mean())
+
+
+def test_clipping():
+    raw = torch.tensor([[[0.0, 1.0], [2.0, 9.0]]])
+    assert torch.equal(remove_extremes(raw, "none"), raw)
+    assert remove_extremes(raw, "mean", 1.0).max() == 3.0
+    assert remove_extremes(raw, "quantile", 0.0).max() == 0.0
+    assert torch.equal(remove_extremes(raw, "quantile", 1.0), raw)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=4, max_size=4), st.sampled_from(["minmax", "max"]))
+@settings(deadline=None)
+def test_rescaled_maps_are_in_the_unit_interval_and_keep_the_order(values, how):
+    raw = torch.tensor(values, dtype=torch.float64).reshape(1, 2, 2)
+    m = rescale(raw, how).flatten()
+    assert not m.isnan().any() and m.min() >= 0 and m.max() <= 1
+    order = raw.flatten().argsort()
+    assert (m[order].diff() >= 0).all()
+    if raw.max() > raw.min() or (how == "max" and raw.max() > 0):
+        assert m.max() == 1
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+@settings(deadline=None)
+def test_a_higher_threshold_never_adds_cells(a, b):
+    m = torch.linspace(0, 1, 30).reshape(1, 5, 6)
+    low, high = sorted((a, b))
+    assert (binarise(m, high) <= binarise(m, low)).all()
+
+
+def test_mask_shape_and_type():
+    mask = binarise(torch.rand(2, 6, 5), 0.5)
+    assert mask.shape == (2, 1, 6, 5) and mask.dtype == torch.bool
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda m: difference_map(m, m, norm="l3"), "mask_norm 'l3' is not known; known are l1, l2"),
+    (lambda m: difference_map(m, m, average="x"), "mask_average 'x' is not known; known are maps, differences"),
+    (lambda m: remove_extremes(m[0, 0], "top"), "mask_clip 'top' is not known; known are mean, quantile, none"),
+    (lambda m: remove_extremes(m[0, 0], "quantile", 3.0), "mask_clip_at must be from 0 to 1 for the quantile, not 3.0"),
+    (lambda m: remove_extremes(m[0, 0], "mean", 0.0), "mask_clip_at must be above 0, not 0.0"),
+    (lambda m: rescale(m[0, 0], "z"), "mask_rescale 'z' is not known; known are minmax, max"),
+    (lambda m: binarise(m[0, 0], 1.5), "mask_threshold must be from 0 to 1, not 1.5"),
+])
+def test_bad_options(call, message):
+    with pytest.raises(ValueError) as error:
+        call(torch.rand(2, 1, 3, 4, 4))
+    assert str(error.value) == message

@@ -1,0 +1,271 @@
+"""Run with `python -m pytest tests/test_unet.py` from the repository's root; takes about 10 seconds.
+
+Checks the U-Net alone: reading its config, sizes of the published ones, the seam for attention, rows and times.
+(That it computes what diffusers' computes is in test_parity.py.)
+"""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffedit_min.model.unet import NEUTRAL, Place, UNet, UNetConfig
+
+# unet/config.json as published, but for _class_name and the like.
+SD1 = {
+    "act_fn": "silu", "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280],
+    "center_input_sample": False, "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2,
+    "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+}
+SD2 = {
+    **SD1, "attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "dual_cross_attention": False,
+    "num_class_embeds": None, "only_cross_attention": False, "sample_size": 96, "upcast_attention": True,
+    "use_linear_projection": True,
+}
+BK_SDM_TINY = {
+    **SD1, "block_out_channels": [320, 640, 1280], "down_block_types": ["CrossAttnDownBlock2D"] * 3,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 3, "layers_per_block": 1, "mid_block_type": None,
+    "upcast_attention": False, "use_linear_projection": False,
+}
+# Two levels, of which the second has no attention on its way down and up, but in the middle.
+SMALL = {
+    "block_out_channels": [16, 32], "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "layers_per_block": 1, "attention_head_dim": [2, 4],
+    "cross_attention_dim": 12, "norm_num_groups": 8, "sample_size": 8,
+}
+
+
+def small_unet(dtype: torch.dtype = torch.float64, **changes: object) -> UNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet(UNetConfig.from_dict({**SMALL, **changes}))
+    return unet.to(dtype).eval().requires_grad_(False)
+
+
+def inputs(dtype: torch.dtype = torch.float64, rows: int = 3) -> tuple[Tensor, Tensor]:
+    """Latents (B, 4, 8, 12), not square so that height and width can't be mixed up, and a context (B, 5, 12)."""
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(rows, 4, 8, 12, generator=random, dtype=torch.float64)
+    context = torch.randn(rows, 5, 12, generator=random, dtype=torch.float64)
+    return x.to(dtype), context.to(dtype)
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    assert a.shape == b.shape and a.dtype == b.dtype
+    return (a - b).abs().max().item()
+
+
+# ---------------------------------------------------------------- the config
+
+
+@pytest.mark.parametrize("raw", [SD1, SD2, BK_SDM_TINY, SMALL], ids=["sd1", "sd2", "bk-sdm-tiny", "small"])
+def test_published_configs_are_read_field_by_field(raw):
+    config = UNetConfig.from_dict(raw)
+    for key, value in raw.items():
+        if hasattr(config, key):
+            assert getattr(config, key) == (tuple(value) if isinstance(value, list) else value), key
+    assert hash(config) == hash(UNetConfig.from_dict(dict(raw)))        # frozen through and through
+
+
+def test_an_empty_config_is_sd1s():
+    assert UNetConfig.from_dict({}) == UNetConfig.from_dict(SD1)
+
+
+@pytest.mark.parametrize("key", sorted(NEUTRAL))
+def test_a_switch_that_the_network_leaves_out_is_refused(key):
+    for value in NEUTRAL[key]:
+        assert UNetConfig.from_dict({key: value}) == UNetConfig()
+    with pytest.raises(ValueError) as error:
+        UNetConfig.from_dict({key: "odd"}, "x/unet/config.json")
+    off = " or ".join(map(repr, NEUTRAL[key]))
+    assert str(error.value) == f"x/unet/config.json: {key} = 'odd' is not supported (only {off})"
+
+
+def test_the_message_of_a_refused_switch():
+    with pytest.raises(ValueError) as error:
+        UNetConfig.from_dict({**SD1, "addition_embed_type": "text_time"})
+    assert str(error.value) == "unet/config.json: addition_embed_type = 'text_time' is not supported (only None)"
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]},
+     "f: up_block_types ('CrossAttnUpBlock2D', 'UpBlock2D') do not mirror "
+     "down_block_types ('CrossAttnDownBlock2D', 'DownBlock2D')"),
+    ({"down_block_types": ["AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "AttnUpBlock2D"]},
+     "f: down_block_types holds 'AttnDownBlock2D'; known are CrossAttnDownBlock2D and DownBlock2D"),
+    ({"mid_block_type": "UNetMidBlock2D"}, "f: mid_block_type 'UNetMidBlock2D' is not known"),
+    ({"block_out_channels": [16, 32, 32]}, "f: down_block_types and block_out_channels differ in length"),
+])
+def test_other_refused_configs(changes, message):
+    with pytest.raises(ValueError) as error:
+        UNetConfig.from_dict({**SMALL, **changes}, "f")
+    assert str(error.value) == message
+
+
+def test_null_is_a_value_for_the_middle_only():
+    assert UNetConfig.from_dict({**SMALL, "mid_block_type": None}).mid_block_type is None
+    assert UNetConfig.from_dict(SMALL).mid_block_type == "UNetMidBlock2DCrossAttn"
+    assert UNetConfig.from_dict({"upcast_attention": None, "sample_size": None}) == UNetConfig()
+    assert small_unet(mid_block_type=None).mid_block is None
+
+
+def test_num_attention_heads_goes_over_attention_head_dim():
+    assert UNetConfig.from_dict({**SMALL, "num_attention_heads": 4}).heads == (4, 4)
+    assert UNetConfig.from_dict({**SMALL, "num_attention_heads": [4, 8]}).heads == (4, 8)
+    assert UNetConfig.from_dict({**SMALL, "num_attention_heads": None}).heads == (2, 4)
+
+
+def test_heads_by_level():
+    assert UNetConfig.from_dict(SD1).heads == (8, 8, 8, 8)
+    assert UNetConfig.from_dict(SD2).heads == (5, 10, 20, 20)
+    assert UNetConfig.from_dict(BK_SDM_TINY).heads == (8, 8, 8)
+
+
+@pytest.mark.parametrize(("raw", "parameters", "tensors"), [
+    (SD1, 859_520_964, 686), (SD2, 865_910_724, 686), (BK_SDM_TINY, 323_384_964, 358),
+], ids=["sd1", "sd2", "bk-sdm-tiny"])
+def test_published_sizes(raw, parameters, tensors):
+    with torch.device("meta"):
+        unet = UNet(UNetConfig.from_dict(raw))
+    assert sum(p.numel() for p in unet.parameters()) == parameters
+    assert len(unet.state_dict()) == tensors
+
+
+# ---------------------------------------------------------------- the network
+
+
+def test_sizes_that_cannot_be_halved_are_refused():
+    unet = small_unet(block_out_channels=[16, 16, 32], attention_head_dim=2,
+                      down_block_types=["DownBlock2D"] * 3, up_block_types=["UpBlock2D"] * 3)
+    _, context = inputs(rows=1)
+    assert unet.config.multiple == 4
+    for height, width in ((8, 10), (6, 8), (2, 2)):
+        with pytest.raises(ValueError) as error:
+            unet(torch.zeros(1, 4, height, width, dtype=torch.float64), 1, context)
+        assert str(error.value) == f"latents of {height}x{width}: the U-Net needs sides that are multiples of 4"
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"use_linear_projection": True}, {"mid_block_type": None}, {"layers_per_block": 2}, {"in_channels": 9},
+    {"block_out_channels": [16, 32, 32, 32], "down_block_types": ["CrossAttnDownBlock2D"] * 4,
+     "up_block_types": ["CrossAttnUpBlock2D"] * 4, "attention_head_dim": 2},
+])
+def test_the_output_has_the_inputs_shape(changes):
+    unet, (x, context) = small_unet(**changes), inputs()
+    x = x.repeat(1, 3, 1, 1)[:, : unet.config.in_channels]
+    for height, width in ((8, 8), (8, 16), (24, 8)):
+        out = unet(x.repeat(1, 1, 3, 3)[:, :, :height, :width], 500, context)
+        assert out.shape == (3, 4, height, width) and out.isfinite().all()
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_row_is_the_same_alone_and_in_a_batch(linear):
+    unet, (x, context) = small_unet(use_linear_projection=linear), inputs()
+    together = unet(x, 431, context)
+    for i in range(3):
+        assert difference(unet(x[i : i + 1], 431, context[i : i + 1]), together[i : i + 1]) <= 1e-12
+
+
+def test_time_as_int_as_tensor_and_one_each():
+    unet, (x, context) = small_unet(), inputs()
+    for t in (0, 431, 999):
+        assert torch.equal(unet(x, t, context), unet(x, torch.tensor(t), context))
+        assert torch.equal(unet(x, t, context), unet(x, torch.tensor([t, t, t]), context))
+    mixed = unet(x, torch.tensor([1, 500, 999]), context)
+    for i, t in enumerate((1, 500, 999)):
+        assert difference(unet(x, t, context)[i], mixed[i]) <= 1e-12
+    assert difference(unet(x, 1, context), unet(x, 2, context)) > 1e-4
+
+
+def test_every_input_matters_and_none_is_changed():
+    unet, (x, context) = small_unet(), inputs()
+    kept = x.clone(), context.clone()
+    out = unet(x, 431, context)
+    assert difference(out, unet(x, 431, context.flip(0))) > 1e-4
+    assert difference(out, unet(x.flip(0), 431, context)) > 1e-4
+    assert torch.equal(x, kept[0]) and torch.equal(context, kept[1])
+
+
+# ---------------------------------------------------------------- the seam for attention
+
+# All attentions of SMALL in the order in which they run, with the size of the feature map on latents of 8 x 12.
+PLACES = [
+    Place(f"{block}.transformer_blocks.0.{attention}", attention == "attn2", *size)
+    for block, size in (
+        ("down_blocks.0.attentions.0", (8, 12)), ("mid_block.attentions.0", (4, 6)),
+        ("up_blocks.1.attentions.0", (8, 12)), ("up_blocks.1.attentions.1", (8, 12)),
+    )
+    for attention in ("attn1", "attn2")
+]
+
+
+class Explicit:
+    """softmax(q k^T / sqrt d) v written out, at the places that `chosen` holds; remembers what it was asked."""
+
+    def __init__(self, chosen: list[Place]):
+        self.chosen, self.asked, self.called, self.dtypes, self.heads = chosen, [], [], set(), {}
+
+    def wants(self, place: Place) -> bool:
+        self.asked.append(place)
+        return place in self.chosen
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
+        self.called.append(place)
+        self.dtypes |= {q.dtype, k.dtype, v.dtype}
+        self.heads[place.name] = q.shape[1]
+        assert q.shape[2] == place.height * place.width
+        assert k.shape[2] == v.shape[2] == (5 if place.cross else q.shape[2])
+        weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(dim=-1)
+        return weights @ v
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"use_linear_projection": True}, {"upcast_attention": True},
+], ids=["conv", "linear", "upcast"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)], ids=str)
+def test_attention_written_out_gives_the_same(changes, dtype, tolerance):
+    unet, (x, context), attend = small_unet(dtype, **changes), inputs(dtype), Explicit(PLACES)
+    assert difference(unet(x, 431, context, attend), unet(x, 431, context)) <= tolerance
+    assert attend.called == PLACES and attend.dtypes == {dtype}
+
+
+def test_wants_is_asked_once_for_each_attention_with_its_place():
+    unet, (x, context), attend = small_unet(), inputs(), Explicit([])
+    assert torch.equal(unet(x, 431, context, attend), unet(x, 431, context))
+    assert attend.asked == PLACES and attend.called == []
+    modules = dict(unet.named_modules())
+    assert all(isinstance(modules[place.name], nn.Module) for place in PLACES)
+
+
+def test_attend_is_called_only_where_it_wants():
+    unet, (x, context) = small_unet(), inputs()
+    for chosen in (PLACES[1::2], PLACES[2:3], PLACES[-1:]):
+        attend = Explicit(chosen)
+        assert difference(unet(x, 431, context, attend), unet(x, 431, context)) <= 1e-12
+        assert attend.asked == PLACES and attend.called == chosen
+
+
+def test_heads_by_level_reach_attention():
+    unet, (x, context), attend = small_unet(), inputs(), Explicit(PLACES)
+    unet(x, 431, context, attend)
+    assert [attend.heads[place.name] for place in PLACES] == [2, 2, 4, 4, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("index", range(len(PLACES)))
+def test_what_attend_returns_is_used(index):
+    class Nothing(Explicit):
+        def __call__(self, q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
+            return torch.zeros_like(q)
+
+    unet, (x, context) = small_unet(), inputs()
+    assert difference(unet(x, 431, context, Nothing([PLACES[index]])), unet(x, 431, context)) > 1e-4
+
+
+def test_upcast_attention_is_in_float32_when_the_network_is_in_half():
+    for upcast, seen in ((True, torch.float32), (False, torch.bfloat16)):
+        unet, attend = small_unet(torch.bfloat16, upcast_attention=upcast), Explicit(PLACES)
+        x, context = inputs(torch.bfloat16)
+        assert unet(x, 431, context, attend).dtype == torch.bfloat16
+        assert attend.dtypes == {seen}
