@@ -23,7 +23,9 @@ _HOME = {
     "encode_decode": "methods",
     "invert": "methods",
 }
-_MODULES = ("guidance", "loading", "mask", "methods", "model", "picture", "samplers", "schedule", "testing", "theory", "tiny")
+_MODULES = (
+    "guidance", "loading", "mask", "methods", "model", "picture", "samplers", "schedule", "testing", "theory", "tiny",
+)
 
 __all__ = ["__version__", *_HOME]
 

@@ -127,7 +127,7 @@ def eps_from_v(x: Tensor, v: Tensor, abar: float) -> Tensor:
 
 
 def tau(abar: float) -> float:
-    """tau = sqrt(1 / abar - 1), the noise-to-signal ratio: the time of Eq. (3), du = eps(u / sqrt(1 + tau^2), t) dtau."""
+    """tau = sqrt(1 / abar - 1), noise over signal: the time of Eq. (3), du = eps(u / sqrt(1 + tau^2), t) dtau."""
     return math.sqrt(1 / abar - 1)
 
 

@@ -47,7 +47,7 @@ def diffedit_bound_printed(tau: float, K1: float, K2: float) -> float:
     """Bound (5) as the paper prints it: K2 tau / sqrt(tau^2 + 1) (tau + sqrt(tau^2 + 1))^K1. tau, K1, K2 >= 0.
 
     Not valid for large tau: `counter_example` exceeds it beyond tau = 0.52, 1.13, 2.47, 3.66, 5.81 for K1 = 0.5, 1, 2,
-    3, 5. With K1 = 3 and K2 = 1 its error is 560.0 at tau = 4, against 520.0 here, and 2701 at tau = 6, against 1744.
+    3, 5. With K1 = 3 and K2 = 1 its error is 560.4 at tau = 4, against 520.0 here, and 2700 at tau = 6, against 1740.
     (Stable Diffusion has tau = 3.3 at r = 0.7 and 5.1 at r = 0.8.)
     """
     return K2 * tau / math.hypot(tau, 1) * exponential(K1 * math.asinh(tau))
@@ -120,7 +120,7 @@ class Constants:
     """What Proposition 1 knows of a model, as measured along some paths."""
 
     C: float
-    K1: float       # a lower estimate: the true Lipschitz constant may be larger
+    K1: float       # a lower estimate: the true Lipschitz constant may be larger, and (5) with it
     K2: float
 
 
@@ -165,7 +165,8 @@ def lipschitz(
     d is random at first and then, scaled to |d| = `size`, the last difference itself: power iteration, which turns d
     into the direction that eps stretches most where eps's Jacobian is symmetric (a true score's is). Any pair
     of points gives a lower estimate, so a d that has not converged makes it lower, not wrong. at_x: eps(x, t), of x's
-    shape. The network needs float32 at least: in half precision the difference would be rounding. 0 for iterations = 0.
+    shape. On random U-Nets 4 iterations find 0.8 to 0.9 of what 16 do. The network needs float32 at least: in half
+    precision the difference would be rounding.
     """
     d, found = standard_noise(x, (seed,) * len(x), "lipschitz", index=t), 0.0
     for _ in range(iterations):

@@ -181,9 +181,13 @@ def test_rows(n, steps, ratio, scale):
 
 
 def test_rows_are_what_the_unet_saw(model, monkeypatch):
-    seen = []
-    forward = type(model.unet).forward
-    monkeypatch.setattr(type(model.unet), "forward", lambda self, x, *rest: (seen.append(len(x)), forward(self, x, *rest))[1])
+    seen, forward = [], type(model.unet).forward
+
+    def counting(self, x, *rest):
+        seen.append(len(x))
+        return forward(self, x, *rest)
+
+    monkeypatch.setattr(type(model.unet), "forward", counting)
     edits = dm.diffedit(model, [picture(0), picture(1)], QUERY, REFERENCE, **FEW)
     assert sum(seen) == 2 * (2 * 3 + 8 + 16) == sum(edit.rows for edit in edits)
 
@@ -212,21 +216,27 @@ def test_no_second_vae_encoding_with_a_given_encoding(model, monkeypatch):
 
 
 def test_one_vae_encoding(model, monkeypatch):
-    calls = []
-    encode = type(model).encode
-    monkeypatch.setattr(type(model), "encode", lambda self, pixels: (calls.append(len(pixels)), encode(self, pixels))[1])
+    calls, encode = [], type(model).encode
+
+    def counting(self, pixels):
+        calls.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(type(model), "encode", counting)
     diffedit(model)
     assert calls == [1]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
-def test_alone_and_in_a_batch_are_the_same(dtype, tolerance):
+@pytest.mark.parametrize(("dtype", "scale", "tolerance"), [("float64", 7.5, 1e-12), ("float32", 1.0, 1e-5)])
+def test_alone_and_in_a_batch_are_the_same(dtype, scale, tolerance):
+    """Up to the rounding of kernels for other batch sizes, which guidance multiplies by its scale at each step."""
     model = dm.load("random", dtype=dtype)
     images = [picture(i, size) for i, size in enumerate([(32, 32), (50, 20), (32, 32), (16, 33)])]
     queries = [QUERY, "a basket of plums on sand", "grass", "a bucket"]
-    together = dm.diffedit(model, images, queries, REFERENCE, **FEW, seed=[1, 2, 3, 4])
+    options = {**FEW, "guidance_scale": scale}
+    together = dm.diffedit(model, images, queries, REFERENCE, **options, seed=[1, 2, 3, 4])
     for i, edit in enumerate(together):
-        alone = dm.diffedit(model, images[i], queries[i], REFERENCE, **FEW, seed=i + 1)
+        alone = dm.diffedit(model, images[i], queries[i], REFERENCE, **options, seed=i + 1)
         assert torch.equal(edit.mask, alone.mask)
         error = (final(edit) - final(alone)).norm() / final(alone).norm()
         assert error <= tolerance, f"picture {i}: {error:.1e}"
@@ -275,9 +285,9 @@ def test_gradients_are_off_inside_and_untouched_outside(model):
 
 def test_steps_count_up(model):
     seen = []
-    dm.diffedit(model, picture(), QUERY, REFERENCE, **FEW, on_step=lambda step: seen.append((step.stage, step.index, step.total)))
+    dm.diffedit(model, picture(), QUERY, REFERENCE, **FEW, on_step=seen.append)
     expected = [("mask", 1, 1), *(("encode", i, 8) for i in range(1, 9)), *(("decode", i, 8) for i in range(1, 9))]
-    assert seen == expected
+    assert [(step.stage, step.index, step.total) for step in seen] == expected
 
 
 def test_raising_in_on_step_stops(model):
@@ -365,7 +375,7 @@ def test_other_refusals(model):
         dm.sdedit(model, picture(), QUERY, mask=picture())
     with pytest.raises(ValueError, match="^encoded belongs to one picture, but 2 are given$"):
         dm.diffedit(model, [picture(), picture()], QUERY, encoded=diffedit(model).encoded)
-    with pytest.raises(ValueError, match="^encoded was made with another number of steps: pass one made with the same$"):
+    with pytest.raises(ValueError, match="^encoded was made with another number of steps: "):
         diffedit(model, steps=7, encoded=diffedit(model).encoded)
     with pytest.raises(ValueError, match=r"^encoded is of latents of \(8, 8\), but the picture's are \(4, 8\)$"):
         diffedit(model, picture(0, (32, 16)), encoded=diffedit(model).encoded)

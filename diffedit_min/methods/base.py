@@ -1,7 +1,7 @@
 """What all methods share: from a person's pictures and words to latents and contexts, and back to an `Edit`.
 
 A method is a generator `run(task, options)` that yields a `Step` at each step and returns an `Outcome`; everything it
-sees is a latent, a context or a number. `Method` wraps it: it checks, fits, embeds, batches, and decodes what comes out.
+sees is a latent, a context or a number. `Method` wraps it: it checks, fits, embeds, batches, and decodes the outcome.
 Shapes: B pictures of one size, C channels, h x w latent cells.
 """
 
@@ -28,7 +28,7 @@ Trajectory = tuple[State, ...]      # by level: trajectory[j] is at levels[j]
 
 @dataclass(frozen=True)
 class Step:
-    """Progress: `index` of `total` steps of `stage` are done; `latent` (B, C, h, w) is what the step made, if it did."""
+    """Progress: `index` of `total` steps of `stage` are done; `latent` (B, C, h, w) is what the step made, if any."""
 
     stage: str
     index: int
@@ -217,9 +217,9 @@ class Method:
                 raise ValueError(f"{self.name} takes no {name}")
             if value is not None and name != "mask" and len(pictures) > 1:
                 raise ValueError(f"{name} belongs to one picture, but {len(pictures)} are given")
-        channels = model.unet.config.in_channels
-        if channels != self.channels:
-            raise ValueError(f"{self.name} needs a U-Net with {self.channels} input channels; {model.name!r} has {channels}")
+        has = model.unet.config.in_channels
+        if has != self.channels:
+            raise ValueError(f"{self.name} needs a U-Net with {self.channels} input channels; {model.name!r} has {has}")
 
 
 def spread(value: Any, count: int, name: str) -> list[Any]:
@@ -254,19 +254,22 @@ def make_task(
     frames, count, device = [frame for _, frame in fitted], len(fitted), model.device
     encoded = given["encoded"]
     x0 = encoded[0].latent if encoded else model.encode(torch.cat([pixels for pixels, _ in fitted]))
-    valid = torch.stack([frame.valid(model.factor) for frame in frames])
-    if x0.shape[-2:] != valid.shape[-2:]:
-        raise ValueError(f"encoded is of latents of {tuple(x0.shape[-2:])}, but the picture's are {tuple(valid.shape[-2:])}")
+    valid = torch.stack([frame.valid(model.factor) for frame in frames])        # (B, h, w)
+    own = tuple(valid.shape[-2:])
+    if x0.shape[-2:] != own:
+        raise ValueError(f"encoded is of latents of {tuple(x0.shape[-2:])}, but the picture's are {own}")
     mask, mask_map = given["mask"], given["mask_map"]
     if mask is not None:
         mask = torch.cat([fit_mask(mask, frame, model.factor) for frame in frames]).to(device)
     if mask_map is not None:
-        if mask_map.shape != valid.shape[-2:]:
-            raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {tuple(valid.shape[-2:])}")
+        if mask_map.shape != own:
+            raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {own}")
         mask_map = mask_map[None].to(device)
     contexts = model.embed([*queries, *references, *([options.negative_prompt] * count), *([""] * count)])
     query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))
-    return Task(model, x0, query, reference, negative, empty, seeds, valid.to(device), Rows(), keep, mask, mask_map, encoded)
+    return Task(
+        model, x0, query, reference, negative, empty, seeds, valid.to(device), Rows(), keep, mask, mask_map, encoded
+    )
 
 
 def make_edit(
@@ -293,4 +296,6 @@ def make_edit(
 
 
 def of_row(state: State, only: slice) -> State:
-    return State(state.index, state.level, state.latent[only], tuple((i, x[only]) for i, x in state.partners), state.memory)
+    """One picture's part of a batch's state."""
+    partners = tuple((index, latent[only]) for index, latent in state.partners)
+    return State(state.index, state.level, state.latent[only], partners, state.memory)

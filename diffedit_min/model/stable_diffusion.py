@@ -37,8 +37,9 @@ class StableDiffusion:
     name: str = ""                                              # for records and messages
 
     def __post_init__(self) -> None:
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(f"prediction_type {self.prediction_type!r} is not known; known are epsilon and v_prediction")
+        kind = self.prediction_type
+        if kind not in ("epsilon", "v_prediction"):
+            raise ValueError(f"prediction_type {kind!r} is not known; known are epsilon and v_prediction")
 
     @property
     def device(self) -> torch.device:

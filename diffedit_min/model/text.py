@@ -39,7 +39,7 @@ class Context:
 
     def repeat(self, times: int) -> Context:
         """All prompts, then all again, `times` over."""
-        return Context(*(None if part is None else part.repeat(times, *[1] * (part.ndim - 1)) for part in self._parts()))
+        return Context(*(None if part is None else torch.cat([part] * times) for part in self._parts()))
 
     def _parts(self) -> tuple[Tensor | None, ...]:
         return self.tokens, self.pooled, self.ids

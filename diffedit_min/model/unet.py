@@ -203,9 +203,9 @@ class UNet(nn.Module):
 
         Raises ValueError if h or w is not a multiple of `config.multiple`.
         """
-        multiple = self.config.multiple
-        if x.shape[-2] % multiple or x.shape[-1] % multiple:
-            raise ValueError(f"latents of {x.shape[-2]}x{x.shape[-1]}: the U-Net needs sides that are multiples of {multiple}")
+        (h, w), multiple = x.shape[-2:], self.config.multiple
+        if h % multiple or w % multiple:
+            raise ValueError(f"latents of {h}x{w}: the U-Net needs sides that are multiples of {multiple}")
         time = self.time_embedding(t, x)                    # (B, E)
         x = self.conv_in(x)
         skips = [x]

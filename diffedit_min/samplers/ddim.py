@@ -1,4 +1,4 @@
-"""DDIM without noise, the paper's sampler in both directions: Eq. (2) of arXiv:2210.11427, Eq. (12) of arXiv:2010.02502.
+"""DDIM without noise, the paper's sampler, both ways: Eq. (2) of arXiv:2210.11427, Eq. (12) of arXiv:2010.02502.
 
 It is Euler's method on Eq. (3), du = eps d(tau), so it is of first order, and decoding undoes encoding only up to the
 step size: the network is asked at x_from while encoding but at x_to while decoding.
@@ -44,7 +44,7 @@ def encode(eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level], time: str = "dest
 def decode(eps_fn: EpsFn, state: State, levels: Sequence[Level], blend: Blend | None = None) -> Iterator[State]:
     """D_r: from `state` down to levels[0], yielding every state on the way, the given one first.
 
-    The network sees the t of the level left. `blend` is the mask-guided update of section 3.2, applied to each new latent.
+    The network sees the t of the level left. `blend`, applied to each new latent, is section 3.2's mask-guided update.
     """
     yield state
     y = state.latent

@@ -1,6 +1,6 @@
 """Known answers: how well does a method edit scenes whose true edits are known?
 
-    python -m diffedit_min.tiny.evaluate --split test --scenes 300 --methods diffedit sdedit encode_decode --out runs/known
+    python -m diffedit_min.tiny.evaluate --split test --scenes 300 --methods diffedit sdedit encode_decode
 
 Each scene gets one edit, of the container, the fruit and the surface in turn, with its caption as the reference and the
 changed scene's caption as the query. Results append to OUT/results.jsonl as they come and a killed run goes on from

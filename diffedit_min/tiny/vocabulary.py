@@ -15,7 +15,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 FUNCTION_WORDS = "a an of on in the and with"
 # Untrained, for methods that teach the model instructions or a new word.
-INSTRUCTION_WORDS = "replace put them it to make into change turn move fill swap for from place set instead picture photo"
+INSTRUCTION_WORDS = (
+    "replace put them it to make into change turn move fill swap for from place set instead picture photo"
+)
 RARE_WORDS = "sks zwx mmdd beikkpic"
 
 

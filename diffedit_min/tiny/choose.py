@@ -1,0 +1,127 @@
+"""Choose, on validation scenes, what the paper leaves open: `python -m diffedit_min.tiny.choose --out runs/choose`.
+
+Tables in Markdown. The first tries every rule that makes a mask from noise differences (the differences are computed
+once for each noise ratio; the rules are arithmetic on them). The others try encoding ratios and guidance scales, for
+DiffEdit with the first one's best rule. What comes out best is written by hand into checkpoint/diffedit.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..guidance import Rows
+from ..loading import load
+from ..mask import binarise, difference_map, remove_extremes, rescale
+from ..methods.base import make_task
+from ..methods.diffedit import DiffEditOptions, find_map
+from ..model.stable_diffusion import StableDiffusion
+from ..picture import fit
+from . import scenes
+from .evaluate import KINDS, cases, cell_mask, interval, iou, run, summary
+
+NOISE_RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+CLIPS = (("none", 0.0), ("mean", 2.0), ("mean", 3.0), *(("quantile", q) for q in (0.75, 0.8, 0.85, 0.9, 0.95)))
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
+USUAL = ("l1", "maps", "mean", 3.0, "max", 0.5)      # map > 1.5 x its mean
+ENCODING_RATIOS, SCALES = (0.6, 0.7, 0.8, 0.9), (3.0, 5.0, 7.5)
+BATCH = 10
+
+Rule = tuple[str, str, str, float, str, float]      # norm, average, clip, clip at, rescale, threshold
+
+
+@torch.no_grad()
+def raw_maps(model: StableDiffusion, count: int, noise_ratio: float) -> dict[tuple[str, str], torch.Tensor]:
+    """The raw difference maps (count, h, w) of the first validation scenes, for each norm and average."""
+    options = DiffEditOptions(mask_noise_ratio=noise_ratio)
+    maps = defaultdict(list)
+    todo = list(cases("validation", count))
+    nothing = {"mask": None, "mask_map": None, "encoded": None}
+    for i in tqdm(range(0, count, BATCH), f"noise ratio {noise_ratio}"):
+        inputs, _, answers = zip(*todo[i : i + BATCH], strict=True)
+        fitted = [fit(scene.render(), model.multiple, model.native_area) for scene in inputs]
+        task = make_task(model, fitted, [scene.caption for scene in answers], [scene.caption for scene in inputs],
+                         tuple(scene.seed for scene in inputs), options, "trace", nothing)
+        _, trace = find_map(replace(task, rows=Rows()), options)
+        for norm, average in itertools.product(("l1", "l2"), ("maps", "differences")):
+            maps[norm, average].append(difference_map(trace["eps_query"], trace["eps_reference"], norm, average))
+    return {key: torch.cat(parts) for key, parts in maps.items()}
+
+
+def mask_scores(model: StableDiffusion, count: int) -> dict[tuple[float, Rule], dict[str, float]]:
+    """Mean IoU with the changed cells by kind of edit, for every noise ratio and rule."""
+    truth = [(kind, cell_mask(scenes.changed(scene, answer), model.factor))
+             for scene, kind, answer in cases("validation", count)]
+    scores = {}
+    for ratio in NOISE_RATIOS:
+        for (norm, average), raw in raw_maps(model, count, ratio).items():
+            for (clip, at), how in itertools.product(CLIPS, ("minmax", "max")):
+                mask_map = rescale(remove_extremes(raw, clip, at), how)
+                for threshold in THRESHOLDS:
+                    masks = binarise(mask_map, threshold)[:, 0].numpy()
+                    by_kind = defaultdict(list)
+                    for mask, (kind, changed) in zip(masks, truth, strict=True):
+                        by_kind[kind].append(iou(mask, changed))
+                    rule = (norm, average, clip, at, how, threshold)
+                    scores[ratio, rule] = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
+    return scores
+
+
+def mask_table(scores: dict[tuple[float, Rule], dict[str, float]], shown: int = 12) -> str:
+    """The usual rule at each noise ratio, the best rule at each, and the best of all, by the mean over kinds."""
+    ranked = sorted(scores, key=lambda key: -np.mean(list(scores[key].values())))
+    rows = [(ratio, USUAL) for ratio in NOISE_RATIOS]
+    rows += [next(key for key in ranked if key[0] == ratio) for ratio in NOISE_RATIOS]
+    rows += ranked[:shown]
+    lines = [f"| noise | norm | average | clip | rescale | threshold | mean IoU | {' | '.join(KINDS)} |",
+             "|---|---|---|---|---|---|---|" + "---|" * len(KINDS)]
+    for ratio, rule in rows:
+        norm, average, clip, at, how, threshold = rule
+        by_kind = [scores[ratio, rule][kind] for kind in KINDS]
+        lines.append(f"| {ratio} | {norm} | {average} | {clip} {at} | {how} | {threshold} | {np.mean(by_kind):.3f} | "
+                     f"{' | '.join(f'{value:.2f}' for value in by_kind)} |")
+    return "\n".join(lines)
+
+
+def edit_table(model: StableDiffusion, method: str, count: int, out: Path, rule: dict[str, object]) -> str:
+    """Accuracy and PSNRs for each encoding ratio and guidance scale."""
+    lines = ["| method | ratio | scale | accuracy | outside, dB | to the answer, dB |", "|---|---|---|---|---|---|"]
+    for ratio, scale in itertools.product(ENCODING_RATIOS, SCALES):
+        options = {**rule, "encoding_ratio": ratio, "guidance_scale": scale}
+        s = summary(run(model, method, "validation", count, out, options))
+        lines.append(f"| {method} | {ratio} | {scale} | {interval(s['correct'], 2)} | {interval(s['outside'], 1)} | "
+                     f"{interval(s['answer'], 1)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--mask-scenes", type=int, default=90)
+    parser.add_argument("--edit-scenes", type=int, default=30)
+    parser.add_argument("--methods", nargs="+", default=["diffedit", "sdedit", "encode_decode"])
+    parser.add_argument("--out", type=Path, default=Path("runs/choose"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    model = load(arguments.model)
+    scores = mask_scores(model, arguments.mask_scenes)
+    print(mask_table(scores), flush=True)
+    ratio, best = max(scores, key=lambda key: np.mean(list(scores[key].values())))
+    rule = dict(zip(("mask_norm", "mask_average", "mask_clip", "mask_clip_at", "mask_rescale", "mask_threshold"), best,
+                    strict=True)) | {"mask_noise_ratio": ratio}
+    print(json.dumps(rule), flush=True)
+    for method in arguments.methods:
+        own = rule if method == "diffedit" else {}
+        print(edit_table(model, method, arguments.edit_scenes, arguments.out, own), flush=True)
+
+
+if __name__ == "__main__":
+    main()
