@@ -60,7 +60,7 @@ def root(
     version: Annotated[bool, Option("--version", is_eager=True, callback=show_version, help="Show it.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Edit pictures by text with DiffEdit (arXiv:2210.11427), which finds by itself where to edit. Try its demo first."""
+    """Edit pictures by text with DiffEdit (arXiv:2210.11427), which finds by itself where to edit. Try the demo."""
     if debug:   # goes before the command's name or after it
         ctx.default_map = {name: {"debug": True} for name in ctx.command.commands}
 
@@ -116,9 +116,10 @@ def edit_command(
         opened, options = prepare(image, chosen, option, out)
         given = None if mask is None else open_mask(mask)
         network = loading.load(model, device=device, dtype=dtype)
-        edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size, mask=given, **options)
+        edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
+                              mask=given, **options)
         picture.save(edit.image, out, record(edit))
-        report(edit, seconds, out)
+        tell(edit, seconds, out)
         if edit.empty_mask:
             print("nothing to change was found: the mask is empty, and the input picture came back")
 
@@ -140,10 +141,11 @@ def mask_command(
         opened, options = prepare(image, methods.diffedit, option, out, map_out)
         options["encoding_ratio"] = 0.0     # step 1 only: steps 2 and 3 have no level to go to
         network = loading.load(model, device=device, dtype=dtype)
-        edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size, **options)
+        edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size,
+                              **options)
         picture.save(edit.mask_image, out, record(edit))
         picture.save(picture.heat(edit.mask_map, edit.frame, edit.factor), map_out, record(edit))
-        report(edit, seconds, out, map_out)
+        tell(edit, seconds, out, map_out)
         if edit.empty_mask:
             print("nothing to change was found: the mask is empty")
 
@@ -167,7 +169,7 @@ def invert(
         vae = methods.invert(network, opened, size=size, encoded=edit.encoded, **options)
         before, after = edit.encoded[0].latent, edit.decoded[0].latent
         picture.save(edit.image, out, record(edit))
-        report(edit, seconds, out)
+        tell(edit, seconds, out)
         print(f"reconstruction against the input: {picture.psnr(edit.image, opened):.2f} dB PSNR")
         print(f"the VAE alone against the input: {picture.psnr(vae.image, opened):.2f} dB PSNR")
         print(f"relative latent error: {((after - before).norm() / before.norm()).item():.3g}")
@@ -311,7 +313,7 @@ def record(edit: Edit) -> dict[str, str]:
     return {"diffedit": json.dumps(edit.settings)}
 
 
-def report(edit: Edit, seconds: float, *paths: Path) -> None:
+def tell(edit: Edit, seconds: float, *paths: Path) -> None:
     """What was written, what it cost, and how much of the picture (padding not counted) the mask covers."""
     print(f"wrote {' and '.join(map(str, paths))}")
     covered = ""

@@ -261,7 +261,7 @@ def _plane(values: np.ndarray | Tensor, grid: tuple[int, int]) -> np.ndarray:
 
 def heat(values: np.ndarray | Tensor, frame: Frame, factor: int) -> Image.Image:
     """A latent map (h,w), numbers in [0, 1], as an RGB image of the picture's size: black, purple, orange, yellow."""
-    plane = np.nan_to_num(_plane(values, frame.grid(factor)).astype(np.float32)).clip(0, 1)
+    plane = np.nan_to_num(_plane(values, frame.grid(factor)).astype(np.float32))
     width, height = frame.scaled
     plane = plane[: math.ceil(height / factor), : math.ceil(width / factor)]  # padding must not bleed into the border
     box = (0, 0, width / factor, height / factor)

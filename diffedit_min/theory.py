@@ -1,4 +1,4 @@
-"""Proposition 1 of arXiv:2210.11427: how far from the input can an edit end up? Two bounds, and their constants measured.
+"""Proposition 1 of arXiv:2210.11427: how far from the input can an edit end up? Two bounds, their constants measured.
 
     (4)  SDEdit:   E |x0 - D_r(G_r(x0, eps), Q)| <= (C + 1) tau
     (5)  DiffEdit: E |x0 - D_r(E_r(x0), Q)|      <= K2 tau / sqrt(tau^2 + 1) (tau + sqrt(tau^2 + 1))^K1     [as printed]

@@ -103,7 +103,8 @@ def test_only_ten_of_many_are_listed(count, shown, more):
     assert len(names) == 12
     present = {name: weight for name, weight in weights_of(Small()).items() if name in names[count:]}
     listed = ", ".join(names[:shown])
-    assert refusal(Small(), present) == f"unet/x.safetensors doesn't fit its config.json: {count} missing: {listed}{more}"
+    expected = f"unet/x.safetensors doesn't fit its config.json: {count} missing: {listed}{more}"
+    assert refusal(Small(), present) == expected
 
 
 def test_a_scalar_or_an_empty_file_is_no_match():

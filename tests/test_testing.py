@@ -11,7 +11,7 @@ import torch
 
 from diffedit_min import testing as kit
 from diffedit_min.samplers import State, ddim
-from diffedit_min.schedule import Schedule, eps_from_x0, tau, u_from_x, x_from_u
+from diffedit_min.schedule import Schedule, eps_from_x0, tau, u_from_x
 
 SD = Schedule.from_config({})
 X = torch.randn(2, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

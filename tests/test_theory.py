@@ -100,7 +100,7 @@ def test_counter_example_attains_the_corrected_bound_and_breaks_the_printed_one(
     # x0 = 0 encodes to 0 without any discretisation error
     error = theory.rms(edit(query, uncond, torch.zeros(1, 1, 1, 1, dtype=torch.float64), fine(end, 2000))).item()
     bound, printed = theory.diffedit_bound(end, K1, K2), theory.diffedit_bound_printed(end, K1, K2)
-    assert 0.99 * bound < error <= bound, f"error {error}, bound {bound}"
+    assert 0.98 * bound < error <= bound, f"error {error}, bound {bound}"
     assert (error <= printed) == printed_holds, f"error {error}, printed bound {printed}"
 
 

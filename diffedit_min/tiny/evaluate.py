@@ -32,6 +32,7 @@ from tqdm import tqdm
 from ..loading import load
 from ..methods import METHODS, Edit
 from ..model.stable_diffusion import StableDiffusion
+from ..picture import overlay, save, strip
 from . import scenes
 
 SPLITS = {"validation": scenes.VALIDATION, "test": scenes.TEST}
@@ -181,6 +182,36 @@ def interval(value: tuple[float, float, float] | None, digits: int) -> str:
     return f"{point} ({low}–{high})"
 
 
+# ---------------------------------------------------------------- failures
+
+
+def worst(entries: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Edits that missed the asked value first, then by the mask's IoU from below."""
+    return sorted(entries, key=lambda entry: (entry["correct"], entry.get("iou", 0.0)))[:count]
+
+
+def draw(model: StableDiffusion, method: str, entries: list[dict[str, Any]], path: Path) -> None:
+    """Edit these scenes again and write them as rows: input, mask, edit, true answer."""
+    chosen = {entry["seed"] for entry in entries}
+    rows = []
+    for scene, _, answer in cases_of(chosen):
+        edit = METHODS[method](model, scene.render(), answer.caption, scene.caption, seed=scene.seed)
+        mask = [] if edit.mask is None else [overlay(edit.input, edit.mask_image)]
+        captions = [scene.caption, *(["mask"] if mask else []), answer.caption, "true answer"]
+        rows.append(strip([edit.input, *mask, edit.image, answer.render()], captions, scale=2))
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    for i, row in enumerate(rows):
+        sheet.paste(row, (0, sum(above.height for above in rows[:i])))
+    save(sheet, path)
+
+
+def cases_of(seeds: set[int]) -> list[tuple[scenes.Scene, str, scenes.Scene]]:
+    """The cases of `cases` with these seeds, which are of one split."""
+    split = next(name for name, span in SPLITS.items() if min(seeds) in span)
+    last = max(seeds) - SPLITS[split].start
+    return [case for case in cases(split, last + 1) if case[0].seed in seeds]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny")
@@ -188,6 +219,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffedit", "sdedit", "encode_decode"])
     parser.add_argument("--out", type=Path, default=Path("runs/known"))
+    parser.add_argument("--failures", type=Path, help="a picture to write: the first method's six worst edits")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = load(arguments.model)
@@ -195,6 +227,9 @@ def main() -> None:
         method: run(model, method, arguments.split, arguments.scenes, arguments.out, {}) for method in arguments.methods
     }
     print(table(results))
+    if arguments.failures:
+        method = arguments.methods[0]
+        draw(model, method, worst(results[method], 6), arguments.failures)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""pytest tests/test_readme.py: what README.md and weights.md claim about the repository is so."""
+
+import ast
+import hashlib
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+WEIGHTS = (ROOT / "weights.md").read_text(encoding="utf-8")
+CORE = ("methods/diffedit.py", "schedule.py", "samplers/ddim.py", "guidance.py", "mask.py")
+
+
+def table_after(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its two head lines."""
+    lines = README.split(f"## {heading}\n", 1)[1].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows[2:]
+
+
+EQUATIONS = table_after("The paper, equation by equation")
+
+
+def test_the_map_has_every_equation():
+    named = " ".join(row[0] for row in EQUATIONS)
+    for tag in ("(1)", "(2)", "(3)", "(4)", "(5)", "E_r", "D_r", "G_r", "ỹ_t"):
+        assert tag in named
+
+
+@pytest.mark.parametrize("row", EQUATIONS, ids=lambda row: row[0])
+def test_no_row_of_the_equation_map_dangles(row):
+    _, functions, tests = row
+    names = re.findall(r"`([\w.]+)`", functions)
+    assert names, "a row names a function"
+    for name in names:
+        module, _, function = name.rpartition(".")
+        importlib.import_module(f"diffedit_min.{module}")       # as an attribute it may be the method of that name
+        assert callable(getattr(sys.modules[f"diffedit_min.{module}"], function))
+    targets = re.findall(r"`(test_\w+\.py)::(test_\w+)`", tests)
+    assert targets, "a row names a test"
+    for file, test in targets:
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_line_counts():
+    lines = {name: len((ROOT / "diffedit_min" / name).read_text().splitlines()) for name in CORE}
+    for row in table_after("Read"):
+        name = re.search(r"\(diffedit_min/(.+)\)", row[0]).group(1)
+        assert int(row[1]) == lines[name], name
+    total = int(re.search(r"The core is (\d+) lines", README).group(1))
+    assert total == sum(lines.values())
+
+
+@pytest.mark.parametrize("text", [README, WEIGHTS], ids=["README.md", "weights.md"])
+def test_links_lead_somewhere(text):
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_the_card_names_the_files_that_are_there():
+    rows = re.findall(r"^\| `checkpoint/(\S+)` \| ([\d,]+) \| `([0-9a-f]{64})` \|$", WEIGHTS, re.MULTILINE)
+    assert len(rows) == 3
+    for name, size, digest in rows:
+        data = (ROOT / "diffedit_min" / "tiny" / "checkpoint" / name).read_bytes()
+        assert len(data) == int(size.replace(",", ""))
+        assert hashlib.sha256(data).hexdigest() == digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(len(re.findall(r"```python\n", README))))
+def test_examples_run(index, tmp_path):
+    """Each block as it stands, in a folder with the mask that it reads."""
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[index]
+    script = tmp_path / "example.py"
+    script.write_text(code, encoding="utf-8")
+    result = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

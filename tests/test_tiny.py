@@ -1,0 +1,117 @@
+"""Run with `python -m pytest tests/test_tiny.py` from the repository's root; takes about 10 seconds.
+
+Checks the embedded model: that its files are whole and small, what it can say, and that its VAE keeps a picture.
+(How well it edits is measured by `diffedit_min.tiny.evaluate`.)
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import diffedit_min as dm
+from diffedit_min import loading
+from diffedit_min.model.text import make_tokenizer
+from diffedit_min.tiny import scenes, vocabulary
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dm.StableDiffusion:
+    return dm.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer(loading.TINY / "tokenizer")
+
+
+# ---------------------------------------------------------------- the tokenizer
+
+
+def test_every_known_word_is_one_token(tokenizer):
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    ids = {word: tokenizer(word).input_ids for word in vocabulary.words()}
+    assert all(len(i) == 3 and i[0] == start and i[2] == end for i in ids.values()), ids
+    assert len({i[1] for i in ids.values()}) == len(vocabulary.words())
+
+
+def test_captions_are_one_token_a_word(tokenizer):
+    for scene in map(scenes.sample, range(20)):
+        assert len(tokenizer(scene.caption).input_ids) == len(scene.caption.split()) + 2
+        assert tokenizer(scene.caption.upper()).input_ids == tokenizer(scene.caption).input_ids
+
+
+def test_an_unknown_word_is_spelled_out(tokenizer):
+    ids = tokenizer("pineapple").input_ids[1:-1]
+    assert len(ids) > 1 and tokenizer.decode(ids).replace(" ", "") == "pineapple"
+
+
+def test_the_longest_caption_fits(tokenizer):
+    longest = max(len(tokenizer(scenes.sample(i).caption).input_ids) for i in range(200))
+    assert longest <= vocabulary.LENGTH == tokenizer.model_max_length
+
+
+def test_the_tokenizers_files_are_what_the_vocabulary_writes(tmp_path, tokenizer):
+    assert vocabulary.write_tokenizer(tmp_path) == len(tokenizer)
+    written, kept = ({file.name: file.read_bytes() for file in folder.iterdir()}
+                     for folder in (tmp_path, loading.TINY / "tokenizer"))
+    assert written == kept
+
+
+# ---------------------------------------------------------------- the whole checkpoint
+
+
+def test_it_loads(tiny):
+    assert tiny.name == "tiny" and tiny.prediction_type == "epsilon" and tiny.dtype == torch.float32
+    assert tiny.schedule.T == 1000
+    assert dm.load("tiny", device="cpu").name == "tiny"
+
+
+def test_sizes(tiny):
+    assert (tiny.factor, tiny.multiple, tiny.native_area) == (4, 16, 64 * 64)
+    assert tiny.unet.config.in_channels == tiny.vae.config.latent_channels == 4
+    context = tiny.embed(["a bowl of apples on grass", ""])
+    assert context.tokens.shape == (2, vocabulary.LENGTH, tiny.unet.config.cross_attention_dim)
+    eps = tiny.eps(torch.zeros(2, 4, 16, 16), 500, context)
+    assert eps.shape == (2, 4, 16, 16) and eps.isfinite().all()
+
+
+def test_it_is_small_enough_for_a_package(tiny):
+    files = [path for path in loading.TINY.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 24e6
+    assert not [path.name for path in files if path.suffix == ".part"]
+
+
+def test_its_recommendations_are_valid_options(tiny):
+    known = {name for method in dm.METHODS.values() for name in method.options.__dataclass_fields__}
+    assert set(tiny.defaults) <= known
+    for method in dm.METHODS.values():
+        settings = method.settings(tiny, {})
+        for name, value in tiny.defaults.items():
+            assert getattr(settings, name, value) == value
+
+
+def test_the_vae_keeps_a_picture(tiny):
+    """At least 30 dB over 20 validation scenes, from the mean of all squared errors."""
+    pictures = [scenes.sample(scenes.VALIDATION[i]).render(64) for i in range(20)]
+    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = tiny.encode(pixels)
+    error = ((tiny.decode(latents).clamp(-1, 1) - pixels) / 2).square().mean().item()       # on the [0, 1] scale
+    assert -10 * math.log10(error) >= 30
+    assert 0.7 < latents.std() < 1.4                                            # that is what scaling_factor is for
+
+
+def test_the_unet_predicts_noise(tiny):
+    """At half the timeline its prediction is far nearer to the noise than 0 is, and the right caption helps."""
+    pictures = [scenes.sample(scenes.VALIDATION[i]) for i in range(20)]
+    pixels = torch.from_numpy(np.stack([np.asarray(scene.render(64)) for scene in pictures])).permute(0, 3, 1, 2)
+    x0, level = tiny.encode(pixels / 127.5 - 1), tiny.schedule.noised(0.5)
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    x = dm.schedule.add_noise(x0, noise, level.abar)
+    captions = [scene.caption for scene in pictures]
+    right, wrong = (
+        (tiny.eps(x, level.t, tiny.embed(texts)) - noise).square().mean().item()
+        for texts in (captions, captions[7:] + captions[:7])
+    )
+    assert right < 0.3 and right < wrong
