@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .methods import Edit, Method, Step
-    from .tiny.scenes import Scene
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -80,6 +79,7 @@ def demo(
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
     with one_line_errors(debug):
         from . import loading, methods, picture
+        from .tiny.demo import demo_measures, demo_scenes, demo_strip
 
         check_targets(out)
         options = parse_options(methods.diffedit, option)
@@ -114,7 +114,7 @@ def edit_command(
         chosen = find_method(method)
         out = out or Path(f"{Path(image).stem}-edit.png")
         opened, options = prepare(image, chosen, option, out)
-        given = None if mask is None else open_mask(mask)
+        given = None if mask is None else picture.open_mask(mask)
         network = loading.load(model, device=device, dtype=dtype)
         edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
                               mask=given, **options)
@@ -194,7 +194,7 @@ def info(model: Model = "tiny", device: Device = "auto", dtype: DType = "auto", 
         print(f"latents      {channels} x {side // m.factor} x {side // m.factor}; a cell is {m.factor} px wide")
         print("\ndefaults of diffedit with this model (* from its card, the others the method's own)")
         for name, value in asdict(methods.diffedit.settings(m, {})).items():
-            print(f"  {name:<18}{value!r}{' *' if name in m.defaults else ''}")
+            print(f"  {name:<18}{value!r}{' *' if name in m.defaults.get('diffedit', {}) else ''}")
         print("\nmethods (--method) and their options (-o), with the values where no card says otherwise")
         for method in methods.METHODS.values():
             print(f"  {dashed(method.name)}: {', '.join(f'{f.name}={f.default!r}' for f in fields(method.options))}")
@@ -252,30 +252,12 @@ def prepare(image: str, method: Method, option: list[str] | None, *targets: Path
 
 def check_targets(*paths: Path) -> None:
     """Refuse, before any work, a file that couldn't be written after it."""
-    from .picture import FORMATS
+    from .picture import check_target
 
     for path in paths:
-        if path.suffix.lower() not in FORMATS:
-            raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(FORMATS)}")
-        if not path.parent.is_dir():
-            raise ValueError(f"there is no folder {str(path.parent)!r}: make it first")
-        if path.is_dir():
-            raise ValueError(f"{str(path)!r} is a folder: give the path of a file")
-        if not os.access(path.parent, os.W_OK):
-            raise ValueError(f"the folder {str(path.parent)!r} can't be written to: choose another")
+        check_target(path)
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError(f"{str(paths[0])!r} can't hold two results: give each a file of its own")
-
-
-def open_mask(path: str) -> Image.Image:
-    """A mask as its file has it: what is transparent counts as black, and not as white, which it is in a picture."""
-    from PIL import Image
-
-    from .picture import open_picture
-
-    open_picture(path)      # refuses, in one line, what can't be read
-    with Image.open(path) as mask:
-        return mask.copy()
 
 
 # ---------------------------------------------------------------- a run, and what is said of it
@@ -320,51 +302,6 @@ def tell(edit: Edit, seconds: float, *paths: Path) -> None:
     if edit.mask is not None:
         covered = f"; the mask covers {edit.mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}"
     print(f"{edit.rows} rows through the U-Net in {seconds:.1f} s{covered}")
-
-
-def demo_scenes(seed: int, change: str | None) -> tuple[Scene, Scene]:
-    """A scene that the model was not trained on, and the true answer to a change of it."""
-    from .tiny import scenes
-
-    if not 0 <= seed < len(scenes.TEST):
-        raise ValueError(f"--seed must be from 0 to {len(scenes.TEST) - 1}, not {seed}")
-    scene, fruits = scenes.sample(scenes.TEST[seed]), scenes.VALUES["fruit"]
-    other = fruits[(fruits.index(scene.fruit) + 1) % len(fruits)]
-    what, equals, value = (f"fruit={other}" if change is None else change).partition("=")
-    if not equals:
-        raise ValueError(f"--change {change!r} has no value: write it as what=value, for example fruit={other}")
-    answer = scene.replace(**{what: value})
-    if answer == scene:
-        raise ValueError(f"--change {change!r} changes nothing: the picture shows {scene.caption}")
-    return scene, answer
-
-
-def demo_strip(edit: Edit, truth: Image.Image) -> Image.Image:
-    """image | map | mask | edit | true answer"""
-    from .picture import heat, overlay, strip
-
-    where, mask = heat(edit.mask_map, edit.frame, edit.factor), overlay(edit.input, edit.mask_image)
-    captions = [edit.settings["reference"], "difference map", "mask", edit.settings["query"], "true answer"]
-    return strip([edit.input, where, mask, edit.image, truth], captions)
-
-
-def demo_measures(edit: Edit, truth: Image.Image) -> list[str]:
-    """The edit against the true answer, a line each."""
-    from .picture import psnr
-    from .schedule import levels_used
-    from .tiny.evaluate import cell_mask, iou
-    from .tiny.scenes import changed
-
-    region = changed(edit.input, truth)     # bool (H, W)
-    overlap = iou(edit.mask.cpu().numpy(), cell_mask(region, edit.factor))
-    n, k = edit.settings["mask_samples"], levels_used(edit.settings["encoding_ratio"], edit.settings["steps"])
-    formula = f" = 2n + k + 2k, n = {n}, k = {k}" if edit.rows == 2 * n + k + 2 * k else ""
-    return [
-        f"mask       {overlap:.2f} intersection over union with the region that truly changes",
-        f"outside    {psnr(edit.image, edit.input, where=~region):.1f} dB PSNR against the input, outside that region",
-        f"answer     {psnr(edit.image, truth):.1f} dB PSNR against the true answer",
-        f"rows       {edit.rows}{formula}",
-    ]
 
 
 # ---------------------------------------------------------------- errors

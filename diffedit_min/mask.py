@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .guidance import EpsFn
-from .schedule import Level, add_noise
 
 # A map whose largest value is below this part of the predictions' own size is rounding, not a difference: min-max
 # would blow it up to half a mask. In float32 rows of different batches agree to 1e-6.
@@ -24,10 +23,9 @@ CLIPS = ("mean", "quantile", "none")
 RESCALES = ("minmax", "max")
 
 
-def predictions(eps_fn: EpsFn, x0: Tensor, level: Level, noises: Tensor) -> Tensor:
-    """eps(x_t, t) for n noised copies of each latent: x0 (B, C, h, w), noises (n, B, C, h, w) -> (n, B, C, h, w)."""
-    x_t = add_noise(x0, noises, level.abar)
-    return eps_fn(x_t.flatten(0, 1), level.t).unflatten(0, noises.shape[:2])
+def predictions(eps_fn: EpsFn, noised: Tensor, t: int) -> Tensor:
+    """eps(x_t, t) for n noised copies of each latent, as one batch: (n, B, C, h, w) -> (n, B, C, h, w)."""
+    return eps_fn(noised.flatten(0, 1), t).unflatten(0, noised.shape[:2])
 
 
 def difference_map(eps_query: Tensor, eps_reference: Tensor, norm: str = "l1", average: str = "maps") -> Tensor:
@@ -58,13 +56,9 @@ def remove_extremes(raw: Tensor, clip: str = "mean", at: float = 3.0, valid: Ten
     valid (B, h, w): the cells that count (those that aren't padding). The paper says "we remove extreme values in
     noise predictions"; cutting the *difference* instead keeps the mask independent of the guidance scale.
     """
-    check(clip, CLIPS, "mask_clip")
+    check_clip(clip, at)
     if clip == "none":
         return raw
-    if clip == "quantile" and not 0 <= at <= 1:
-        raise ValueError(f"mask_clip_at must be from 0 to 1 for the quantile, not {at}")
-    if clip == "mean" and at <= 0:
-        raise ValueError(f"mask_clip_at must be above 0, not {at}")
     statistic = (lambda m: at * m.mean()) if clip == "mean" else (lambda m: torch.quantile(m, at))
     return torch.stack([m.clamp(max=statistic(c)) for m, c in zip(raw, cells(raw, valid), strict=True)])
 
@@ -94,6 +88,15 @@ def binarise(mask_map: Tensor, threshold: float = 0.5) -> Tensor:
 def cells(maps: Tensor, valid: Tensor | None) -> list[Tensor]:
     """Each picture's values that count, flat: (B, h, w) -> B tensors (at most h w,)."""
     return [m.flatten() if valid is None else m[v] for m, v in zip(maps, maps if valid is None else valid, strict=True)]
+
+
+def check_clip(clip: str, at: float) -> None:
+    """ValueError unless `remove_extremes` knows the rule and `at` is in its range."""
+    check(clip, CLIPS, "mask_clip")
+    if clip == "quantile" and not 0 <= at <= 1:
+        raise ValueError(f"mask_clip_at must be from 0 to 1 for the quantile, not {at}")
+    if clip == "mean" and at <= 0:
+        raise ValueError(f"mask_clip_at must be above 0, not {at}")
 
 
 def check(value: str, known: tuple[str, ...], name: str) -> None:

@@ -40,6 +40,15 @@ def open_picture(path: str | os.PathLike) -> Image.Image:
 
     Raises ValueError, in one line that names the path and the way out, for whatever can't be read as a picture.
     """
+    return _open(path, background=255)
+
+
+def open_mask(path: str | os.PathLike) -> Image.Image:
+    """The mask in a file, likewise; but what is transparent is black, not to be edited, where a picture has white."""
+    return _open(path, background=0)
+
+
+def _open(path: str | os.PathLike, background: int) -> Image.Image:
     name = repr(os.fspath(path))
     if re.match(r"https?:/", os.fspath(path), re.IGNORECASE):
         raise ValueError(f"{name} is a web address: download it first and give the file's path")
@@ -47,7 +56,7 @@ def open_picture(path: str | os.PathLike) -> Image.Image:
         raise ValueError(f"{name} is a folder: give the path of one picture in it")
     try:
         with Image.open(path) as image:
-            return to_rgb(image)
+            return _flatten(image, background)
     except (FileNotFoundError, PermissionError) as error:
         raise ValueError(f"{name} can't be opened ({error.strerror}): check the path") from None
     except UnidentifiedImageError:
@@ -203,7 +212,8 @@ def fit_mask(mask: Image.Image | np.ndarray | Tensor, frame: Frame, factor: int)
     """A mask for the latent: bool (1,1,h,w), True = edit.
 
     An image of any size, white (>= 128 of 255, transparency over black) = edit, is laid over the whole picture: a cell
-    is True if any white pixel has its centre in it, so thin lines survive; cells of padding alone are False.
+    is True if any white pixel has its centre in it, so thin lines survive. Cells of padding alone follow the nearest
+    cell that isn't: a white mask is white all over.
     An array or tensor of the latent grid's shape (h,w), or (1,1,h,w), is taken as it is, True or >= 0.5 = edit. Raises
     ValueError for other shapes.
     """
@@ -214,9 +224,8 @@ def fit_mask(mask: Image.Image | np.ndarray | Tensor, frame: Frame, factor: int)
     (height, width), (scaled_width, scaled_height) = white.shape, frame.scaled
     white = np.stack([white[a:b].any(axis=0) for a, b in _spans(height, scaled_height, factor)])
     white = np.stack([white[:, a:b].any(axis=1) for a, b in _spans(width, scaled_width, factor)], axis=1)
-    cells = torch.zeros(1, 1, *grid, dtype=torch.bool)
-    cells[0, 0, : white.shape[0], : white.shape[1]] = torch.from_numpy(white)
-    return cells
+    padding = [(0, whole - real) for whole, real in zip(grid, white.shape, strict=True)]
+    return torch.from_numpy(np.pad(white, padding, mode="edge"))[None, None]
 
 
 def mask_image(mask: np.ndarray | Tensor, frame: Frame, factor: int) -> Image.Image:
@@ -369,13 +378,8 @@ def save(image: Image.Image, path: str | os.PathLike, text: dict[str, str] | Non
     none. Raises ValueError, in one line, for another suffix, a missing folder, or a folder at `path`.
     """
     path = Path(path)
-    options = FORMATS.get(path.suffix.lower())
-    if options is None:
-        raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {str(path.parent)!r}: make it first")
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder: give the path of a file")
+    check_target(path)
+    options = FORMATS[path.suffix.lower()]
     if options["format"] == "PNG":
         chunks = PngImagePlugin.PngInfo()
         for key, value in (text or {}).items():
@@ -385,6 +389,18 @@ def save(image: Image.Image, path: str | os.PathLike, text: dict[str, str] | Non
         image = to_rgb(image)
     with replacing(path) as file:
         image.save(file, **options)
+
+
+def check_target(path: Path) -> None:
+    """Refuse, before any work, a path that `save` couldn't write to after it: ValueError in one line."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {str(path.parent)!r}: make it first")
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder: give the path of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"the folder {str(path.parent)!r} can't be written to: choose another")
 
 
 @contextmanager

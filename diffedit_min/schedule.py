@@ -59,7 +59,9 @@ class Schedule:
         return len(self.abar)
 
     def at(self, t: int) -> Level:
-        """The level at training time t, 0 <= t < T."""
+        """The level at training time t. Raises ValueError unless 0 <= t < T."""
+        if not 0 <= t < self.T:
+            raise ValueError(f"t must be from 0 to {self.T - 1}, not {t}")
         return Level(t, self.abar[t])
 
     def levels(self, N: int) -> tuple[Level, ...]:
@@ -156,5 +158,7 @@ def generator(seed: int, stream: str, index: int) -> torch.Generator:
 
 def standard_noise(like: Tensor, seeds: tuple[int, ...], stream: str, index: int = 0) -> Tensor:
     """eps ~ N(0, I) shaped like `like` (B, C, h, w), one seed a row; drawn in float32 on the CPU, then moved."""
+    if len(seeds) != len(like):
+        raise ValueError(f"{len(like)} latents but {len(seeds)} seeds")
     rows = [torch.randn(like.shape[1:], generator=generator(seed, stream, index)) for seed in seeds]
     return torch.stack(rows).to(like)

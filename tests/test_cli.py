@@ -20,7 +20,7 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min import cli, loading, picture
-from diffedit_min.tiny import scenes
+from diffedit_min.tiny import demo, scenes
 from diffedit_min.tiny.evaluate import cell_mask
 
 RANDOM = ("--model", "random", "-o", "steps=4", "-o", "mask_samples=2")
@@ -180,7 +180,7 @@ def test_invert_measures_the_way_there_and_back(run):
 
 def test_info_shows_which_defaults_are_the_cards(run, monkeypatch):
     model = loading.random_model()
-    model.defaults = {"steps": 25, "something_else": 1}
+    model.defaults = {"diffedit": {"steps": 25}, "sdedit": {"guidance_scale": 1.0}}
     monkeypatch.setattr(loading, "load", lambda *_, **__: model)
     done = run("info")
     assert (done.code, done.err, done.new) == (0, "", set())
@@ -208,20 +208,20 @@ def test_demo_on_the_random_model(run, monkeypatch):
 
 
 def test_demo_scenes_are_of_the_test_split_and_change_the_fruit_by_default():
-    scene, answer = cli.demo_scenes(12, None)
+    scene, answer = demo.demo_scenes(12, None)
     assert scene == scenes.sample(scenes.TEST.start + 12)
     assert answer == scene.replace(fruit=answer.fruit) != scene
 
 
 def test_demo_measures_of_a_perfect_and_of_a_useless_edit():
-    scene, answer = cli.demo_scenes(0, None)
+    scene, answer = demo.demo_scenes(0, None)
     image, truth = scene.render(32), answer.render(32)
     edit = dm.diffedit(loading.random_model(), image, "a", "b", steps=2, mask_samples=1, encoding_ratio=0.0)
     region = scenes.changed(image, truth)
     cells = torch.from_numpy(cell_mask(region, edit.factor))
-    mask, outside, whole, rows = cli.demo_measures(dataclasses.replace(edit, image=truth, mask=cells), truth)
+    mask, outside, whole, rows = demo.demo_measures(dataclasses.replace(edit, image=truth, mask=cells), truth)
     assert "1.00" in mask and "inf" in whole and float(outside.split()[1]) > 20 and rows.split()[1] == "2"
-    mask, outside, whole, _ = cli.demo_measures(dataclasses.replace(edit, image=image, mask=~cells), truth)
+    mask, outside, whole, _ = demo.demo_measures(dataclasses.replace(edit, image=image, mask=~cells), truth)
     assert "0.00" in mask and "inf" in outside
     assert float(whole.split()[1]) == pytest.approx(picture.psnr(image, truth), abs=0.05)
 

@@ -59,10 +59,12 @@ def test_black_mask_gives_the_vae_reconstruction(model):
     assert not edit.empty_mask, "a caller's black mask is decoded as asked"
 
 
-@pytest.mark.parametrize("time", ["destination", "source"])
-def test_white_mask_is_encode_decode(model, time):
-    edit = diffedit(model, mask=Image.new("L", (32, 32), 255), time=time)
-    plain = dm.encode_decode(model, picture(), QUERY, steps=10, time=time, keep="trace")
+@pytest.mark.parametrize(("size", "time"), [((32, 32), "destination"), ((32, 32), "source"), ((45, 37), "destination")])
+def test_white_mask_is_encode_decode(model, size, time):
+    """Also where the picture is padded: the network sees those cells too."""
+    image = picture(size=size)
+    edit = diffedit(model, image, mask=Image.new("L", (32, 32), 255), time=time)
+    plain = dm.encode_decode(model, image, QUERY, steps=10, time=time, keep="trace")
     for ours, theirs in zip(edit.decoded, plain.decoded, strict=True):
         assert torch.equal(ours.latent, theirs.latent)
     assert edit.image.tobytes() == plain.image.tobytes()
@@ -118,8 +120,9 @@ def test_scale_zero_is_the_plain_round_trip(model):
 
 
 @pytest.mark.parametrize("reference", [QUERY, f"  {QUERY} "])
-def test_equal_prompts_give_the_input_picture_itself(model, reference):
+def test_equal_prompts_give_the_input_picture_itself(model, reference, monkeypatch):
     image = picture(size=(33, 21))
+    monkeypatch.setattr(type(model), "decode", lambda *_: pytest.fail("decoded for nothing"))
     edit = diffedit(model, image, QUERY, reference)
     assert edit.empty_mask and not edit.mask.any() and edit.mask_map.max() == 0
     assert edit.image.tobytes() == image.tobytes()
@@ -158,7 +161,7 @@ def test_swapping_the_prompts_keeps_the_mask(model):
 
 def test_more_samples_begin_with_the_fewer(model):
     few, more = diffedit(model, mask_samples=2), diffedit(model, mask_samples=4)
-    assert torch.equal(more.trace["noises"][:2], few.trace["noises"])
+    assert torch.equal(more.trace["noised"][:2], few.trace["noised"])
 
 
 def test_the_mask_ignores_the_negative_prompt_and_the_guidance(model):
@@ -308,7 +311,7 @@ def test_what_is_kept(model):
     assert torch.equal(final(result), final(trace))
     assert len(result.decoded) == 1 and result.trace == {}
     assert [s.index for s in trace.decoded] == list(range(9)) == [s.index for s in trace.encoded]
-    assert set(trace.trace) == {"noises", "eps_query", "eps_reference", "raw_map", "clipped_map"}
+    assert set(trace.trace) == {"noised", "eps_query", "eps_reference", "raw_map", "clipped_map"}
     assert trace.trace["eps_query"].shape == (3, 4, 8, 8) and trace.trace["raw_map"].shape == (1, 8, 8)
 
 
@@ -321,10 +324,11 @@ def test_settings_name_everything(model):
 
 def test_the_models_defaults_hold_where_nothing_is_said(model):
     own = copy.copy(model)
-    own.defaults = {"guidance_scale": 2.0, "mask_samples": 2, "meant_for_another_method": 1}
+    own.defaults = {"diffedit": {"guidance_scale": 2.0, "mask_samples": 2}, "sdedit": {"steps": 3}}
     assert dm.METHODS["diffedit"].settings(own, {"mask_samples": 5}).mask_samples == 5
     edit = dm.diffedit(own, picture(), QUERY, steps=5)
     assert edit.settings["guidance_scale"] == 2.0 and edit.settings["mask_samples"] == 2
+    assert dm.METHODS["sdedit"].settings(own, {}).steps == 3 and dm.invert.settings(own, {}).guidance_scale == 1.0
 
 
 @given(width=st.integers(1, 70), height=st.integers(1, 70))
@@ -354,6 +358,8 @@ def test_padding_is_never_in_the_mask(model):
     ({"mask_samples": 0}, "mask_samples must be at least 1, not 0"),
     ({"mask_noise_ratio": 2}, "mask_noise_ratio must be from 0 to 1, not 2.0"),
     ({"mask_threshold": -0.1}, "mask_threshold must be from 0 to 1, not -0.1"),
+    ({"mask_norm": "l3"}, "mask_norm 'l3' is not known; known are l1, l2"),
+    ({"mask_clip": "quantile", "mask_clip_at": 3.0}, "mask_clip_at must be from 0 to 1 for the quantile, not 3.0"),
     ({"time": "now"}, "time 'now' is not known; known are destination and source"),
     ({"keep": "all"}, "keep 'all' is not known; known are result and trace"),
     ({"mask_map": torch.zeros(3, 3)}, "mask_map is (3, 3), but the picture's latents are (8, 8)"),

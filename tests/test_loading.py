@@ -92,8 +92,8 @@ def test_half_precision_files_are_read_in_float32(copied):
 
 
 def test_a_card_brings_defaults(copied):
-    (copied / "diffedit.json").write_text('{"defaults": {"steps": 20, "guidance_scale": 3.0}}')
-    assert load(copied).defaults == {"steps": 20, "guidance_scale": 3.0}
+    (copied / "diffedit.json").write_text('{"defaults": {"diffedit": {"steps": 20, "guidance_scale": 3.0}}}')
+    assert load(copied).defaults == {"diffedit": {"steps": 20, "guidance_scale": 3.0}}
 
 
 def test_the_schedulers_config_is_read(copied, rewrite):

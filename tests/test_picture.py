@@ -496,14 +496,18 @@ def test_heat_colours_rise():
     assert (np.diff(light) >= -0.8).all() and light[0] < 1 and light[-1] > 240  # -0.8: rounding to bytes
     for value, colour in zip((0, 0.25, 0.5, 0.75, 1), picture.HEAT, strict=True):
         assert picture.heat(np.full((1, 128), value), frame, 8).getpixel((512, 4)) == colour
+    assert picture.heat(np.full((1, 128), 0.125), frame, 8).getpixel((0, 0)) == (44, 8, 56)  # rounded
     assert picture.heat(np.full((1, 128), np.nan), frame, 8).getpixel((0, 0)) == picture.HEAT[0]
 
 
 def test_heat_leaves_padding_out_and_is_smooth():
-    frame = picture.Frame((40, 24), (20, 12), (32, 16))
-    values = torch.zeros(2, 4)
-    values[:, :3] = 1
-    assert np.asarray(picture.heat(values, frame, 8)).reshape(-1, 3).tolist() == [list(picture.HEAT[-1])] * (40 * 24)
+    frame = picture.Frame((46, 44), (23, 22), (32, 32))
+    values = torch.zeros(4, 4)
+    values[:3, :3] = 1
+    assert np.asarray(picture.heat(values, frame, 8)).reshape(-1, 3).tolist() == [list(picture.HEAT[-1])] * (46 * 44)
+    values[:, 0] = 0  # cell 0 ends at 8 of 23 scaled pixels: at 16 of the picture's 46
+    red = np.asarray(picture.heat(values, frame, 8))[20, :, 0]
+    assert red[15] < picture.HEAT[2][0] < red[16]
     steps = np.asarray(picture.heat(torch.tensor([[0.0, 1]]), picture.Frame((16, 8), (16, 8), (16, 8)), 8))[4, :, 1]
     assert (np.diff(steps[4:12].astype(int)) > 0).all()  # from the middle of one cell to that of the next
 
@@ -517,6 +521,8 @@ def test_overlay():
     assert shown[20, 30].tolist() == [200, 100, 50]  # inside: as it was
     assert shown[5, 5].sum() < 350 / 2  # outside: darker
     assert shown[20, 19].sum() == 0 and shown[20, 20].tolist() == [255, 230, 0]  # the two lines of the outline
+    large = np.asarray(picture.overlay(image.resize((1200, 800)), mask.resize((1200, 800), Image.Resampling.NEAREST)))
+    assert (large[400, 390:410] == [255, 230, 0]).all(-1).sum() == 3 == (large[400, 390:410] == 0).all(-1).sum()
     for whole, expected in ((255, image), (0, Image.new("RGB", image.size, (80, 40, 20)))):
         assert picture.psnr(picture.overlay(image, Image.new("L", image.size, whole)), expected) > 48  # to one of 255
     with pytest.raises(ValueError) as error:
@@ -532,6 +538,7 @@ def test_strip_sizes():
     assert picture.strip([noise(100, 500)], [""], gap=0, scale=0.5).size[1] == 250
     mixed = picture.strip([noise(200, 100), Image.new("L", (300, 300)), noise(1, 1)], ["a", "b", "c"], gap=0)
     assert mixed.width == 600 + 300 + 300
+    assert picture.strip([noise(2, 200)], ["caption"], gap=0).width > 60  # room for a word
 
 
 def test_strip_shows_pictures_and_captions():
@@ -553,9 +560,11 @@ def test_captions_wrap():
         assert long.width == short.width and long.height > short.height + 30
         assert (np.asarray(long)[:, :20] == 255).all() and (np.asarray(long)[:, 220:240] == 255).all()
     font = picture.ImageFont.load_default(12)
-    lines = picture._wrap("a fruit bowl, " + "x" * 60, font, 90)
-    assert "".join(lines).replace(" ", "") == "afruitbowl," + "x" * 60
-    assert all(font.getlength(line) <= 90 for line in lines) and lines[0].startswith("a fruit")
+    words = picture._wrap("a bowl of fruit on a  wooden table", font, 60)
+    assert [word for line in words for word in line.split()] == "a bowl of fruit on a wooden table".split()
+    letters = picture._wrap("x" * 60, font, 90)
+    assert "".join(letters) == "x" * 60 and all(font.getlength(line + "x") > 90 for line in letters[:-1])
+    assert all(font.getlength(line) <= 90 and line == line.strip() for line in words + letters)
     assert picture._wrap("des pêches\n", font, 90) == ["des peches"] and picture._wrap("", font, 90) == []
 
 

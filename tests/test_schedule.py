@@ -265,3 +265,14 @@ def test_generators_leave_the_global_state_alone_and_ignore_it():
 def test_a_seed_means_the_same_in_every_release():
     expected = int.from_bytes(hashlib.sha256(b"7 mask 3").digest()[:7], "big")
     assert generator(7, "mask", 3).initial_seed() == expected
+
+
+@pytest.mark.parametrize("t", [-1, 1000])
+def test_times_outside_the_timeline_are_refused(t):
+    with pytest.raises(ValueError, match=f"^t must be from 0 to 999, not {t}$"):
+        Schedule.from_config({}).at(t)
+
+
+def test_every_latent_needs_a_seed():
+    with pytest.raises(ValueError, match="^3 latents but 2 seeds$"):
+        standard_noise(torch.zeros(3, 4, 2, 2), (0, 1), "mask")

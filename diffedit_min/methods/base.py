@@ -80,9 +80,9 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a method returns: final latents (B, C, h, w), and what it found on the way."""
+    """What a method returns: final latents, and what it found on the way."""
 
-    latent: Tensor
+    latent: Tensor | None               # (B, C, h, w); None: nothing to change in any picture
     mask: Tensor | None = None          # bool (B, 1, h, w)
     mask_map: Tensor | None = None      # (B, h, w) in [0, 1]
     encoded: Trajectory = ()
@@ -165,8 +165,9 @@ class Method:
     ) -> Generator[Step, None, Edit | list[Edit]]:
         """Edit a picture, or a list of them in batches; yields `Step`s and returns an `Edit` or a list of them.
 
-        query, reference, seed: one for all pictures, or one each. size: edit at about size x size pixels.
-        keep: "trace" keeps every intermediate. mask: a picture, white = edit, or a bool (h, w); skips step 1.
+        query, reference, seed: one for all pictures, or one each; methods without a use for a reference ignore it.
+        size: edit at about size x size pixels. keep: "trace" keeps every intermediate. mask: a picture, white = edit,
+        or a bool (h, w); skips step 1.
         mask_map, encoded: from an earlier Edit of the same picture and settings; skip what they hold. options: see
         `self.options`; what is left out is the model's recommendation, else the paper's value.
         Raises ValueError, in one line that names the value.
@@ -189,7 +190,7 @@ class Method:
             task = make_task(model, [fitted[i] for i in chosen], [queries[i] for i in chosen],
                              [references[i] for i in chosen], tuple(seeds[i] for i in chosen), settings, keep, given)
             outcome = yield from self.run(task, settings)
-            decoded = model.decode(outcome.latent)
+            decoded = [None] * len(chosen) if outcome.latent is None else model.decode(outcome.latent)
             for row, i in enumerate(chosen):
                 record = {"method": self.name, "model": model.name, "query": queries[i], "reference": references[i],
                           "seed": seeds[i], "size": size, "given": sorted(k for k, v in given.items() if v is not None),
@@ -203,8 +204,7 @@ class Method:
         for name in options:
             if name not in known:
                 raise ValueError(f"{self.name} has no option {name!r}; it has {', '.join(sorted(known))}")
-        recommended = {name: value for name, value in model.defaults.items() if name in known}
-        return self.options(**{**recommended, **options})
+        return self.options(**{**model.defaults.get(self.name, {}), **options})
 
     def check(self, model: StableDiffusion, pictures: list[Image.Image], keep: str, given: dict[str, Any]) -> None:
         """Refuse, before any work, what this method can't do."""
@@ -273,7 +273,13 @@ def make_task(
 
 
 def make_edit(
-    task: Task, outcome: Outcome, row: int, pixels: Tensor, picture: Image.Image, frame: Frame, record: dict[str, Any]
+    task: Task,
+    outcome: Outcome,
+    row: int,
+    pixels: Tensor | None,
+    picture: Image.Image,
+    frame: Frame,
+    record: dict[str, Any],
 ) -> Edit:
     """One picture's part of the outcome. An empty mask found by the method gives the input picture itself back."""
     mask = None if outcome.mask is None else outcome.mask[row, 0]

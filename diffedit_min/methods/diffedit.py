@@ -15,8 +15,20 @@ import torch
 from torch import Tensor
 
 from ..guidance import conditional
-from ..mask import binarise, difference_map, predictions, remove_extremes, rescale
-from ..schedule import check_ratio, levels_used, standard_noise
+from ..mask import (
+    AVERAGES,
+    NORMS,
+    RESCALES,
+    binarise,
+    check,
+    check_clip,
+    difference_map,
+    predictions,
+    remove_extremes,
+    rescale,
+)
+from ..samplers.ddim import check_time
+from ..schedule import add_noise, check_ratio, levels_used, standard_noise
 from .base import Method, Options, Outcome, Step, Task
 from .coding import decode, encode
 
@@ -41,6 +53,11 @@ class DiffEditOptions(Options):
         check_ratio(self.mask_threshold, "mask_threshold")
         if self.mask_samples < 1:
             raise ValueError(f"mask_samples must be at least 1, not {self.mask_samples}")
+        check_time(self.time)
+        check(self.mask_norm, NORMS, "mask_norm")
+        check(self.mask_average, AVERAGES, "mask_average")
+        check_clip(self.mask_clip, self.mask_clip_at)
+        check(self.mask_rescale, RESCALES, "mask_rescale")
 
 
 def run(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
@@ -59,7 +76,7 @@ def run(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
         mask = binarise(mask_map, options.mask_threshold)                   # (B, 1, h, w)
         yield Step("mask", 1, 1)
         if not mask.any():
-            return Outcome(task.x0, mask, mask_map, trace=trace)            # nothing to change
+            return Outcome(None, mask, mask_map, trace=trace)
 
     # Step 2. Every x_j is kept: the blend needs them all.
     x = yield from encode(task, levels, options.time)
@@ -83,10 +100,11 @@ def find_map(task: Task, options: DiffEditOptions) -> tuple[Tensor, dict[str, Te
     same = (task.query.tokens == task.reference.tokens).flatten(1).all(dim=1)           # (B,)
     if same.all():
         return torch.zeros(x0[:, 0].shape, device=x0.device), {}
-    noises = torch.stack([standard_noise(x0, task.seeds, "mask", i) for i in range(options.mask_samples)])
-    level = model.schedule.noised(options.mask_noise_ratio)
+    level, n = model.schedule.noised(options.mask_noise_ratio), options.mask_samples
+    noises = torch.stack([standard_noise(x0, task.seeds, "mask", i) for i in range(n)])
+    noised = add_noise(x0, noises, level.abar)                              # (n, B, C, h, w)
     eps_query, eps_reference = (
-        predictions(conditional(model.eps, context.repeat(len(noises)), task.rows), x0, level, noises)
+        predictions(conditional(model.eps, context.repeat(n), task.rows), noised, level.t)
         for context in (task.query, task.reference)
     )                                                                       # (n, B, C, h, w) each
     raw = difference_map(eps_query, eps_reference, options.mask_norm, options.mask_average)
@@ -95,7 +113,7 @@ def find_map(task: Task, options: DiffEditOptions) -> tuple[Tensor, dict[str, Te
     mask_map = rescale(clipped, options.mask_rescale, task.valid)           # (B, h, w)
     if task.keep == "result":
         return mask_map, {}
-    return mask_map, {"noises": noises, "eps_query": eps_query, "eps_reference": eps_reference,
+    return mask_map, {"noised": noised, "eps_query": eps_query, "eps_reference": eps_reference,
                       "raw_map": raw[None], "clipped_map": clipped[None]}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from ..samplers.ddim import check_time
 from ..schedule import levels_used
 from .base import Method, Options, Outcome, Step, Task
 from .coding import decode, encode
@@ -13,6 +14,10 @@ class EncodeDecodeOptions(Options):
     """As in DiffEdit."""
 
     time: str = "destination"       # the t that the network sees while encoding: see samplers/ddim.py
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_time(self.time)
 
 
 @dataclass(frozen=True)

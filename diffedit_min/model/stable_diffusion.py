@@ -33,7 +33,7 @@ class StableDiffusion:
     tokenizer: Any
     schedule: Schedule
     prediction_type: str = "epsilon"                            # what the U-Net predicts: "epsilon" or "v_prediction"
-    defaults: dict[str, Any] = field(default_factory=dict)      # its card's settings; the paper's hold for the others
+    defaults: dict[str, dict[str, Any]] = field(default_factory=dict)   # its card's settings, by method
     name: str = ""                                              # for records and messages
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
     Stable Diffusion: block_out_channels (128, 256, 512, 512), 2 layers a block, 4 latent channels, f = 8
     pixels (B, 3, 512, 512) -> moments (B, 8, 64, 64): the mean and log-variance of the latent's Gaussian
 
-Attribute names are the published checkpoints'. B batch, H x W pixels, h x w = H/f x W/f latent cells, C latent channels.
+Attribute names are the published checkpoints'. B batch, H x W pixels, h x w = H/f x W/f latent cells, C their channels.
 """
 
 from dataclasses import dataclass

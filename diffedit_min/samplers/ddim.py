@@ -31,14 +31,19 @@ def encode(eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level], time: str = "dest
     time: which t the network sees in a step. "destination", the level reached: the convention of public inversion
     code, which makes the step the first iterate of decoding's exact inverse. "source", the level left: literal Euler.
     """
-    if time not in ("destination", "source"):
-        raise ValueError(f"time {time!r} is not known; known are destination and source")
+    check_time(time)
     x = x0
     yield State(0, levels[0], x)
     for index, (left, reached) in enumerate(pairwise(levels), start=1):
         t = reached.t if time == "destination" else left.t
         x = step(x, eps_fn(x, t), left.abar, reached.abar)
         yield State(index, reached, x)
+
+
+def check_time(time: str) -> None:
+    """ValueError unless the word is known."""
+    if time not in ("destination", "source"):
+        raise ValueError(f"time {time!r} is not known; known are destination and source")
 
 
 def decode(eps_fn: EpsFn, state: State, levels: Sequence[Level], blend: Blend | None = None) -> Iterator[State]:
