@@ -230,19 +230,16 @@ def test_one_vae_encoding(model, monkeypatch):
     assert calls == [1]
 
 
-@pytest.mark.parametrize(("dtype", "scale", "tolerance"), [("float64", 7.5, 1e-12), ("float32", 1.0, 1e-5)])
-def test_alone_and_in_a_batch_are_the_same(dtype, scale, tolerance):
-    """Up to the rounding of kernels for other batch sizes, which guidance multiplies by its scale at each step."""
-    model = dm.load("random", dtype=dtype)
+def test_alone_and_in_a_batch_are_the_same(model):
+    """Up to the rounding of kernels for other batch sizes. (test_tiny.py has it in float32: random weights amplify.)"""
     images = [picture(i, size) for i, size in enumerate([(32, 32), (50, 20), (32, 32), (16, 33)])]
     queries = [QUERY, "a basket of plums on sand", "grass", "a bucket"]
-    options = {**FEW, "guidance_scale": scale}
-    together = dm.diffedit(model, images, queries, REFERENCE, **options, seed=[1, 2, 3, 4])
+    together = dm.diffedit(model, images, queries, REFERENCE, **FEW, seed=[1, 2, 3, 4])
     for i, edit in enumerate(together):
-        alone = dm.diffedit(model, images[i], queries[i], REFERENCE, **options, seed=i + 1)
+        alone = dm.diffedit(model, images[i], queries[i], REFERENCE, **FEW, seed=i + 1)
         assert torch.equal(edit.mask, alone.mask)
         error = (final(edit) - final(alone)).norm() / final(alone).norm()
-        assert error <= tolerance, f"picture {i}: {error:.1e}"
+        assert error <= 1e-12, f"picture {i}: {error:.1e}"
         assert edit.image.size == images[i].size and edit.rows == alone.rows
 
 
