@@ -6,6 +6,7 @@ Pictures of every kind, size and defect; masks of every size, held against a bru
 import io
 import math
 import os
+import re
 import stat
 from fractions import Fraction
 
@@ -187,8 +188,7 @@ def test_exif_orientation(orientation):
     assert rgb.getexif().get(0x0112) is None and not rgb.info  # else a viewer would turn it once more
     mask = Image.fromarray(stored[..., 0]).point(lambda v: 255 * (v > 99))
     frame = picture.Frame(rgb.size, rgb.size, (8, 8))
-    expected = np.zeros((8, 8), bool)
-    expected[: rgb.height, : rgb.width] = upright[..., 0] > 99
+    expected = np.pad(upright[..., 0] > 99, ((0, 8 - rgb.height), (0, 8 - rgb.width)), mode="edge")
     assert np.array_equal(picture.fit_mask(oriented(mask, orientation), frame, 1)[0, 0].numpy(), expected)
 
 
@@ -290,6 +290,15 @@ def test_open_picture_turns_and_converts(tmp_path):
     assert (image.mode, image.size, image.getpixel((5, 5))) == ("RGB", (20, 30), (255, 255, 0))
 
 
+def test_what_is_transparent_is_white_in_a_picture_and_black_in_a_mask(tmp_path):
+    Image.new("RGBA", (3, 2), (255, 255, 255, 0)).save(tmp_path / "clear.png")
+    assert picture.open_picture(tmp_path / "clear.png").getextrema() == ((255, 255),) * 3
+    assert picture.open_mask(tmp_path / "clear.png").getextrema() == ((0, 0),) * 3
+    with pytest.raises(ValueError) as error:
+        picture.open_mask(tmp_path / "none.png")
+    one_line(error, "none.png", "check the path")
+
+
 def damaged(tmp_path):
     (tmp_path / "text.png").write_text("this is no picture\n")
     (tmp_path / "empty.png").write_bytes(b"")
@@ -375,6 +384,15 @@ def cell_under(x, pixels, scaled, factor):
     return math.floor((x + Fraction(1, 2)) * scaled / pixels / factor)
 
 
+def real(cells, frame):
+    """The cells (1,1,h,w) that hold any picture; checks that those of padding alone repeat the nearest of them."""
+    rows, columns = frame.valid(8).any(1), frame.valid(8).any(0)
+    whole, part = cells[0, 0], cells[0, 0][rows][:, columns]
+    padding = [(0, a - b) for a, b in zip(whole.shape, part.shape, strict=True)]
+    assert np.array_equal(whole.numpy(), np.pad(part.numpy(), padding, mode="edge"))
+    return part
+
+
 @quick
 @given(data=st.data(), w=sides, h=sides, multiple=multiples)
 def test_one_white_pixel_marks_exactly_its_cell(data, w, h, multiple):
@@ -382,28 +400,27 @@ def test_one_white_pixel_marks_exactly_its_cell(data, w, h, multiple):
     frame = picture.fit(Image.new("RGB", (w, h)), multiple, 40_000)[1]
     cells = picture.fit_mask(dot(w, h, x, y), frame, 8)
     assert cells.shape == (1, 1, *frame.grid(8)) and cells.dtype == torch.bool
-    assert cells[0, 0].nonzero().tolist() == [[y // 8, x // 8]]
+    assert real(cells, frame).nonzero().tolist() == [[y // 8, x // 8]]
 
 
 @quick
 @given(data=st.data(), w=sides, h=sides, mw=st.integers(1, 300), mh=st.integers(1, 300), area=st.integers(1, 20_000))
 def test_masks_of_any_size(data, w, h, mw, mh, area):
-    frame = picture.fit(Image.new("RGB", (w, h)), 8, area)[1]
-    (sw, sh), valid = frame.scaled, frame.valid(8)
-    assert torch.equal(picture.fit_mask(Image.new("L", (mw, mh), 255), frame, 8)[0, 0], valid)
+    frame = picture.fit(Image.new("RGB", (w, h)), 32, area)[1]
+    sw, sh = frame.scaled
+    assert picture.fit_mask(Image.new("L", (mw, mh), 255), frame, 8).all()
     assert not picture.fit_mask(Image.new("L", (mw, mh), 0), frame, 8).any()
     x, y = data.draw(st.integers(0, mw - 1)), data.draw(st.integers(0, mh - 1))
-    cells = picture.fit_mask(dot(mw, mh, x, y), frame, 8)[0, 0]
+    cells = real(picture.fit_mask(dot(mw, mh, x, y), frame, 8), frame)
     assert cells[cell_under(y, mh, sh, 8), cell_under(x, mw, sw, 8)]
-    assert not cells[~valid].any()
     if mw >= sw and mh >= sh:  # as fine as the picture: that cell alone; coarser: it may cover several
         assert cells.sum() == 1
-    # What lies to the left and what lies to the right of a line, above and below, add up to the whole.
+    # What lies to the left of a line and what lies to the right of it add up to the whole.
     line = np.zeros((mh, mw), np.uint8)
     line[:, : x + 1] = 255
-    left = picture.fit_mask(Image.fromarray(line), frame, 8)[0, 0]
-    right = picture.fit_mask(Image.fromarray(255 - line), frame, 8)[0, 0]
-    assert torch.equal(left | right, valid)
+    left = real(picture.fit_mask(Image.fromarray(line), frame, 8), frame)
+    right = real(picture.fit_mask(Image.fromarray(255 - line), frame, 8), frame)
+    assert (left | right).all()
     assert (left & right).any(0).sum() <= 1  # they share at most the column of cells that the line crosses
 
 
@@ -437,7 +454,8 @@ def test_mask_image_and_back(w, h, area, seed):
     (sw, sh), array = frame.scaled, np.asarray(shown)
     for x, y in ((0, 0), (w - 1, h - 1), (w // 2, h // 3)):
         assert array[y, x] == 255 * cells[cell_under(y, h, sh, 8), cell_under(x, w, sw, 8)]
-    assert torch.equal(picture.fit_mask(shown, frame, 8)[0, 0], cells & frame.valid(8))
+    back, valid = picture.fit_mask(shown, frame, 8), frame.valid(8)
+    assert torch.equal(back[0, 0][valid], cells[valid]) and real(back, frame).numel() == valid.sum()
     assert picture.mask_image(cells[None, None], frame, 8).tobytes() == shown.tobytes()
     assert picture.mask_image(cells.numpy(), frame, 8).tobytes() == shown.tobytes()
 
@@ -666,7 +684,17 @@ def test_save_errors(tmp_path):
         with pytest.raises(ValueError) as error:
             picture.save(noise(2, 2), tmp_path / name)
         one_line(error, *words)
+        with pytest.raises(ValueError, match=re.escape(str(error.value))):
+            picture.check_target(tmp_path / name)
     assert os.listdir(tmp_path) == ["folder.png"]
+    assert picture.check_target(tmp_path / "new.webp") is None
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, how: how != os.W_OK)
+    with pytest.raises(ValueError) as error:
+        picture.check_target(tmp_path / "a.png")
+    one_line(error, repr(str(tmp_path)), "choose another")
 
 
 # ---- nothing is changed

@@ -305,6 +305,18 @@ def test_an_edit_changes_its_thing_and_nothing_out_of_its_reach(attribute, scene
         assert mask[zone.core].mean() >= LEAST_CHANGED[attribute], value
 
 
+@pytest.mark.parametrize("surface", VALUES["surface"])
+@examples(5)
+@given(scene=SCENES)
+def test_every_surface_meets_the_wall_at_the_horizon(surface, scene):
+    scene, size = scene.replace(surface=surface), 64
+    wall = differ(pixels(scene, size), pixels(dataclasses.replace(scene, wall=(0.0, 0.0, 0.0)), size))
+    rows = np.arange(size) / size  # of the pixels' upper edges
+    free = ~zones(scene, size)["fruit"].reach & ~zones(scene, size)["container"].reach
+    assert wall[free & (rows[:, None] < scene.horizon - 2 / size)].all()
+    assert not wall[rows > scene.horizon].any()
+
+
 def see_through(scene: Scene, behind: list[str], size: int) -> np.ndarray:
     """Where a scene shows its wall or one of the things behind, surely: bool, (size, size).
 
