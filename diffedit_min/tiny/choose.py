@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ..guidance import Rows
 from ..loading import load
 from ..mask import binarise, difference_map, remove_extremes, rescale
+from ..methods import METHODS
 from ..methods.base import make_task
 from ..methods.diffedit import DiffEditOptions, find_map
 from ..model.stable_diffusion import StableDiffusion
@@ -32,7 +33,6 @@ NOISE_RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 CLIPS = (("none", 0.0), ("mean", 2.0), ("mean", 3.0), *(("quantile", q) for q in (0.75, 0.8, 0.85, 0.9, 0.95)))
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
 USUAL = ("l1", "maps", "mean", 3.0, "max", 0.5)      # map > 1.5 x its mean
-ENCODING_RATIOS, SCALES = (0.6, 0.7, 0.8, 0.9), (3.0, 5.0, 7.5)
 BATCH = 10
 
 Rule = tuple[str, str, str, float, str, float]      # norm, average, clip, clip at, rescale, threshold
@@ -91,12 +91,12 @@ def mask_table(scores: dict[tuple[float, Rule], dict[str, float]], shown: int = 
     return "\n".join(lines)
 
 
-def edit_table(model: StableDiffusion, method: str, count: int, out: Path, rule: dict[str, object]) -> str:
-    """Accuracy and PSNRs for each encoding ratio and guidance scale."""
+def edit_table(model: StableDiffusion, method: str, count: int, out: Path, options: list[dict[str, object]]) -> str:
+    """Accuracy and PSNRs for each of the given options."""
     lines = ["| method | ratio | scale | accuracy | outside, dB | to the answer, dB |", "|---|---|---|---|---|---|"]
-    for ratio, scale in itertools.product(ENCODING_RATIOS, SCALES):
-        options = {**rule, "encoding_ratio": ratio, "guidance_scale": scale}
-        s = summary(run(model, method, "validation", count, out, options))
+    for chosen in options:
+        s = summary(run(model, method, "validation", count, out, chosen))
+        ratio, scale = chosen["encoding_ratio"], chosen["guidance_scale"]
         lines.append(f"| {method} | {ratio} | {scale} | {interval(s['correct'], 2)} | {interval(s['outside'], 1)} | "
                      f"{interval(s['answer'], 1)} |")
     return "\n".join(lines)
@@ -105,22 +105,28 @@ def edit_table(model: StableDiffusion, method: str, count: int, out: Path, rule:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--mask-scenes", type=int, default=90)
+    parser.add_argument("--mask-scenes", type=int, default=90, help="0: no first table, and the card's rule")
     parser.add_argument("--edit-scenes", type=int, default=30)
-    parser.add_argument("--methods", nargs="+", default=["diffedit", "sdedit", "encode_decode"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffedit"])
+    parser.add_argument("--ratios", nargs="+", type=float, default=[0.6, 0.7, 0.8, 0.9])
+    parser.add_argument("--scales", nargs="+", type=float, default=[3.0, 5.0, 7.5])
     parser.add_argument("--out", type=Path, default=Path("runs/choose"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = load(arguments.model)
-    scores = mask_scores(model, arguments.mask_scenes)
-    print(mask_table(scores), flush=True)
-    ratio, best = max(scores, key=lambda key: np.mean(list(scores[key].values())))
-    rule = dict(zip(("mask_norm", "mask_average", "mask_clip", "mask_clip_at", "mask_rescale", "mask_threshold"), best,
-                    strict=True)) | {"mask_noise_ratio": ratio}
-    print(json.dumps(rule), flush=True)
+    rule: dict[str, object] = {}
+    if arguments.mask_scenes:
+        scores = mask_scores(model, arguments.mask_scenes)
+        print(mask_table(scores), flush=True)
+        ratio, best = max(scores, key=lambda key: np.mean(list(scores[key].values())))
+        names = ("mask_norm", "mask_average", "mask_clip", "mask_clip_at", "mask_rescale", "mask_threshold")
+        rule = {**dict(zip(names, best, strict=True)), "mask_noise_ratio": ratio}
+        print(json.dumps(rule), flush=True)
+    grid = [{"encoding_ratio": ratio, "guidance_scale": scale}
+            for ratio, scale in itertools.product(arguments.ratios, arguments.scales)]
     for method in arguments.methods:
-        own = rule if method == "diffedit" else {}
-        print(edit_table(model, method, arguments.edit_scenes, arguments.out, own), flush=True)
+        options = [{**(rule if method == "diffedit" else {}), **point} for point in grid]
+        print(edit_table(model, method, arguments.edit_scenes, arguments.out, options), flush=True)
 
 
 if __name__ == "__main__":
