@@ -15,18 +15,7 @@ import torch
 from torch import Tensor
 
 from ..guidance import conditional
-from ..mask import (
-    AVERAGES,
-    NORMS,
-    RESCALES,
-    binarise,
-    check,
-    check_clip,
-    difference_map,
-    predictions,
-    remove_extremes,
-    rescale,
-)
+from ..mask import binarise, check_rule, difference_map, predictions, remove_extremes, rescale
 from ..samplers.ddim import check_time
 from ..schedule import add_noise, check_ratio, levels_used, standard_noise
 from .base import Method, Options, Outcome, Step, Task
@@ -54,10 +43,7 @@ class DiffEditOptions(Options):
         if self.mask_samples < 1:
             raise ValueError(f"mask_samples must be at least 1, not {self.mask_samples}")
         check_time(self.time)
-        check(self.mask_norm, NORMS, "mask_norm")
-        check(self.mask_average, AVERAGES, "mask_average")
-        check_clip(self.mask_clip, self.mask_clip_at)
-        check(self.mask_rescale, RESCALES, "mask_rescale")
+        check_rule(self.mask_norm, self.mask_average, self.mask_clip, self.mask_clip_at, self.mask_rescale)
 
 
 def run(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:

@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
 from ..loading import load
-from ..methods import METHODS, Edit
+from ..methods import METHODS, Edit, invert
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import overlay, save, strip
 from . import scenes
@@ -182,6 +183,22 @@ def interval(value: tuple[float, float, float] | None, digits: int) -> str:
     return f"{point} ({low}–{high})"
 
 
+def reconstruction_table(model: StableDiffusion, split: str, count: int) -> str:
+    """What is lost without any query: the VAE's PSNR, and |decode(encode(x0)) - x0| / |x0| of latents by ratio."""
+    pictures = [scenes.sample(SPLITS[split][i]).render() for i in range(count)]
+    lines = ["| encoding ratio | PSNR, dB | latent error, % |", "|---|---|---|"]
+    for ratio in (0.0, 0.6, 0.8):
+        parts = (pictures[i : i + 10] for i in range(0, count, 10))
+        edits = [edit for part in parts for edit in invert(model, part, encoding_ratio=ratio)]
+        everywhere = np.ones((edits[0].input.height, edits[0].input.width), bool)
+        error = np.mean([squared_error(edit.image, edit.input, everywhere) for edit in edits])
+        before, after = (torch.cat([state.latent for state in states]) for states in
+                         zip(*((edit.encoded[0], edit.decoded[0]) for edit in edits), strict=True))
+        lost = 100 * ((after - before).norm() / before.norm()).item()
+        lines.append(f"| {f'{ratio}' if ratio else '0 (the VAE alone)'} | {-10 * np.log10(error):.1f} | {lost:.1f} |")
+    return "\n".join(lines)
+
+
 # ---------------------------------------------------------------- failures
 
 
@@ -219,6 +236,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffedit", "sdedit", "encode_decode"])
     parser.add_argument("--out", type=Path, default=Path("runs/known"))
+    parser.add_argument("--reconstructions", type=int, default=60, help="scenes for the table without a query")
     parser.add_argument("--failures", type=Path, help="a picture to write: the first method's six worst edits")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -226,7 +244,8 @@ def main() -> None:
     results = {
         method: run(model, method, arguments.split, arguments.scenes, arguments.out, {}) for method in arguments.methods
     }
-    print(table(results))
+    print(table(results), end="\n\n")
+    print(reconstruction_table(model, arguments.split, arguments.reconstructions))
     if arguments.failures:
         method = arguments.methods[0]
         draw(model, method, worst(results[method], 6), arguments.failures)
