@@ -99,6 +99,8 @@ def invert(
     *,
     encoding_ratio: float = ...,
     steps: int = ...,
+    guidance_scale: float = ...,
+    negative_prompt: str = ...,
     time: str = ...,
     encoded: Trajectory | None = None,
     size: int | None = None,

@@ -52,7 +52,7 @@ def load(
     weights of "random". Raises ValueError, in one line that names what is wrong and the way out.
     """
     if str(name) == "random":
-        model = random_model(seed)
+        model = random_model(seed, prediction_type or "epsilon")
     else:
         model = load_folder(TINY if str(name) == "tiny" else Path(name), prediction_type)
         model.name = str(name)
@@ -69,9 +69,10 @@ def load_folder(folder: Path, prediction_type: str | None = None) -> StableDiffu
         raise ValueError(f"{str(folder)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}")
     raw = {part: read_json(folder / file) for part, file in CONFIGS.items()}
     scheduler = read_json(folder / SCHEDULER)
-    unet = UNet(UNetConfig.from_dict(raw["unet"], str(folder / CONFIGS["unet"])))
-    vae = VAE(VAEConfig.from_dict(raw["vae"], str(folder / CONFIGS["vae"])))
-    text_encoder = make_text_encoder(raw["text_encoder"])
+    unet_config = UNetConfig.from_dict(raw["unet"], str(folder / CONFIGS["unet"]))
+    vae_config = VAEConfig.from_dict(raw["vae"], str(folder / CONFIGS["vae"]))
+    with torch.random.fork_rng(devices=[]):     # modules draw weights, only for them to be replaced
+        unet, vae, text_encoder = UNet(unet_config), VAE(vae_config), make_text_encoder(raw["text_encoder"])
     for part, module, rename in (
         ("unet", unet, unet_weights), ("vae", vae, vae_weights), ("text_encoder", text_encoder, text_weights),
     ):
@@ -102,7 +103,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a whole safetensors file ({error}): copy it again") from None
 
 
-def random_model(seed: int = 0) -> StableDiffusion:
+def random_model(seed: int = 0, prediction_type: str = "epsilon") -> StableDiffusion:
     """A model of Stable Diffusion's make with tiny random weights: two levels, 32-px pictures, 8 x 8 latents.
 
     Its pictures are noise; it is for tests of what must hold for *any* network.
@@ -118,7 +119,7 @@ def random_model(seed: int = 0) -> StableDiffusion:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         networks = UNet(unet), VAE(vae), make_text_encoder(text)
-    return StableDiffusion(*networks, tokenizer, Schedule.from_config({}), name="random")
+    return StableDiffusion(*networks, tokenizer, Schedule.from_config({}), prediction_type, name="random")
 
 
 def place(model: StableDiffusion, device: str, dtype: str) -> StableDiffusion:

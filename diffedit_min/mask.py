@@ -66,7 +66,7 @@ def remove_extremes(raw: Tensor, clip: str = "mean", at: float = 3.0, valid: Ten
 def rescale(clipped: Tensor, how: str = "minmax", valid: Tensor | None = None) -> Tensor:
     """To [0, 1], per picture: "minmax", (m - min) / (max - min), or "max", m / max. A constant map becomes 0.
 
-    (B, h, w) -> (B, h, w); cells that don't count (`valid`) become 0.
+    (B, h, w) -> (B, h, w); cells of padding (not `valid`) take the value of the nearest one that isn't.
     """
     check(how, RESCALES, "mask_rescale")
     rescaled = []
@@ -75,7 +75,15 @@ def rescale(clipped: Tensor, how: str = "minmax", valid: Tensor | None = None) -
         spread = counted.max() - low
         rescaled.append(((m - low) / spread).clamp(0, 1) if spread > 0 else torch.zeros_like(m))
     result = torch.stack(rescaled)
-    return result if valid is None else torch.where(valid, result, 0.0)
+    if valid is None:
+        return result
+    # Padding is a margin on the right and at the bottom.
+    return torch.stack([m[nearest(v.any(dim=1))][:, nearest(v.any(dim=0))] for m, v in zip(result, valid, strict=True)])
+
+
+def nearest(valid: Tensor) -> Tensor:
+    """Which valid cell lies nearest to each of a line, of which the first ones are valid: bool (n,) -> indices (n,)."""
+    return torch.arange(len(valid), device=valid.device).clamp(max=int(valid.sum()) - 1)
 
 
 def binarise(mask_map: Tensor, threshold: float = 0.5) -> Tensor:

@@ -335,9 +335,13 @@ def test_any_size_comes_back_at_its_size(width, height):
     assert edit.image.size == (width, height) == edit.mask_image.size
 
 
-def test_padding_is_never_in_the_mask(model):
-    edit = diffedit(model, picture(0, (32, 20)))
-    assert edit.mask.shape == (6, 8) and not edit.mask[5:].any()
+def test_padding_follows_the_picture(model):
+    """Found or given, a mask goes on into the padding, which mirrors the picture: the two are the same mask."""
+    image = picture(0, (32, 20))
+    edit = diffedit(model, image)
+    assert edit.mask.shape == (6, 8) and torch.equal(edit.mask[5], edit.mask[4])
+    again = diffedit(model, image, mask=edit.mask_image)
+    assert torch.equal(again.mask, edit.mask) and torch.equal(final(again), final(edit))
 
 
 # ---------------------------------------------------------------- refusals

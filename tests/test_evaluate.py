@@ -83,7 +83,7 @@ def test_summary_means_squared_errors_before_taking_the_logarithm():
 
 def test_a_run_resumes_and_ends_with_the_same_table(tmp_path):
     """Killed after some scenes, and in the middle of a line: the same results as in one go."""
-    model = dm.load("random")
+    model = dm.load()
     options = {"steps": 2, "mask_samples": 1}
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -97,7 +97,7 @@ def test_a_run_resumes_and_ends_with_the_same_table(tmp_path):
 
 
 def test_other_settings_are_other_results(tmp_path):
-    model = dm.load("random")
+    model = dm.load()
     evaluate.run(model, "diffedit", "validation", 2, tmp_path, {"steps": 2, "mask_samples": 1})
     evaluate.run(model, "diffedit", "validation", 2, tmp_path, {"steps": 3, "mask_samples": 1})
     assert len({entry["key"] for entry in read_results(tmp_path / "results.jsonl")}) == 2

@@ -442,3 +442,15 @@ def test_a_prompt_that_is_too_long_is_cut_off_with_a_warning(model, recwarn):
     assert [str(w.message) for w in warned] == [f"cut off after 22 tokens: {too_long!r}"]
     assert warned[0].filename == __file__
     assert torch.equal(context.ids[1], cut.ids[0])
+
+
+def test_random_takes_a_prediction_type():
+    assert load("random", prediction_type="v_prediction").prediction_type == "v_prediction"
+    with pytest.raises(ValueError, match="^prediction_type 'sample' is not known; known are epsilon and v_prediction$"):
+        load("random", prediction_type="sample")
+
+
+def test_loading_leaves_the_global_random_state_alone(folder):
+    state = torch.get_rng_state()
+    load(folder)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -269,3 +269,15 @@ def test_upcast_attention_is_in_float32_when_the_network_is_in_half():
         x, context = inputs(torch.bfloat16)
         assert unet(x, 431, context, attend).dtype == torch.bfloat16
         assert attend.dtypes == {seen}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"attention_head_dim": (2,)}, "attention_head_dim (2,) and block_out_channels differ in length"),
+    ({"attention_head_dim": 7}, "a level of 16 channels can't be split into 7 heads"),
+    ({"layers_per_block": (1, 2)}, "layers_per_block = (1, 2) is not supported (only a whole number)"),
+])
+def test_configs_that_cannot_be_built(change, message):
+    levels = {"block_out_channels": (16, 32), "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}
+    with pytest.raises(ValueError) as error:
+        UNetConfig(**{**levels, "attention_head_dim": 2, **change})
+    assert str(error.value) == message

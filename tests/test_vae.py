@@ -147,3 +147,9 @@ def test_the_encoders_own_downsamplers_pad_right_and_bottom(vae):
 def test_upsampling_repeats_cells():
     x = random(1, 2, 3, 4)
     assert torch.equal(picking(Upsample(2), 1, 1)(x), x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+
+
+def test_sides_that_are_no_multiple_are_refused():
+    vae = VAE(VAEConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4))
+    with pytest.raises(ValueError, match="^pictures of 8x7: the VAE needs sides that are multiples of 2$"):
+        vae.encode(torch.zeros(1, 3, 8, 7))

@@ -44,6 +44,7 @@ NEUTRAL = {
     "resnet_skip_time_act": (False,),
     "resnet_time_scale_shift": ("default",),
     "time_cond_proj_dim": (None,),
+    "time_embedding_act_fn": (None,),
     "time_embedding_type": ("positional",),
     "timestep_post_act": (None,),
 }
@@ -89,6 +90,14 @@ class UNetConfig:
             raise ValueError(f"mid_block_type {self.mid_block_type!r} is not known")
         if len(self.down_block_types) != len(self.block_out_channels):
             raise ValueError("down_block_types and block_out_channels differ in length")
+        for name in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not supported (only a whole number)")
+        if len(self.heads) != len(self.block_out_channels):
+            raise ValueError(f"attention_head_dim {self.heads} and block_out_channels differ in length")
+        for width, heads in zip(self.block_out_channels, self.heads, strict=True):
+            if width % heads:
+                raise ValueError(f"a level of {width} channels can't be split into {heads} heads")
 
     @property
     def heads(self) -> tuple[int, ...]:

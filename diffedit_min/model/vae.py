@@ -70,8 +70,11 @@ class VAE(nn.Module):
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """pixels (B, 3, H, W) in [-1, 1] -> mean and log-variance of q(z | picture), each (B, C, H/f, W/f).
 
-        The mean is the posterior's mode too. Pictures' sides must be multiples of f.
+        The mean is the posterior's mode too. Raises ValueError if H or W is not a multiple of f.
         """
+        (H, W), f = pixels.shape[-2:], self.config.factor
+        if H % f or W % f:
+            raise ValueError(f"pictures of {H}x{W}: the VAE needs sides that are multiples of {f}")
         mean, log_variance = self.quant_conv(self.encoder(pixels)).chunk(2, dim=1)
         return mean, log_variance.clamp(-30.0, 20.0)      # the published code's bounds: exp() stays finite
 
