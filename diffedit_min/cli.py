@@ -312,6 +312,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     """Turn what is raised inside into one line on stderr and an exit code; a warning into one line."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)     # between libraries, not for the user
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
             yield
         sys.stdout.flush()
