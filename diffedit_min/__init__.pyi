@@ -97,6 +97,7 @@ def invert(
     model: StableDiffusion,
     image: Image.Image | Sequence[Image.Image],
     *,
+    reference: str | Sequence[str] = "",
     encoding_ratio: float = ...,
     steps: int = ...,
     guidance_scale: float = ...,

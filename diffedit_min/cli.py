@@ -35,7 +35,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 # The options that commands share.
 Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
 Query = Annotated[str, Option(help="What the edited picture should show.")]
-Reference = Annotated[str, Option(help="What the picture shows now; it makes the mask better.")]
+Reference = Annotated[str, Option(help="What the picture shows now. It makes the mask better.")]
 Model = Annotated[str, Option(help='"tiny" (the embedded model), "random" (random weights), or a checkpoint folder.')]
 Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
 Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
@@ -152,7 +152,7 @@ def mask_command(
 
 @app.command()
 def invert(
-    image: Picture, model: Model = "tiny",
+    image: Picture, reference: Reference = "", model: Model = "tiny",
     out: Annotated[Path | None, Option(help="The reconstruction. Left out: IMAGE's name with -inverted.png.")] = None,
     size: Size = None, device: Device = "auto", dtype: DType = "auto", option: Options = None,
     quiet: Quiet = False, debug: Debug = False,
@@ -164,7 +164,7 @@ def invert(
         out = out or Path(f"{Path(image).stem}-inverted.png")
         opened, options = prepare(image, methods.invert, option, out)
         network = loading.load(model, device=device, dtype=dtype)
-        edit, seconds = timed(methods.invert, quiet, network, opened, size=size, **options)
+        edit, seconds = timed(methods.invert, quiet, network, opened, reference=reference, size=size, **options)
         options["encoding_ratio"] = 0.0     # no level: what the VAE makes of the picture
         vae = methods.invert(network, opened, size=size, encoded=edit.encoded, **options)
         before, after = edit.encoded[0].latent, edit.decoded[0].latent

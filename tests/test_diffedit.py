@@ -17,6 +17,7 @@ from diffedit_min.guidance import Rows, conditional
 from diffedit_min.methods.base import Task
 from diffedit_min.methods.diffedit import find_map
 from diffedit_min.picture import unfit
+from diffedit_min.samplers import ddim
 from diffedit_min.schedule import add_noise, levels_used, standard_noise
 
 QUERY, REFERENCE = "a bowl of pears", "a bowl of apples"
@@ -108,6 +109,16 @@ def test_noise_instead_of_encoding_with_a_white_mask_is_sdedit(model):
     edit = diffedit(model, mask=white(diffedit(model)), encoded=pretended, seed=7)
     plain = dm.sdedit(model, picture(), QUERY, steps=10, seed=7)
     assert torch.equal(final(edit), final(plain))
+
+
+def test_the_round_trip_is_under_the_reference(model):
+    told = dm.invert(model, picture(), reference=QUERY, steps=10, keep="trace")
+    levels = model.schedule.levels(10)[: levels_used(0.8, 10) + 1]
+    eps_fn = conditional(model.eps, model.embed([QUERY]), Rows())
+    with torch.no_grad():
+        *_, noisy = ddim.encode(eps_fn, model.encode(dm.picture.to_pixels(picture())), levels)
+        *_, clean = ddim.decode(eps_fn, noisy, levels)
+    assert torch.equal(told.encoded[-1].latent, noisy.latent) and torch.equal(final(told), clean.latent)
 
 
 def test_scale_zero_is_the_plain_round_trip(model):

@@ -12,7 +12,7 @@ from .base import Options, Step, Task, Trajectory
 
 
 def encode(task: Task, levels: Sequence[Level], time: str) -> Generator[Step, None, Trajectory]:
-    """E_r(x_0), with the empty text and without guidance: the states at all levels, x_0 first. k rows a picture.
+    """E_r(x_0), under the task's empty text and unguided: the states at all levels, x_0 first. k rows a picture.
 
     An earlier encoding of the same picture that goes as far or further serves as it is: a smaller ratio is a prefix.
     Raises ValueError if the task's `encoded` stands at other levels.

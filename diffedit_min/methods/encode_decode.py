@@ -1,7 +1,7 @@
 """Encode-Decode, the paper's ablation without a mask (section 4.1): D_r(E_r(x_0), query). And the plain round trip."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..samplers.ddim import check_time
 from ..schedule import levels_used
@@ -22,7 +22,7 @@ class EncodeDecodeOptions(Options):
 
 @dataclass(frozen=True)
 class InvertOptions(EncodeDecodeOptions):
-    """The round trip is unguided: s = 1 under the empty text."""
+    """The round trip is unguided: s = 1."""
 
     guidance_scale: float = 1.0
 
@@ -38,5 +38,10 @@ def run(task: Task, options: EncodeDecodeOptions) -> Generator[Step, None, Outco
 
 encode_decode = Method("encode_decode", run, EncodeDecodeOptions, uses=frozenset({"encoded"}))
 
-# Encode and decode under the empty text: how well is the picture reconstructed? k + k rows.
-invert = Method("invert", run, InvertOptions, uses=frozenset({"encoded"}), takes_query=False)
+
+def round_trip(task: Task, options: InvertOptions) -> Generator[Step, None, Outcome]:
+    """Encode and decode under the same text, the reference: how well does the picture come back? k + k rows."""
+    return (yield from run(replace(task, query=task.reference, empty=task.reference), options))
+
+
+invert = Method("invert", round_trip, InvertOptions, uses=frozenset({"reference", "encoded"}), takes_query=False)

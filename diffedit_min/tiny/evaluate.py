@@ -184,19 +184,30 @@ def interval(value: tuple[float, float, float] | None, digits: int) -> str:
 
 
 def reconstruction_table(model: StableDiffusion, split: str, count: int) -> str:
-    """What is lost without any query: the VAE's PSNR, and |decode(encode(x0)) - x0| / |x0| of latents by ratio."""
-    pictures = [scenes.sample(SPLITS[split][i]).render() for i in range(count)]
-    lines = ["| encoding ratio | PSNR, dB | latent error, % |", "|---|---|---|"]
-    for ratio in (0.0, 0.6, 0.8):
-        parts = (pictures[i : i + 10] for i in range(0, count, 10))
-        edits = [edit for part in parts for edit in invert(model, part, encoding_ratio=ratio)]
+    """What is lost without any query: PSNR, and |decode(encode(x0)) - x0| / |x0| of latents, by text and ratio."""
+    drawn = [scenes.sample(SPLITS[split][i]) for i in range(count)]
+    lines = ["| text | encoding ratio | PSNR, dB | latent error, % | of the median scene | of the worst |",
+             "|---|---|---|---|---|---|"]
+    for text, ratio in (("none", 0.0), ("caption", 0.6), ("caption", 0.8), ("none", 0.6), ("none", 0.8)):
+        parts = (drawn[i : i + 10] for i in range(0, count, 10))
+        edits = [edit for part in parts for edit in invert(
+            model, [scene.render() for scene in part],
+            reference=[scene.caption if text == "caption" else "" for scene in part], encoding_ratio=ratio,
+        )]
         everywhere = np.ones((edits[0].input.height, edits[0].input.width), bool)
         error = np.mean([squared_error(edit.image, edit.input, everywhere) for edit in edits])
-        before, after = (torch.cat([state.latent for state in states]) for states in
-                         zip(*((edit.encoded[0], edit.decoded[0]) for edit in edits), strict=True))
-        lost = 100 * ((after - before).norm() / before.norm()).item()
-        lines.append(f"| {f'{ratio}' if ratio else '0 (the VAE alone)'} | {-10 * np.log10(error):.1f} | {lost:.1f} |")
+        lost, each = latent_error(edits)
+        lines.append(f"| {text} | {ratio or '0 (the VAE alone)'} | {-10 * np.log10(error):.1f} | {100 * lost:.1f} | "
+                     f"{100 * np.median(each):.1f} | {100 * max(each):.1f} |")
     return "\n".join(lines)
+
+
+def latent_error(edits: list[Edit]) -> tuple[float, list[float]]:
+    """How far round trips end from where they began, relative to the latents' norm: over all edits, and of each."""
+    before, after = (torch.cat([state.latent for state in states]).flatten(1) for states in
+                     zip(*((edit.encoded[0], edit.decoded[0]) for edit in edits), strict=True))    # (B, C h w) each
+    lost = after - before
+    return (lost.norm() / before.norm()).item(), (lost.norm(dim=1) / before.norm(dim=1)).tolist()
 
 
 # ---------------------------------------------------------------- failures
