@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffedit_min.model.unet import NEUTRAL, Place, UNet, UNetConfig
+from diffedit_min.model.attention import Place
+from diffedit_min.model.unet import NEUTRAL, UNet, UNetConfig
 
 # unet/config.json as published, but for _class_name and the like.
 SD1 = {

@@ -22,6 +22,11 @@ from ..picture import Frame, fit, fit_mask, mask_image, to_rgb, unfit
 from ..samplers import State
 from ..schedule import check_ratio
 
+# What U-Nets are for, by their input channels, and which method takes them.
+MADE_FOR = {4: "making pictures from text, as most methods here do",
+            8: "InstructPix2Pix, for which there is no method here yet",
+            9: "inpainting, for which there is no method here"}
+
 Pictures = Image.Image | Sequence[Image.Image]
 Trajectory = tuple[State, ...]      # by level: trajectory[j] is at levels[j]
 
@@ -219,7 +224,8 @@ class Method:
                 raise ValueError(f"{name} belongs to one picture, but {len(pictures)} are given")
         has = model.unet.config.in_channels
         if has != self.channels:
-            raise ValueError(f"{self.name} needs a U-Net with {self.channels} input channels; {model.name!r} has {has}")
+            raise ValueError(f"{self.name} needs a U-Net with {self.channels} input channels; {model.name!r} has {has}: "
+                             f"it is made for {MADE_FOR.get(has, 'something else')}")
 
 
 def spread(value: Any, count: int, name: str) -> list[Any]:

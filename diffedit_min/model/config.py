@@ -27,5 +27,24 @@ def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple
         raise ValueError(f"{where}: {error}") from None
 
 
+def check_sizes(config: Any, largest: dict[str, int]) -> None:
+    """ValueError unless each of these fields holds whole numbers from 1 to its largest.
+
+    Beyond, a config is a mistake or an attack: nothing is laid out, let alone allocated, for it.
+    """
+    for name, most in largest.items():
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or len(numbers) > 16 or not all(type(n) is int and 1 <= n <= most for n in numbers):
+            raise ValueError(f"{name} = {value!r} is not supported (only whole numbers from 1 to {most})")
+
+
+def check_groups(config: Any) -> None:
+    """ValueError unless each level's channels can be divided into the groups that its norms need."""
+    for width in config.block_out_channels:
+        if width % config.norm_num_groups:
+            raise ValueError(f"a level of {width} channels can't be divided into {config.norm_num_groups} groups")
+
+
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value

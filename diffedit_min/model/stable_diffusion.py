@@ -1,4 +1,4 @@
-"""The bundle: text encoder, VAE, U-Net and schedule of one checkpoint, as the four functions that methods use.
+"""The bundle: text encoders, VAE, U-Net and schedule of one checkpoint, as the four functions that methods use.
 
     embed    prompts -> Context             encode   pixels (B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)
     decode   latents -> pixels              eps      (x, t, context) -> the noise in x
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..schedule import Schedule, eps_from_v
-from .text import Context, encode_text, tokenize
-from .unet import Attend, UNet
+from .text import Context, TextModel, dropped_text, encode_text, encode_text_twice, tokenize
+from .unet import Attend, Summary, UNet
 from .vae import VAE
 
 # U-Net rows that run at once, counted in latent cells: 128 rows of 16 x 16, 8 of 64 x 64. More would need memory in
@@ -29,10 +29,10 @@ class StableDiffusion:
 
     unet: UNet
     vae: VAE
-    text_encoder: nn.Module
-    tokenizer: Any
+    texts: tuple[TextModel, ...]                                # one; in SD XL two
     schedule: Schedule
     prediction_type: str = "epsilon"                            # what the U-Net predicts: "epsilon" or "v_prediction"
+    zero_empty_prompt: bool = False                             # SD XL: the empty text is told as zeros
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)   # its card's settings, by method
     name: str = ""                                              # for records and messages
 
@@ -40,6 +40,16 @@ class StableDiffusion:
         kind = self.prediction_type
         if kind not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction_type {kind!r} is not known; known are epsilon and v_prediction")
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        """The first, in most models the only one."""
+        return self.texts[0].encoder
+
+    @property
+    def tokenizer(self) -> Any:
+        """The first; all of a model's tokenizers cut text into the same tokens."""
+        return self.texts[0].tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -67,12 +77,17 @@ class StableDiffusion:
 
     def embed(self, prompts: list[str]) -> Context:
         """What the U-Net is told of each prompt. Warns of a prompt that is longer than the text model's places."""
-        ids = tokenize(self.tokenizer, prompts)                                     # (B, L)
         for prompt in prompts:
-            if len(self.tokenizer(prompt).input_ids) > ids.shape[1]:
-                warnings.warn(f"cut off after {ids.shape[1] - 2} tokens: {prompt!r}", stacklevel=2)
-        ids = ids.to(self.device)
-        return Context(encode_text(self.text_encoder, ids), ids=ids)                # tokens (B, L, D)
+            if dropped := dropped_text(self.tokenizer, prompt):
+                warnings.warn(f"the prompt is too long; dropped: {dropped!r}", stacklevel=2)
+        ids = [tokenize(text.tokenizer, prompts).to(self.device) for text in self.texts]    # (B, L) each
+        if len(self.texts) == 1:
+            return Context(encode_text(self.text_encoder, ids[0]), ids=ids[0])              # tokens (B, L, D)
+        tokens, pooled = encode_text_twice([text.encoder for text in self.texts], ids)      # (B, L, D), (B, D')
+        if self.zero_empty_prompt:
+            told = torch.tensor([prompt != "" for prompt in prompts], device=self.device)
+            tokens, pooled = tokens * told[:, None, None], pooled * told[:, None]
+        return Context(tokens, pooled, ids[0])
 
     def encode(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, C, H/f, W/f): the posterior's mode, so that runs repeat, scaled."""
@@ -84,19 +99,40 @@ class StableDiffusion:
         latents = latents / self.vae.config.scaling_factor
         return at_least_float32(self.vae.decode(latents.to(next(self.vae.parameters()).dtype)))
 
-    def eps(self, x: Tensor, t: int, context: Context | Tensor, attend: Attend | None = None) -> Tensor:
+    def eps(
+        self,
+        x: Tensor,
+        t: int,
+        context: Context | Tensor,
+        attend: Attend | None = None,
+        sizes: tuple[int, int, int, int, int, int] | None = None,
+    ) -> Tensor:
         """The noise in x (B, C, h, w) at time t, in x's dtype, whatever the checkpoint predicts.
 
         context: B prompts, or a plain (B, L, D) tensor. Large batches run in parts, unless `attend` is given, which
-        must see all rows of the call.
+        must see all rows of the call. sizes: what SD XL is told of the picture, in pixels: height and width before it
+        was cropped, top and left of the crop, height and width wanted; by default an uncropped one of x's size.
         """
-        tokens = context if isinstance(context, Tensor) else context.tokens
-        if len(tokens) != len(x):
-            raise ValueError(f"{len(x)} latents but {len(tokens)} prompts")
+        if isinstance(context, Tensor):
+            context = Context(context)
+        if len(context) != len(x):
+            raise ValueError(f"{len(x)} latents but {len(context)} prompts")
+        summary = self.summary(x, context, sizes)
         rows = len(x) if attend is not None else max(1, CELLS_AT_ONCE // (x.shape[-2] * x.shape[-1]))
-        parts = zip(x.to(self.dtype).split(rows), tokens.to(self.dtype).split(rows), strict=True)
-        out = torch.cat([self.unet(part, t, text, attend) for part, text in parts]).to(x.dtype)
+        parts = zip(x.to(self.dtype).split(rows), context.tokens.to(self.dtype).split(rows),
+                    [None] * len(x) if summary is None else summary.split(rows), strict=summary is not None)
+        out = torch.cat([self.unet(part, t, text, attend, told) for part, text, told in parts]).to(x.dtype)
         return out if self.prediction_type == "epsilon" else eps_from_v(x, out, self.schedule.abar[t])
+
+    def summary(self, x: Tensor, context: Context, sizes: tuple[int, ...] | None) -> Summary | None:
+        """What SD XL's U-Net is told beside the tokens; None for the others."""
+        if not self.unet.config.told_sizes:
+            return None
+        if context.pooled is None:
+            raise ValueError(f"{self.name!r} needs the prompts' pooled vectors too: pass what embed() returns")
+        H, W = (self.factor * side for side in x.shape[-2:])
+        numbers = torch.tensor(sizes or (H, W, 0, 0, H, W), device=x.device).expand(len(x), 6)
+        return Summary(context.pooled.to(self.dtype), numbers)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

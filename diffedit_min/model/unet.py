@@ -2,31 +2,32 @@
 
     SD 1.x: block_out_channels (320, 640, 1280, 1280), 2 layers a block, 8 heads, 768-wide text, conv projections
     SD 2.x: the same widths, heads (5, 10, 20, 20), 1024-wide text, linear projections
+    SD XL:  (320, 640, 1280), heads (5, 10, 20), up to 10 transformer blocks in a row, 2048-wide text; and it is told a
+            summary of the prompt and the picture's size, along with the time
 
     x (B, 4, h, w) --conv_in--> down_blocks --> mid_block --> up_blocks --conv_out--> (B, 4, h, w)
                                  `--- every layer's output is kept, and concatenated on the way up ---^
 
-Attribute names are the published checkpoints'. Shapes: B batch, C channels, h x w cells, E time embedding,
-L tokens, D their width, d one head's width. Attention can be watched and changed through `attend`.
+Attribute names are the published checkpoints'. Shapes: B batch, C channels, h x w cells, E time embedding, L tokens, D
+their width. Attention can be watched and changed through `attend` (attention.py).
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import Attend, Attention, Transformer
 from .blocks import Downsample, ResnetBlock, Upsample
-from .config import read_config
-
-TRANSFORMER_NORM_EPS = 1e-6     # the norm before attention; the residual blocks have `norm_eps`
+from .config import check_groups, check_sizes, read_config
 
 # Switches of config.json that this network leaves out, and the values that mean "left out".
 NEUTRAL = {
     "act_fn": ("silu",),
-    "addition_embed_type": (None,),
+    "addition_embed_type": (None, "text_time"),
     "center_input_sample": (False,),
     "class_embed_type": (None,),
     "conv_in_kernel": (3,),
@@ -43,6 +44,7 @@ NEUTRAL = {
     "resnet_out_scale_factor": (1.0,),
     "resnet_skip_time_act": (False,),
     "resnet_time_scale_shift": ("default",),
+    "reverse_transformer_layers_per_block": (None,),
     "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
     "time_embedding_type": ("positional",),
@@ -61,11 +63,15 @@ class UNetConfig:
     mid_block_type: str | None = "UNetMidBlock2DCrossAttn"         # None: there is no middle (bk-sdm)
     layers_per_block: int = 2                                      # one more on the way up
     attention_head_dim: int | tuple[int, ...] = 8                  # misnamed upstream: the NUMBER of heads
+    transformer_layers_per_block: int | tuple[int, ...] = 1        # transformer blocks in a row, by level
     cross_attention_dim: int = 768                                 # D, the width of the text's tokens
     use_linear_projection: bool = False                            # into and out of attention: nn.Linear or 1x1 conv
     upcast_attention: bool = False                                 # attention in float32 when the net is in half
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
+    addition_embed_type: str | None = None                         # "text_time": SD XL's summary and sizes
+    addition_time_embed_dim: int = 256                             # waves for each of the six size numbers
+    projection_class_embeddings_input_dim: int = 2816              # the summary's width + 6 x those
     sample_size: int = 64                                          # latent side of the pictures it was trained on
 
     @classmethod
@@ -90,20 +96,32 @@ class UNetConfig:
             raise ValueError(f"mid_block_type {self.mid_block_type!r} is not known")
         if len(self.down_block_types) != len(self.block_out_channels):
             raise ValueError("down_block_types and block_out_channels differ in length")
-        for name in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
-            if not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not supported (only a whole number)")
-        if len(self.heads) != len(self.block_out_channels):
-            raise ValueError(f"attention_head_dim {self.heads} and block_out_channels differ in length")
+        check_sizes(self, {"in_channels": 2**10, "out_channels": 2**10, "layers_per_block": 16, "sample_size": 2**12,
+                           "block_out_channels": 2**14, "cross_attention_dim": 2**14, "attention_head_dim": 2**10,
+                           "transformer_layers_per_block": 64, "addition_time_embed_dim": 2**12,
+                           "projection_class_embeddings_input_dim": 2**16, "norm_num_groups": 2**10})
+        check_groups(self)
+        for name in ("attention_head_dim", "transformer_layers_per_block"):
+            if len(self.at_each_level(name)) != len(self.block_out_channels):
+                raise ValueError(f"{name} {getattr(self, name)} and block_out_channels differ in length")
         for width, heads in zip(self.block_out_channels, self.heads, strict=True):
             if width % heads:
                 raise ValueError(f"a level of {width} channels can't be split into {heads} heads")
 
+    def at_each_level(self, name: str) -> tuple[int, ...]:
+        """A field that may be one number for all levels."""
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,) * len(self.block_out_channels)
+
     @property
     def heads(self) -> tuple[int, ...]:
         """The number of attention heads at each level."""
-        n = self.attention_head_dim
-        return n if isinstance(n, tuple) else (n,) * len(self.block_out_channels)
+        return self.at_each_level("attention_head_dim")
+
+    @property
+    def told_sizes(self) -> bool:
+        """Whether the network is told a summary of the prompt and the picture's sizes (SD XL)."""
+        return self.addition_embed_type == "text_time"
 
     @property
     def multiple(self) -> int:
@@ -111,66 +129,19 @@ class UNetConfig:
         return 2 ** (len(self.block_out_channels) - 1)
 
 
-# ---------------------------------------------------------------- the seam for attention
+# ---------------------------------------------------------------- the network
 
 
 @dataclass(frozen=True)
-class Place:
-    """One attention of the U-Net, as `attend` is told of it."""
+class Summary:
+    """What SD XL is told beside the tokens."""
 
-    name: str       # the module's path, e.g. "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
-    cross: bool     # keys and values from the text (else: from the feature map itself)
-    height: int     # of the feature map whose cells ask: height * width = the number of queries
-    width: int
+    pooled: Tensor      # (B, D'), the whole prompt in one vector
+    sizes: Tensor       # (B, 6), in pixels: the original's height and width, the crop's top and left, the wanted ones
 
-
-class Attend(Protocol):
-    """What may stand in for attention at chosen places during one call of the U-Net.
-
-    It is made for that call: it knows t, and which row of the batch is which.
-    """
-
-    def wants(self, place: Place) -> bool:
-        """Whether it is to be called at this place; elsewhere the fast kernel runs."""
-        ...
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
-        """q (B, heads, hw, d), k and v (B, heads, hw or L, d) -> (B, heads, hw, d); by default
-        softmax(q k^T / sqrt(d)) v."""
-        ...
-
-
-class Attention(nn.Module):
-    """Multi-head attention, arXiv:1706.03762: from the cells of x to themselves or to the text's tokens."""
-
-    name = ""   # its path in the U-Net, which writes it here
-
-    def __init__(self, width: int, context_width: int | None, heads: int, upcast: bool):
-        super().__init__()
-        self.heads, self.cross, self.upcast = heads, context_width is not None, upcast
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(context_width or width, width, bias=False)
-        self.to_v = nn.Linear(context_width or width, width, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
-
-    def forward(self, x: Tensor, context: Tensor, size: tuple[int, int], attend: Attend | None) -> Tensor:
-        """x (B, hw, C), context (B, L, D) -> (B, hw, C)."""
-        source = context if self.cross else x
-        q, k, v = self._split(self.to_q(x)), self._split(self.to_k(source)), self._split(self.to_v(source))
-        if self.upcast and q.dtype in (torch.float16, torch.bfloat16):
-            q, k, v = q.float(), k.float(), v.float()
-        place = Place(self.name, self.cross, *size)
-        if attend is not None and attend.wants(place):
-            out = attend(q, k, v, place)
-        else:
-            out = F.scaled_dot_product_attention(q, k, v)
-        return self.to_out[0](out.transpose(1, 2).flatten(2).to(x.dtype))       # (B, hw, C)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)                 # (B, heads, n, d)
-
-
-# ---------------------------------------------------------------- the network
+    def split(self, rows: int) -> "list[Summary]":
+        """In parts of that many rows."""
+        return [Summary(*part) for part in zip(self.pooled.split(rows), self.sizes.split(rows), strict=True)]
 
 
 class UNet(nn.Module):
@@ -181,7 +152,9 @@ class UNet(nn.Module):
         self.config = config
         widths, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.time_embedding = TimeEmbedding(widths[0])
+        self.time_embedding = TimeEmbedding(widths[0], 4 * widths[0])
+        if config.told_sizes:
+            self.add_embedding = TimeEmbedding(config.projection_class_embeddings_input_dim, 4 * widths[0])
 
         self.down_blocks, skips, channels = nn.ModuleList(), [widths[0]], widths[0]
         for level, width in enumerate(widths):
@@ -207,7 +180,14 @@ class UNet(nn.Module):
             if isinstance(module, Attention):
                 module.name = name
 
-    def forward(self, x: Tensor, t: int | Tensor, context: Tensor, attend: Attend | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: int | Tensor,
+        context: Tensor,
+        attend: Attend | None = None,
+        summary: Summary | None = None,
+    ) -> Tensor:
         """x (B, C_in, h, w), t an int or (B,) ints in 0..T-1, context (B, L, D) -> (B, C_out, h, w).
 
         Raises ValueError if h or w is not a multiple of `config.multiple`.
@@ -215,7 +195,7 @@ class UNet(nn.Module):
         (h, w), multiple = x.shape[-2:], self.config.multiple
         if h % multiple or w % multiple:
             raise ValueError(f"latents of {h}x{w}: the U-Net needs sides that are multiples of {multiple}")
-        time = self.time_embedding(t, x)                    # (B, E)
+        time = self.embed_time(t, summary, x)               # (B, E)
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
@@ -235,25 +215,39 @@ class UNet(nn.Module):
                 x = resize(x)                               # (B, C, 2h, 2w)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
+    def embed_time(self, t: int | Tensor, summary: Summary | None, x: Tensor) -> Tensor:
+        """What every residual block is told: the time, in SD XL with the summary and the sizes -> (B, E)."""
+        t = torch.as_tensor(t, device=x.device).expand(x.shape[0])
+        time = self.time_embedding(waves(t, self.config.block_out_channels[0]))
+        if not self.config.told_sizes:
+            return time
+        sizes = waves(summary.sizes.flatten(), self.config.addition_time_embed_dim).unflatten(0, (-1, 6)).flatten(1)
+        told = torch.cat([summary.pooled, sizes.to(summary.pooled.dtype)], dim=1)     # (B, D' + 6 waves)
+        return time + self.add_embedding(told)
+
 
 class TimeEmbedding(nn.Module):
-    """t -> cosines and sines of t at widths[0]/2 frequencies -> two linear layers."""
+    """Two linear layers, from waves to E."""
 
-    def __init__(self, width: int):
+    def __init__(self, waves: int, width: int):
         super().__init__()
-        self.width = width
-        self.linear_1 = nn.Linear(width, 4 * width)
-        self.linear_2 = nn.Linear(4 * width, 4 * width)
+        self.linear_1 = nn.Linear(waves, width)
+        self.linear_2 = nn.Linear(width, width)
 
-    def forward(self, t: int | Tensor, x: Tensor) -> Tensor:
-        """An int or (B,) ints -> (B, E = 4 widths[0]); x (B, ...) lends its batch size and device."""
-        t = torch.as_tensor(t, device=x.device).expand(x.shape[0])
-        # In float32 whatever the network's dtype, as the checkpoints were trained (and as diffusers has it).
-        half = self.width // 2
-        frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=x.device) / half)
-        angles = t[:, None].float() * frequencies                               # (B, widths[0]/2)
-        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.linear_1.weight.dtype)
-        return self.linear_2(F.silu(self.linear_1(waves)))
+    def forward(self, waves: Tensor) -> Tensor:
+        """(B, number of waves) -> (B, E), in the network's dtype."""
+        return self.linear_2(F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype))))
+
+
+def waves(numbers: Tensor, count: int) -> Tensor:
+    """Numbers (n,) -> their cosines and sines at count/2 frequencies from 1 down to 1/10,000, (n, count).
+
+    In float32 whatever the network's dtype, as the checkpoints were trained (and as diffusers has it).
+    """
+    half = count // 2
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=numbers.device) / half)
+    angles = numbers[:, None].float() * frequencies                         # (n, count / 2)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class Block(nn.Module):
@@ -266,7 +260,7 @@ class Block(nn.Module):
             ResnetBlock(channels, width, time, config.norm_num_groups, config.norm_eps) for channels in inputs
         )
         has_attention = config.down_block_types[level].startswith("CrossAttn")
-        self.attentions = nn.ModuleList(Transformer(config, level) for _ in inputs if has_attention)
+        self.attentions = nn.ModuleList(make_transformer(config, level) for _ in inputs if has_attention)
         self.downsamplers = nn.ModuleList([Downsample(width, pad_right_bottom=False)] if resize == "down" else [])
         self.upsamplers = nn.ModuleList([Upsample(width)] if resize == "up" else [])
 
@@ -285,7 +279,7 @@ class MidBlock(nn.Module):
         self.resnets = nn.ModuleList(
             ResnetBlock(width, width, time, config.norm_num_groups, config.norm_eps) for _ in range(2)
         )
-        self.attentions = nn.ModuleList([Transformer(config, len(config.block_out_channels) - 1)])
+        self.attentions = nn.ModuleList([make_transformer(config, len(config.block_out_channels) - 1)])
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, attend: Attend | None) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
@@ -293,64 +287,9 @@ class MidBlock(nn.Module):
         return self.resnets[1](x, time)
 
 
-class Transformer(nn.Module):
-    """The cells of a feature map as a sequence, through one transformer block, added to the map."""
-
-    def __init__(self, config: UNetConfig, level: int):
-        super().__init__()
-        width = config.block_out_channels[level]
-        self.linear = config.use_linear_projection
-        self.norm = nn.GroupNorm(config.norm_num_groups, width, eps=TRANSFORMER_NORM_EPS)
-        self.proj_in = nn.Linear(width, width) if self.linear else nn.Conv2d(width, width, 1)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(config, width, config.heads[level])])
-        self.proj_out = nn.Linear(width, width) if self.linear else nn.Conv2d(width, width, 1)
-
-    def forward(self, x: Tensor, context: Tensor, attend: Attend | None) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w). The two kinds of projection differ in layout only."""
-        size = x.shape[-2:]
-        h = self.norm(x)
-        h = self.proj_in(cells(h)) if self.linear else cells(self.proj_in(h))   # (B, hw, C)
-        for block in self.transformer_blocks:
-            h = block(h, context, size, attend)
-        h = grid(self.proj_out(h), size) if self.linear else self.proj_out(grid(h, size))
-        return x + h
-
-
-class TransformerBlock(nn.Module):
-    """Self-attention, attention to the text, feed-forward: each normalised before and added after."""
-
-    def __init__(self, config: UNetConfig, width: int, heads: int):
-        super().__init__()
-        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn1 = Attention(width, None, heads, config.upcast_attention)
-        self.attn2 = Attention(width, config.cross_attention_dim, heads, config.upcast_attention)
-        self.ff = FeedForward(width)
-
-    def forward(self, x: Tensor, context: Tensor, size: tuple[int, int], attend: Attend | None) -> Tensor:
-        """x (B, hw, C), context (B, L, D) -> (B, hw, C)."""
-        x = x + self.attn1(self.norm1(x), context, size, attend)
-        x = x + self.attn2(self.norm2(x), context, size, attend)
-        return x + self.ff(self.norm3(x))
-
-
-class FeedForward(nn.Module):
-    """GEGLU, arXiv:2002.05202: (a, b) = W1 x, then W2 (a * gelu(b)). The empty middle is upstream's dropout."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.net = nn.ModuleList([nn.ModuleDict({"proj": nn.Linear(width, 8 * width)}), nn.Identity(),
-                                  nn.Linear(4 * width, width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = self.net[0]["proj"](x).chunk(2, dim=-1)
-        return self.net[2](a * F.gelu(b))
-
-
-def cells(x: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, hw, C)."""
-    return x.flatten(2).transpose(1, 2)
-
-
-def grid(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, hw, C) -> (B, C, h, w)."""
-    return x.transpose(1, 2).unflatten(2, size)
+def make_transformer(config: UNetConfig, level: int) -> Transformer:
+    return Transformer(
+        config.block_out_channels[level], config.heads[level],
+        config.at_each_level("transformer_layers_per_block")[level], config.cross_attention_dim, config.norm_num_groups,
+        linear=config.use_linear_projection, upcast=config.upcast_attention,
+    )

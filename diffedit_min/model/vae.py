@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Downsample, ResnetBlock, Upsample
-from .config import read_config
+from .config import check_groups, check_sizes, read_config
 
 NORM_EPS = 1e-6     # every norm of the VAE; the U-Net's residual blocks have 1e-5
 
@@ -40,6 +40,14 @@ class VAEConfig:
     latent_channels: int = 4
     norm_num_groups: int = 32
     scaling_factor: float = 0.18215     # latents are multiplied by it, so that they have about unit variance
+    force_upcast: bool = False          # SD XL's overflows in half precision: it stays in float32
+
+    def __post_init__(self) -> None:
+        check_sizes(self, {"in_channels": 2**10, "out_channels": 2**10, "block_out_channels": 2**14,
+                           "layers_per_block": 16, "latent_channels": 2**10, "norm_num_groups": 2**10})
+        check_groups(self)
+        if not 0 < self.scaling_factor < float("inf"):
+            raise ValueError(f"scaling_factor = {self.scaling_factor!r} is not a number above 0")
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], where: str = "vae/config.json") -> "VAEConfig":

@@ -1,0 +1,174 @@
+"""A name -> files -> a checked model.
+
+    load()                         the embedded model, also "tiny"
+    load("random")                 tiny random weights, for tests of samplers
+    load("path/to/folder")         a checkpoint in the usual layout
+    load("path/to/file.ckpt")      or .safetensors: a checkpoint in one file
+    load("owner/name")             a checkpoint on the Hub: cached, or downloaded
+
+The networks are built without memory, every name and shape is proven to fit, and only then are weights read: each once,
+straight from the file to where it is used. No code that a file may hold is run.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..model.names import check_exactly, own_names
+from ..model.stable_diffusion import StableDiffusion
+from ..model.text import TextModel, make_text_encoder, make_tokenizer
+from ..model.unet import UNet, UNetConfig
+from ..model.vae import VAE, VAEConfig
+from ..schedule import Schedule
+from .files import WEIGHTS_ARE
+from .sources import Checkpoint, Network, find
+
+TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+HALF = (torch.float16, torch.bfloat16)
+
+
+def load(
+    name: str | Path = "tiny",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    prediction_type: str | None = None,
+    config: str | Path | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    seed: int = 0,
+) -> StableDiffusion:
+    """The model called `name`, ready to use, gradients of its weights off.
+
+    device: "auto" (cuda, mps or cpu) or a torch device. dtype: "auto" (float32), "float32", "float64", "float16",
+    "bfloat16". prediction_type: "epsilon" or "v_prediction", over what the scheduler's config says. config: for a
+    single file, the folder or Hub id that lends configs and tokenizer. revision, token: for the Hub. seed: of the
+    weights of "random". Weights that need no conversion stay mapped to their file: leave it as it is meanwhile.
+    Raises ValueError, in one line that names what is wrong and the way out.
+    """
+    place, kind = usable_device(device), usable_dtype(dtype)
+    if str(name) == "random":
+        return random_model(seed, prediction_type or "epsilon", place, kind)
+    where = str(TINY) if str(name) == "tiny" else str(name)
+    checkpoint = find(where, half=kind in HALF, prediction_type=prediction_type, config=config, revision=revision,
+                      token=token)
+    model = build(checkpoint, place, kind)
+    model.name = str(name)
+    return model
+
+
+def usable_device(device: str) -> torch.device:
+    """A device by its name, or the best there is; ValueError if it can't be used."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from None
+
+
+def usable_dtype(dtype: str) -> torch.dtype:
+    """A dtype by its name; ValueError if it isn't known."""
+    if dtype not in ("auto", *DTYPES):
+        raise ValueError(f"dtype {dtype!r} is not known; known are auto, {', '.join(DTYPES)}")
+    return torch.float32 if dtype == "auto" else getattr(torch, dtype)
+
+
+# ---------------------------------------------------------------- from a checkpoint
+
+
+def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
+    """The model of a checkpoint. Reads no weights before everything is known to fit."""
+    networks = empty_networks(checkpoint)
+    for part, module in networks.items():
+        network = checkpoint.networks[part]
+        check_exactly(module, network.origins, network.weights.header, str(network.weights.path))
+    for part, module in networks.items():
+        in_full = part == "vae" and module.config.force_upcast and dtype in HALF    # this VAE overflows in half
+        fill(module, checkpoint.networks[part], device, torch.float32 if in_full else dtype)
+    texts = tuple(
+        text_model(networks[part], folder)
+        for part, folder in zip((part for part in networks if "text" in part), checkpoint.tokenizers, strict=True)
+    )
+    return StableDiffusion(
+        networks["unet"], networks["vae"], texts, Schedule.from_config(checkpoint.scheduler),
+        checkpoint.prediction_type, bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
+        checkpoint.card.get("defaults", {}), checkpoint.name,
+    )
+
+
+def text_model(encoder: nn.Module, folder: Path) -> TextModel:
+    """A text encoder with the tokenizer in that folder; ValueError if it knows more words than the encoder."""
+    tokenizer, known = make_tokenizer(folder), encoder.config.vocab_size
+    if len(tokenizer) > known:
+        raise ValueError(f"{folder} has {len(tokenizer)} tokens, but the text encoder knows {known}: it is another's")
+    return TextModel(encoder, tokenizer)
+
+
+def empty_networks(checkpoint: Checkpoint) -> dict[str, nn.Module]:
+    """The networks as their configs say, on the meta device: shapes without memory."""
+    networks = {}
+    with torch.device("meta"):
+        for part, network in checkpoint.networks.items():
+            where = f"{checkpoint.name}: {part}/config.json"
+            if part == "unet":
+                networks[part] = UNet(UNetConfig.from_dict(network.config, where))
+            elif part == "vae":
+                networks[part] = VAE(VAEConfig.from_dict(network.config, where))
+            else:
+                networks[part] = make_text_encoder(network.config, where)
+    return networks
+
+
+def fill(module: nn.Module, network: Network, device: torch.device, dtype: torch.dtype) -> None:
+    """Put a network's weights in place of the empty ones, each converted as it is read; gradients off."""
+    own, weights = own_names(module), {}
+    for name, origin in network.origins.items():
+        shape = module.get_parameter(own[name]).shape
+        weight = origin.take(network.weights.get(origin.name)).reshape(shape)
+        weights[own[name]] = converted(weight, device, dtype, f"{network.weights.path}: {origin.name}")
+    module.load_state_dict(weights, assign=True)
+    for name, buffer in list(module.named_buffers()):      # CLIP counts its token places in a buffer without a file
+        if buffer.is_meta:
+            owner = module.get_submodule(name.rpartition(".")[0])
+            setattr(owner, name.rpartition(".")[2], torch.arange(buffer.shape[-1], device=device).expand(buffer.shape))
+    module.eval().requires_grad_(False)
+
+
+def converted(weight: Tensor, device: torch.device, dtype: torch.dtype, where: str) -> Tensor:
+    """The weight as wanted: itself if it is so already. A conversion sees every number, so it finds damaged ones."""
+    if weight.dtype not in WEIGHTS_ARE:
+        raise ValueError(f"{where} is of {str(weight.dtype).split('.')[1]}; expected floats of 16, 32 or 64 bits")
+    result = weight.to(device=device, dtype=dtype)
+    if weight.dtype != dtype and not result.isfinite().all():
+        damaged = not weight.isfinite().all()
+        raise ValueError(f"{where} holds infinite numbers or none at all (NaN): the file is damaged" if damaged else
+                         f"{where} holds numbers too large for {str(dtype).split('.')[1]}: use another dtype")
+    return result.contiguous()
+
+
+# ---------------------------------------------------------------- random weights
+
+
+def random_model(seed: int, prediction_type: str, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
+    """A model of Stable Diffusion's make with tiny random weights: two levels, 32-px pictures, 8 x 8 latents.
+
+    Its pictures are noise; it is for tests of what must hold for *any* network.
+    """
+    levels = ("CrossAttnDownBlock2D", "DownBlock2D")
+    unet = UNetConfig(block_out_channels=(16, 32), down_block_types=levels, layers_per_block=1, attention_head_dim=2,
+                      cross_attention_dim=16, norm_num_groups=8, sample_size=8)
+    vae = VAEConfig(block_out_channels=(8, 8, 16), layers_per_block=1, norm_num_groups=4)
+    tokenizer = make_tokenizer(TINY / "tokenizer")
+    text = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "max_position_embeddings": tokenizer.model_max_length,
+            "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = UNet(unet), VAE(vae), make_text_encoder(text)
+    for network in networks:
+        network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return StableDiffusion(*networks[:2], (TextModel(networks[2], tokenizer),), Schedule.from_config({}),
+                           prediction_type, name="random")

@@ -1,0 +1,194 @@
+"""Files of weights, read without running anything that is in them.
+
+    .safetensors        a header with names, shapes and dtypes, then the numbers: mapped, not copied
+    .bin .ckpt .pt      PyTorch's pickles, by `weights_only`, which builds tensors and plain containers only
+
+What a file is, is told by its first bytes. Whatever can't be read is refused in one line that says what it looks like.
+"""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+# Dtypes as safetensors writes them.
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+          "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+          "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+WEIGHTS_ARE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+# A mapped file's pages count as this process's memory once read, so a file is mapped anew after so many bytes.
+MAPPED_AT_ONCE = 2**28
+
+# What the training program left in published .ckpt files beside the weights: named there, never needed. It becomes a
+# `Leftover`, an empty object of ours, so that nothing of the named class is imported or run.
+LEFTOVERS = ("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+             "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+             "pytorch_lightning.utilities.parsing.AttributeDict",
+             "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode")
+
+
+class Weights(Protocol):
+    """A file of named tensors."""
+
+    path: Path
+    header: Mapping[str, Tensor]    # name -> a tensor on the meta device: its shape and dtype, no data
+
+    def get(self, name: str) -> Tensor:
+        """One tensor, as stored; mapped where the format allows, so copy what is to outlive a change of the file."""
+        ...
+
+
+class Safetensors:
+    """A .safetensors file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._open()
+        slices = {name: self._file.get_slice(name) for name in self._file.keys()}
+        unknown = sorted({s.get_dtype() for s in slices.values()} - DTYPES.keys())
+        if unknown:
+            raise ValueError(f"{path} holds tensors of dtype {unknown[0]}; expected floats of 16, 32 or 64 bits")
+        self.header = {name: torch.empty(s.get_shape(), dtype=DTYPES[s.get_dtype()], device="meta")
+                       for name, s in slices.items()}
+
+    def _open(self) -> None:
+        try:
+            self._file, self._mapped = safe_open(self.path, "pt"), 0
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{self.path} is not a whole safetensors file ({error}): copy it again") from None
+
+    def get(self, name: str) -> Tensor:
+        if self._mapped > MAPPED_AT_ONCE:
+            self._open()
+        self._mapped += self.header[name].nbytes
+        return self._file.get_tensor(name)
+
+
+class Pickled:
+    """A .bin, .ckpt or .pt file: a pickled mapping of tensors, or one that holds it as its `state_dict`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            with torch.serialization.safe_globals([(Leftover, name) for name in LEFTOVERS]):
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError as error:
+            wanted = re.search(r"GLOBAL (\S+)|class (\S+)", str(error))
+            if wanted is None:
+                raise ValueError(f"{path} is not a whole PyTorch file: copy it again") from None
+            raise ValueError(f"{path} can't be read without {wanted[1] or wanted[2]}, which could run code, so it is "
+                             "refused: look for a .safetensors file of the same weights") from None
+        except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, OSError) as error:
+            raise ValueError(f"{path} is not a whole PyTorch file ({first_line(error)}): copy it again") from None
+        if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+            loaded = loaded["state_dict"]
+        if not isinstance(loaded, dict):
+            raise ValueError(f"{path} holds a {type(loaded).__name__} instead of named tensors")
+        self._tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+        self.header = {name: value.to("meta") for name, value in self._tensors.items()}
+
+    def get(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+class Leftover:
+    """Stands for an object that nothing here needs. It takes whatever the file says of it, and does nothing."""
+
+    def __new__(cls, *_: object) -> "Leftover":
+        return super().__new__(cls)
+
+    def __init__(self, *_: object): ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+class Joined:
+    """Several files that hold one network between them."""
+
+    def __init__(self, parts: list[Weights]):
+        self.path = parts[0].path
+        self._of = {name: part for part in parts for name in part.header}
+        self.header = {name: part.header[name] for name, part in self._of.items()}
+
+    def get(self, name: str) -> Tensor:
+        return self._of[name].get(name)
+
+
+def open_weights(paths: Iterable[Path]) -> Weights:
+    """The weights in these files, not read yet. Raises ValueError, in one line that names the file."""
+    parts = [open_file(path) for path in paths]
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def open_file(path: Path) -> Weights:
+    """By what the file is, not by what it is called; but what is called safetensors has to be that."""
+    kind = kind_of(path)
+    if kind == "safetensors":
+        return Safetensors(path)
+    if kind in ("zip", "pickle") and path.suffix != ".safetensors":
+        return Pickled(path)
+    looks = {"zip": "a PyTorch file, or another zip", "pickle": "a pickle"}.get(kind, kind)
+    raise ValueError(f"{path} looks like {looks}; expected weights, as .safetensors, .bin or .ckpt")
+
+
+# First bytes of what people have passed instead of weights.
+SIGNATURES = {
+    b"PK\x03\x04": "zip", b"\x80": "pickle", b"GGUF": "a GGUF file, of quantised weights for other programs",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: get it with the hf tool or `git lfs pull`",
+    b"<!DOCTYPE": "a web page: the download failed", b"<html": "a web page: the download failed",
+    b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture", b"\x1f\x8b": "a gzip archive: unpack it",
+    b"\x89HDF": "an HDF5 file, of Keras",
+}
+
+
+def kind_of(path: Path) -> str:
+    """"safetensors", "zip", "pickle", or a description of what it is instead."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(32)
+    if not start:
+        return "an empty file"
+    for signature, kind in SIGNATURES.items():
+        if start.lstrip().lower().startswith(signature.lower()):
+            return kind
+    # 8 bytes with the header's length, then the header, which is JSON. (A shorter file is one that was cut off.)
+    if path.suffix == ".safetensors" or (start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size):
+        return "safetensors"
+    return f"nothing known (it begins with {start[:8]!r})"
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+# ---------------------------------------------------------------- foreign weights
+
+# What else comes as a file of tensors: a name that tells it, and what it is.
+FOREIGN = {
+    r"lora_(up|down|A|B)\b|\.lora\.|^lora_unet": "a LoRA, changes to a model's weights, which is out of scope here",
+    r"^control_model\.|controlnet_|zero_convs": "a ControlNet, which is out of scope here",
+    r"^(string_to_param|emb_params|clip_[lg]|<.*>)": "a textual inversion, a word's embedding, out of scope here",
+    r"double_blocks\.|joint_blocks\.|transformer_blocks\.\d+\.attn\.": "a diffusion transformer (FLUX, SD 3): not a U-Net",
+    r"^(model\.)?(layers|h|transformer\.h)\.\d+\.(self_attn|attn|mlp)|^lm_head": "a language model",
+    r"^(down_blocks|mid_block)\.": "a U-Net alone, of a checkpoint folder: give the folder",
+    r"^(encoder|decoder)\.(down|up|mid|conv)": "a VAE alone: give a whole checkpoint",
+    r"^(text_model\.)?encoder\.layers\.0\.self_attn": "a text encoder alone: give a whole checkpoint",
+    r"^visual\.|^vision_model\.": "a CLIP image encoder",
+    r"^conditioner\.embedders\.0\.model\.": "SD XL's refiner, which has no first text encoder: give the base model",
+}
+
+
+def foreign(names: Iterable[str]) -> str:
+    """What weights with such names are, if they are no Stable Diffusion checkpoint."""
+    names = list(names)
+    for pattern, what in FOREIGN.items():
+        if any(re.search(pattern, name) for name in names):
+            return what
+    return f"nothing known (its first names are {', '.join(names[:3])})" if names else "a file without tensors"

@@ -1,0 +1,136 @@
+"""The U-Net's attention, and the seam through which it can be watched and changed: `attend`.
+
+Attribute names are the published checkpoints'. Shapes: B batch, C channels, h x w cells, L tokens, D their width, d one
+head's width.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6     # of the norm before attention; the residual blocks have the config's `norm_eps`
+
+
+@dataclass(frozen=True)
+class Place:
+    """One attention of the U-Net, as `attend` is told of it."""
+
+    name: str       # the module's path, e.g. "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
+    cross: bool     # keys and values from the text (else: from the feature map itself)
+    height: int     # of the feature map whose cells ask: height * width = the number of queries
+    width: int
+
+
+class Attend(Protocol):
+    """What may stand in for attention at chosen places during one call of the U-Net.
+
+    It is made for that call: it knows t, and which row of the batch is which.
+    """
+
+    def wants(self, place: Place) -> bool:
+        """Whether it is to be called at this place; elsewhere the fast kernel runs."""
+        ...
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
+        """q (B, heads, hw, d), k and v (B, heads, hw or L, d) -> (B, heads, hw, d); by default
+        softmax(q k^T / sqrt(d)) v."""
+        ...
+
+
+class Attention(nn.Module):
+    """Multi-head attention, arXiv:1706.03762: from the cells of x to themselves or to the text's tokens."""
+
+    name = ""   # its path in the U-Net, which writes it here
+
+    def __init__(self, width: int, context_width: int | None, heads: int, upcast: bool):
+        super().__init__()
+        self.heads, self.cross, self.upcast = heads, context_width is not None, upcast
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_width or width, width, bias=False)
+        self.to_v = nn.Linear(context_width or width, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x: Tensor, context: Tensor, size: tuple[int, int], attend: Attend | None) -> Tensor:
+        """x (B, hw, C), context (B, L, D) -> (B, hw, C)."""
+        source = context if self.cross else x
+        q, k, v = self._split(self.to_q(x)), self._split(self.to_k(source)), self._split(self.to_v(source))
+        if self.upcast and q.dtype in (torch.float16, torch.bfloat16):
+            q, k, v = q.float(), k.float(), v.float()
+        place = Place(self.name, self.cross, *size)
+        if attend is not None and attend.wants(place):
+            out = attend(q, k, v, place)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v)
+        return self.to_out[0](out.transpose(1, 2).flatten(2).to(x.dtype))       # (B, hw, C)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)                 # (B, heads, n, d)
+
+
+class Transformer(nn.Module):
+    """The cells of a feature map as a sequence, through `depth` transformer blocks, added to the map."""
+
+    def __init__(
+        self, width: int, heads: int, depth: int, context_width: int, groups: int, *, linear: bool, upcast: bool
+    ):
+        super().__init__()
+        self.linear = linear
+        self.norm = nn.GroupNorm(groups, width, eps=NORM_EPS)
+        self.proj_in = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(width, context_width, heads, upcast) for _ in range(depth)
+        )
+        self.proj_out = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor, context: Tensor, attend: Attend | None) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w). The two kinds of projection differ in layout only."""
+        size = x.shape[-2:]
+        h = self.norm(x)
+        h = self.proj_in(cells(h)) if self.linear else cells(self.proj_in(h))   # (B, hw, C)
+        for block in self.transformer_blocks:
+            h = block(h, context, size, attend)
+        h = grid(self.proj_out(h), size) if self.linear else self.proj_out(grid(h, size))
+        return x + h
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to the text, feed-forward: each normalised before and added after."""
+
+    def __init__(self, width: int, context_width: int, heads: int, upcast: bool):
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn1 = Attention(width, None, heads, upcast)
+        self.attn2 = Attention(width, context_width, heads, upcast)
+        self.ff = FeedForward(width)
+
+    def forward(self, x: Tensor, context: Tensor, size: tuple[int, int], attend: Attend | None) -> Tensor:
+        """x (B, hw, C), context (B, L, D) -> (B, hw, C)."""
+        x = x + self.attn1(self.norm1(x), context, size, attend)
+        x = x + self.attn2(self.norm2(x), context, size, attend)
+        return x + self.ff(self.norm3(x))
+
+
+class FeedForward(nn.Module):
+    """GEGLU, arXiv:2002.05202: (a, b) = W1 x, then W2 (a * gelu(b)). The empty middle is upstream's dropout."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.net = nn.ModuleList([nn.ModuleDict({"proj": nn.Linear(width, 8 * width)}), nn.Identity(),
+                                  nn.Linear(4 * width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.net[0]["proj"](x).chunk(2, dim=-1)
+        return self.net[2](a * F.gelu(b))
+
+
+def cells(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, hw, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def grid(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, hw, C) -> (B, C, h, w)."""
+    return x.transpose(1, 2).unflatten(2, size)
