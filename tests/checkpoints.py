@@ -207,7 +207,8 @@ def vae_blocks(config: dict) -> dict[str, str]:
         names |= {f"{side}.conv_in": f"{side}.conv_in", f"{side}.conv_out": f"{side}.conv_out",
                   f"{side}.conv_norm_out": f"{side}.norm_out", f"{side}.mid_block.resnets.0": f"{side}.mid.block_1",
                   f"{side}.mid_block.resnets.1": f"{side}.mid.block_2"}
-        for ours, theirs in {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}.items():
+        inner = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+        for ours, theirs in inner.items():
             names[f"{side}.mid_block.attentions.0.{ours}"] = f"{side}.mid.attn_1.{theirs}"
     for level in range(levels):
         for i in range(layers + 1):
@@ -259,7 +260,8 @@ def original_state(configs: dict, weights: dict[str, dict[str, Tensor]], ema: bo
     vae = renamed(weights["vae"], vae_blocks(configs["vae"]), {"conv_shortcut": "nin_shortcut"}, "first_stage_model.")
     vae = {name: weight[:, :, None, None] if ".attn_1." in name and weight.ndim == 2 else weight
            for name, weight in vae.items()}
-    text = {f"text_model.{name.removeprefix('text_model.')}": weight for name, weight in weights["text_encoder"].items()}
+    text = {name.removeprefix("text_model."): weight for name, weight in weights["text_encoder"].items()}
+    text = {f"text_model.{name}": weight for name, weight in text.items()}
     text["text_model.embeddings.position_ids"] = torch.arange(configs["text_encoder"]["max_position_embeddings"])[None]
     if "text_encoder_2" in configs:
         texts = {f"conditioner.embedders.0.transformer.{name}": weight for name, weight in text.items()}
@@ -270,8 +272,9 @@ def original_state(configs: dict, weights: dict[str, dict[str, Tensor]], ema: bo
         texts = {f"cond_stage_model.transformer.{name}": weight for name, weight in text.items()}
     rest = {"betas": torch.ones(1000), "alphas_cumprod": torch.ones(1000)}
     if ema:
-        copies = {f"model_ema.{name.removeprefix('model.').replace('.', '')}": weight + 1 for name, weight in unet.items()}
-        rest |= copies | {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(1)}
+        for name, weight in unet.items():
+            rest[f"model_ema.{name.removeprefix('model.').replace('.', '')}"] = weight + 1
+        rest |= {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(1)}
     return {**unet, **vae, **texts, **rest}
 
 

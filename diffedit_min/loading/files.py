@@ -175,7 +175,7 @@ FOREIGN = {
     r"lora_(up|down|A|B)\b|\.lora\.|^lora_unet": "a LoRA, changes to a model's weights, which is out of scope here",
     r"^control_model\.|controlnet_|zero_convs": "a ControlNet, which is out of scope here",
     r"^(string_to_param|emb_params|clip_[lg]|<.*>)": "a textual inversion, a word's embedding, out of scope here",
-    r"double_blocks\.|joint_blocks\.|transformer_blocks\.\d+\.attn\.": "a diffusion transformer (FLUX, SD 3): not a U-Net",
+    r"double_blocks\.|joint_blocks\.|transformer_blocks\.\d+\.attn\.": "a diffusion transformer (FLUX, SD 3)",
     r"^(model\.)?(layers|h|transformer\.h)\.\d+\.(self_attn|attn|mlp)|^lm_head": "a language model",
     r"^(down_blocks|mid_block)\.": "a U-Net alone, of a checkpoint folder: give the folder",
     r"^(encoder|decoder)\.(down|up|mid|conv)": "a VAE alone: give a whole checkpoint",
