@@ -24,7 +24,8 @@ _HOME = {
     "invert": "methods",
 }
 _MODULES = (
-    "guidance", "loading", "mask", "methods", "model", "picture", "samplers", "schedule", "testing", "theory", "tiny",
+    "guidance", "info", "loading", "mask", "methods", "model", "picture", "samplers", "schedule", "testing", "theory",
+    "tiny",
 )
 
 __all__ = ["__version__", *_HOME]

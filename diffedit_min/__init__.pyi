@@ -6,6 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import guidance as guidance
+from . import info as info
 from . import loading as loading
 from . import mask as mask
 from . import methods as methods
@@ -32,6 +33,9 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     prediction_type: str | None = None,
+    config: str | Path | None = None,
+    revision: str | None = None,
+    token: str | None = None,
     seed: int = 0,
 ) -> StableDiffusion: ...
 def diffedit(

@@ -16,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +36,12 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
 Query = Annotated[str, Option(help="What the edited picture should show.")]
 Reference = Annotated[str, Option(help="What the picture shows now. It makes the mask better.")]
-Model = Annotated[str, Option(help='"tiny" (the embedded model), "random" (random weights), or a checkpoint folder.')]
+MODEL_HELP = """"tiny" (the embedded model), "random" (random weights), a checkpoint's folder, a .safetensors or .ckpt
+file, or a Hub id, owner/name."""
+Model = Annotated[str, Option(help=MODEL_HELP)]
+Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon or v_prediction, for a file that doesn't say.")]
+Config = Annotated[str | None, Option(help="For a single file: the folder or Hub id with its configs and tokenizer.")]
+Revision = Annotated[str | None, Option(help="A branch, tag or commit on the Hub.")]
 Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
 Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
@@ -105,7 +110,9 @@ def edit_command(
                                        "Left out: IMAGE's name with -edit.png, in the current folder.")] = None,
     seed: Seed = 0, size: Size = None,
     mask: Annotated[str | None, Option(help="A mask of your own, a picture: white = edit.")] = None,
-    device: Device = "auto", dtype: DType = "auto", option: Options = None, quiet: Quiet = False, debug: Debug = False,
+    device: Device = "auto", dtype: DType = "auto",
+    prediction_type: Prediction = None, config: Config = None, revision: Revision = None,
+    option: Options = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Edit a picture: --query says what it should show."""
     with one_line_errors(debug):
@@ -115,7 +122,7 @@ def edit_command(
         out = out or Path(f"{Path(image).stem}-edit.png")
         opened, options = prepare(image, chosen, option, out)
         given = None if mask is None else picture.open_mask(mask)
-        network = loading.load(model, device=device, dtype=dtype)
+        network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
         edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
                               mask=given, **options)
         picture.save(edit.image, out, record(edit))
@@ -130,7 +137,8 @@ def mask_command(
     out: Annotated[Path | None, Option(help="The mask, white = edit. Left out: IMAGE's name with -mask.png.")] = None,
     map_out: Annotated[Path | None, Option("--map", help="The map that the mask is cut from, in colours from black (0) "
                                            "to yellow (1). Left out: IMAGE's name with -map.png.")] = None,
-    seed: Seed = 0, size: Size = None, device: Device = "auto", dtype: DType = "auto", option: Options = None,
+    seed: Seed = 0, size: Size = None, device: Device = "auto", dtype: DType = "auto",
+    prediction_type: Prediction = None, config: Config = None, revision: Revision = None, option: Options = None,
     quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Find where DiffEdit would edit, and stop there."""
@@ -140,7 +148,7 @@ def mask_command(
         out, map_out = out or Path(f"{Path(image).stem}-mask.png"), map_out or Path(f"{Path(image).stem}-map.png")
         opened, options = prepare(image, methods.diffedit, option, out, map_out)
         options["encoding_ratio"] = 0.0     # step 1 only: steps 2 and 3 have no level to go to
-        network = loading.load(model, device=device, dtype=dtype)
+        network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
         edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size,
                               **options)
         picture.save(edit.mask_image, out, record(edit))
@@ -154,7 +162,8 @@ def mask_command(
 def invert(
     image: Picture, reference: Reference = "", model: Model = "tiny",
     out: Annotated[Path | None, Option(help="The reconstruction. Left out: IMAGE's name with -inverted.png.")] = None,
-    size: Size = None, device: Device = "auto", dtype: DType = "auto", option: Options = None,
+    size: Size = None, device: Device = "auto", dtype: DType = "auto",
+    prediction_type: Prediction = None, config: Config = None, revision: Revision = None, option: Options = None,
     quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Encode a picture towards noise and decode it again, without a query: what does that lose?"""
@@ -163,7 +172,7 @@ def invert(
 
         out = out or Path(f"{Path(image).stem}-inverted.png")
         opened, options = prepare(image, methods.invert, option, out)
-        network = loading.load(model, device=device, dtype=dtype)
+        network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
         edit, seconds = timed(methods.invert, quiet, network, opened, reference=reference, size=size, **options)
         options["encoding_ratio"] = 0.0     # no level: what the VAE makes of the picture
         vae = methods.invert(network, opened, size=size, encoded=edit.encoded, **options)
@@ -175,32 +184,27 @@ def invert(
         print(f"relative latent error: {((after - before).norm() / before.norm()).item():.3g}")
 
 
-@app.command()
-def info(model: Model = "tiny", device: Device = "auto", dtype: DType = "auto", debug: Debug = False) -> None:
-    """What a model is, which settings hold with it, and the methods with their options."""
+@app.command("info")
+def info_command(
+    model: Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)] = "tiny",
+    verify: Annotated[bool, Option("--verify", help="Read every number, and find damaged ones.")] = False,
+    as_json: Annotated[bool, Option("--json", help="For machines.")] = False,
+    prediction_type: Prediction = None, config: Config = None, revision: Revision = None, debug: Debug = False,
+) -> None:
+    """What a model is, its files and whether they fit, which settings hold with it, and the methods' options."""
     with one_line_errors(debug):
-        import torch
+        from . import info
 
-        from . import loading, methods
-
-        m = loading.load(model, device=device, dtype=dtype)
-        parts = {"U-Net": m.unet, "VAE": m.vae, "text encoder": m.text_encoder}
-        counts = [f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in parts.items()]
-        side, channels = math.isqrt(m.native_area), m.unet.config.in_channels
-        print(f"diffedit_min {__version__}, torch {torch.__version__}")
-        print(f"model        {m.name}: predicts {m.prediction_type}; on {m.device} in {str(m.dtype).split('.')[1]}")
-        print(f"parameters   {', '.join(counts)}")
-        print(f"pictures     {side} x {side} px at their best; sides are padded to a multiple of {m.multiple}")
-        print(f"latents      {channels} x {side // m.factor} x {side // m.factor}; a cell is {m.factor} px wide")
-        print("\ndefaults of diffedit with this model (* from its card, the others the method's own)")
-        for name, value in asdict(methods.diffedit.settings(m, {})).items():
-            print(f"  {name:<18}{value!r}{' *' if name in m.defaults.get('diffedit', {}) else ''}")
-        print("\nmethods (--method) and their options (-o), with the values where no card says otherwise")
-        for method in methods.METHODS.values():
-            print(f"  {dashed(method.name)}: {', '.join(f'{f.name}={f.default!r}' for f in fields(method.options))}")
+        record = info.describe(model, verify=verify, **source(prediction_type, config, revision))
+        print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 
 
 # ---------------------------------------------------------------- what a person typed
+
+
+def source(prediction_type: str | None, config: str | None, revision: str | None) -> dict[str, Any]:
+    """Where a model's files come from, as `load` takes it."""
+    return {"prediction_type": prediction_type, "config": config, "revision": revision}
 
 
 def dashed(name: str) -> str:

@@ -91,7 +91,10 @@ class Pickled:
             loaded = loaded["state_dict"]
         if not isinstance(loaded, dict):
             raise ValueError(f"{path} holds a {type(loaded).__name__} instead of named tensors")
+        loaded = {str(name): value for name, value in loaded.items()}
         self._tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+        if not self._tensors:
+            raise ValueError(f"{path} looks like {foreign(loaded)}; expected named tensors")
         self.header = {name: value.to("meta") for name, value in self._tensors.items()}
 
     def get(self, name: str) -> Tensor:
@@ -138,6 +141,8 @@ def open_file(path: Path) -> Weights:
     raise ValueError(f"{path} looks like {looks}; expected weights, as .safetensors, .bin or .ckpt")
 
 
+MOST_HEADER = 10**8     # bytes: safetensors' own limit
+
 # First bytes of what people have passed instead of weights.
 SIGNATURES = {
     b"PK\x03\x04": "zip", b"\x80": "pickle", b"GGUF": "a GGUF file, of quantised weights for other programs",
@@ -150,18 +155,22 @@ SIGNATURES = {
 
 def kind_of(path: Path) -> str:
     """"safetensors", "zip", "pickle", or a description of what it is instead."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        start = file.read(32)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(32)
+    except OSError as error:
+        raise ValueError(f"{path} can't be opened ({error.strerror}): check its permissions") from None
     if not start:
         return "an empty file"
+    # 8 bytes with the header's length, then the header, which is JSON. It goes first: that length may begin as a pickle.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < MOST_HEADER:
+        return "safetensors"
+    if path.suffix == ".safetensors" and start[8:9] in (b"{", b""):     # damaged, or cut off
+        return "safetensors"
     for signature, kind in SIGNATURES.items():
         if start.lstrip().lower().startswith(signature.lower()):
             return kind
-    # 8 bytes with the header's length, then the header, which is JSON. (A shorter file is one that was cut off.)
-    if path.suffix == ".safetensors" or (start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size):
-        return "safetensors"
-    return f"nothing known (it begins with {start[:8]!r})"
+    return f"nothing known (it begins with {start[:16]!r})"
 
 
 def first_line(error: BaseException) -> str:
@@ -182,6 +191,7 @@ FOREIGN = {
     r"^(text_model\.)?encoder\.layers\.0\.self_attn": "a text encoder alone: give a whole checkpoint",
     r"^visual\.|^vision_model\.": "a CLIP image encoder",
     r"^conditioner\.embedders\.0\.model\.": "SD XL's refiner, which has no first text encoder: give the base model",
+    r"^model\.diffusion_model\.": "a U-Net alone, without VAE and text encoder: give a whole checkpoint",
 }
 
 

@@ -79,7 +79,8 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
     weights, missing = weight_files(listing, half)
     missing = [file for file in small_files(listing) if file not in listing] + missing
     if missing:
-        raise ValueError(f"{str(path)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}")
+        raise ValueError(f"{str(path)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}"
+                         f"{instead(path, listing)}")
     networks = {}
     for part, files in weights.items():
         rule = {"unet": unet_origins, "vae": vae_origins}.get(part, text_origins)
@@ -92,6 +93,17 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
         scheduler, read_json(path / INDEX), prediction_type or scheduler.get("prediction_type", "epsilon"),
         read_json(path / CARD) if CARD in listing else {},
     )
+
+
+def instead(path: Path, listing: Collection[str]) -> str:
+    """For an error: what the file of weights is that such a folder holds outside of its folders."""
+    alone = sorted(file for file in listing if re.fullmatch(r"[^/]+\.safetensors", file))
+    if not alone:
+        return ""
+    try:
+        return f"; {alone[0]} there is a checkpoint of {family_of(open_weights([path / alone[0]])).name}: give its path"
+    except ValueError as error:
+        return f"; {error}"
 
 
 def files_in(path: Path) -> set[str]:
@@ -164,14 +176,14 @@ def hub_folder(name: str, half: bool, revision: str | None, token: str | None, w
 
     HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are honoured. Deleted repositories are looked for where they moved.
     """
-    from httpx import HTTPError  # what huggingface_hub raises when there is no connection
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # the latter, of httpx, if there is no connection
 
     tried = [name, *([MOVED[name]] if name in MOVED else [])]
+    small = [INDEX, CARD, "tokenizer*/*"]       # whole, if they are to be found in the cache; the rest is looked at here
     for repository in tried:
         try:
-            cached = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+            cached = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=small))
         except (OSError, HFValidationError):
             continue
         if not missing_files(files_in(cached), half, weights):

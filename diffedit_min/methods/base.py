@@ -224,8 +224,8 @@ class Method:
                 raise ValueError(f"{name} belongs to one picture, but {len(pictures)} are given")
         has = model.unet.config.in_channels
         if has != self.channels:
-            raise ValueError(f"{self.name} needs a U-Net with {self.channels} input channels; {model.name!r} has {has}, "
-                             f"made for {MADE_FOR.get(has, 'something else')}")
+            raise ValueError(f"{self.name} needs a U-Net with {self.channels} input channels; {model.name!r} has {has} "
+                             f"and is made for {MADE_FOR.get(has, 'something else')}")
 
 
 def spread(value: Any, count: int, name: str) -> list[Any]:
