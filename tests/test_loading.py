@@ -1,30 +1,37 @@
-"""Run with `python -m pytest tests/test_loading.py` from the repository's root; takes about 15 seconds.
+"""Run with `python -m pytest tests/test_loading.py` from the repository's root; takes about a minute.
 
 Checks `load`: a folder gives the weights that were written, old files load as new ones do, damaged ones are refused in
-one line; and the bundle that it returns: prompts, dtypes, large batches, v_prediction.
+one line; and the bundle that it returns: prompts, dtypes, large batches, v_prediction; and every family, small.
 """
 
+import dataclasses
 import json
+import shutil
+import time
 from pathlib import Path
 
+import checkpoints
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.loading import files
+from diffedit_min.loading.sources import SCHEDULER, weight_files
 from diffedit_min.model import stable_diffusion
 from diffedit_min.model.text import Context
 from diffedit_min.model.unet import UNet, UNetConfig
 from diffedit_min.schedule import Schedule, eps_from_v
 
 PROMPTS = ["a bowl of apples on sand", "", "a bucket of plums on grass"]
-UNET, VAE, TEXT = (loading.WEIGHTS[part] for part in ("unet", "vae", "text_encoder"))
+UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
 REQUIRED = [
     "model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
-    "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
+    "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt", UNET, VAE, TEXT,
 ]
 
 
@@ -97,7 +104,7 @@ def test_a_card_brings_defaults(copied):
 
 
 def test_the_schedulers_config_is_read(copied, rewrite):
-    rewrite(copied / loading.SCHEDULER, beta_schedule="linear", beta_start=1e-4, beta_end=0.02, steps_offset=0,
+    rewrite(copied / SCHEDULER, beta_schedule="linear", beta_start=1e-4, beta_end=0.02, steps_offset=0,
             set_alpha_to_one=True)
     schedule = load(copied).schedule
     assert schedule.abar[0] == pytest.approx(1 - 1e-4, abs=1e-12)
@@ -146,11 +153,13 @@ def test_a_config_of_a_whole_clip_model_s_text_part(folder, copied, rewrite):
 
 
 def test_not_a_folder(tmp_path):
+    way_out = 'give a folder, a .safetensors or .ckpt file, a Hub id (owner/name), or "tiny" for the embedded model'
+    for name in ("no/such/model", "nosuchmodel", "absent/model.safetensors", tmp_path / "absent"):
+        assert refusal(name) == f"{str(name)!r} is neither a folder nor a file here: {way_out}"
     (tmp_path / "file").touch()
-    for name in ("no/such/model", tmp_path / "absent", tmp_path / "file"):
-        assert refusal(name) == (
-            f"{str(name)!r} is not a folder: give a checkpoint folder, or \"tiny\" for the embedded model"
-        )
+    assert refusal(tmp_path / "file") == (
+        f"{tmp_path / 'file'} looks like an empty file; expected weights, as .safetensors, .bin or .ckpt"
+    )
 
 
 def test_a_folder_that_is_no_model(tmp_path):
@@ -200,7 +209,15 @@ def test_a_config_of_another_network(copied, rewrite):
     assert refusal(copied).split("; ")[0] == expected
 
 
-@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+@pytest.mark.parametrize("file", [UNET, VAE, TEXT], ids=["unet", "vae", "text"])
+def test_an_empty_file(copied, file):
+    (copied / file).write_bytes(b"")
+    assert refusal(copied) == (
+        f"{copied / file} looks like an empty file; expected weights, as .safetensors, .bin or .ckpt"
+    )
+
+
+@pytest.mark.parametrize("kept", [4, 100, -1])
 @pytest.mark.parametrize("file", [UNET, VAE, TEXT], ids=["unet", "vae", "text"])
 def test_a_truncated_file(copied, file, kept):
     data = (copied / file).read_bytes()
@@ -210,7 +227,9 @@ def test_a_truncated_file(copied, file, kept):
     assert message.endswith("): copy it again")
 
 
-JSON_FILES = ["unet/config.json", "vae/config.json", "text_encoder/config.json", loading.SCHEDULER, "diffedit.json"]
+JSON_FILES = [
+    "model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json", SCHEDULER, "diffedit.json",
+]
 
 
 @pytest.mark.parametrize("file", JSON_FILES)
@@ -235,11 +254,11 @@ def test_bytes_that_are_no_text(copied):
 def test_switches_that_are_not_supported_name_the_file(copied, rewrite):
     rewrite(copied / "unet/config.json", class_embed_type="timestep")
     assert refusal(copied) == (
-        f"{copied / 'unet/config.json'}: class_embed_type = 'timestep' is not supported (only None)"
+        f"{copied}: unet/config.json: class_embed_type = 'timestep' is not supported (only None)"
     )
     rewrite(copied / "unet/config.json", class_embed_type=None)
     rewrite(copied / "vae/config.json", shift_factor=0.1)
-    assert refusal(copied) == f"{copied / 'vae/config.json'}: shift_factor = 0.1 is not supported (only None or 0)"
+    assert refusal(copied) == f"{copied}: vae/config.json: shift_factor = 0.1 is not supported (only None or 0)"
 
 
 def test_an_unknown_dtype():
@@ -260,9 +279,240 @@ def test_an_unknown_prediction_type(folder, copied, rewrite):
     for kind in ("sample", "eps"):
         message = f"prediction_type {kind!r} is not known; known are epsilon and v_prediction"
         assert refusal(folder, prediction_type=kind) == message
-        rewrite(copied / loading.SCHEDULER, prediction_type=kind)
+        rewrite(copied / SCHEDULER, prediction_type=kind)
         assert refusal(copied) == message
     assert load(copied, prediction_type="epsilon").prediction_type == "epsilon"
+
+
+# ---------------------------------------------------------------- which files of a folder
+
+
+def assert_weights(model: dm.StableDiffusion, *through: torch.dtype, times: float = 1) -> None:
+    """The weights of "random" with seed 3, multiplied, and converted to each dtype in turn."""
+    for part, written in networks(load("random", seed=3)).items():
+        weights = dict(networks(model)[part].named_parameters())
+        assert weights.keys() == dict(written.named_parameters()).keys()
+        for name, weight in written.named_parameters():
+            weight = weight * times
+            for dtype in through:
+                weight = weight.to(dtype)
+            assert weights[name].dtype == weight.dtype and torch.equal(weights[name], weight), f"{part} {name}"
+
+
+def add_half(folder: Path, times: float = 1) -> None:
+    """Beside each network's file, one in float16 with the weights multiplied."""
+    for file in (UNET, VAE, TEXT):
+        weights = {name: (weight * times).half() for name, weight in load_file(folder / file).items()}
+        save_file(weights, (folder / file).with_suffix(".fp16.safetensors"), {"format": "pt"})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_a_folder_in_half_precision_only(copied, dtype):
+    add_half(copied)
+    for file in (UNET, VAE, TEXT):
+        (copied / file).unlink()
+    assert_weights(load(copied, dtype=str(dtype).split(".")[1]), torch.float16, dtype)
+
+
+@pytest.mark.parametrize(("dtype", "times"), [("auto", 1), ("float32", 1), ("float64", 1), ("float16", 2),
+                                              ("bfloat16", 2)])
+def test_of_both_precisions_the_nearer_is_taken(copied, dtype, times):
+    add_half(copied, times=2)
+    kind = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    assert_weights(load(copied, dtype=dtype), *([torch.float16] if times == 2 else []), kind, times=times)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_folder_of_bin_files(folder, copied, zipped):
+    for file, name in ((UNET, "diffusion_pytorch_model"), (VAE, "diffusion_pytorch_model"), (TEXT, "pytorch_model")):
+        path = copied / file
+        torch.save(load_file(path), path.with_name(f"{name}.bin"), _use_new_zipfile_serialization=zipped)
+        path.unlink()
+    assert_same(load(copied), load(folder))
+
+
+def split(path: Path, kind: str = "safetensors") -> list[Path]:
+    """The file in two shards in place of it."""
+    weights = load_file(path)
+    names, stem = sorted(weights), path.with_suffix("").as_posix()
+    shards = [Path(f"{stem}-0000{i}-of-00002.{kind}") for i in (1, 2)]
+    for shard, chosen in zip(shards, (names[::2], names[1::2]), strict=True):
+        part = {name: weights[name] for name in chosen}
+        save_file(part, shard, {"format": "pt"}) if kind == "safetensors" else torch.save(part, shard)
+    path.unlink()
+    return shards
+
+
+def test_a_folder_of_shards(folder, copied):
+    for file, kind in ((UNET, "safetensors"), (VAE, "bin"), (TEXT, "safetensors")):
+        split(copied / file, kind)
+    assert_same(load(copied), load(folder))
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_shards_that_are_not_all_there(copied, lost):
+    split(copied / UNET)[lost].unlink()
+    assert refusal(copied) == f"{str(copied)!r} is not a complete checkpoint folder; missing: {UNET}"
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_which_of_many_files_is_taken(part, half):
+    """In this order, each when those before it aren't there."""
+    stems = [("model", "pytorch_model") if part == "text_encoder" else ("diffusion_pytorch_model",) * 2][0]
+    order = [f"{part}/{stem}{variant}{shard}.{kind}"
+             for stem, kind in zip(stems, ("safetensors", "bin"), strict=True)
+             for variant in ((".fp16", "") if half else ("", ".fp16")) for shard in ("", "-00001-of-00001")]
+    for i, file in enumerate(order):
+        chosen, missing = weight_files({*order[i:], VAE, UNET.replace("unet", "other")}, half)
+        assert chosen[part] == [file] and f"{part}/" not in "".join(missing)
+    assert f"{part}/{stems[0]}.safetensors" in weight_files({VAE}, half)[1]
+    assert part not in weight_files({f"{part}/{stems[0]}.non_ema.safetensors"}, half)[0]
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_weights_of_the_wanted_dtype_are_read_once_and_not_copied(folder, monkeypatch):
+    given, get = [], files.Safetensors.get
+
+    def recorded(self: files.Safetensors, name: str) -> Tensor:
+        given.append(get(self, name))
+        return given[-1]
+
+    monkeypatch.setattr(files.Safetensors, "get", recorded)
+    weights = [weight for network in networks(load(folder)).values() for weight in network.parameters()]
+    assert len(given) == len(weights)
+    assert {weight.data_ptr() for weight in weights} == {weight.data_ptr() for weight in given}
+
+
+def test_changing_a_weight_leaves_the_file_alone(copied):
+    before, model = {file: (copied / file).read_bytes() for file in (UNET, VAE, TEXT)}, load(copied)
+    for network in networks(model).values():
+        for weight in network.parameters():
+            weight.add_(1)
+    assert (load(copied).unet.conv_in.weight + 1 - model.unet.conv_in.weight).abs().max() < 1e-6
+    del model
+    assert before == {file: (copied / file).read_bytes() for file in before}
+
+
+def test_files_that_are_mapped_anew_give_the_same(folder, monkeypatch):
+    expected = load(folder)
+    monkeypatch.setattr(files, "MAPPED_AT_ONCE", 0)
+    assert_same(load(folder), expected)
+
+
+def put(path: Path, name: str, value: float, dtype: torch.dtype = torch.float32) -> None:
+    """Write one number into a tensor of the file, in that dtype."""
+
+    def change(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        weights[name] = weights[name].to(torch.float64)
+        weights[name].flatten()[0] = value
+        return {**weights, name: weights[name].to(dtype)}
+
+    change_weights(path, change)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_a_conversion_finds_damaged_numbers(copied, value, dtype):
+    put(copied / VAE, "quant_conv.weight", value)
+    assert refusal(copied, dtype=dtype) == (
+        f"{copied / VAE}: quant_conv.weight holds infinite numbers or none at all (NaN): the file is damaged"
+    )
+
+
+def test_numbers_that_are_too_large(copied):
+    put(copied / UNET, "conv_in.weight", -1e5)
+    assert refusal(copied, dtype="float16") == (
+        f"{copied / UNET}: conv_in.weight holds numbers too large for float16: use another dtype"
+    )
+    assert load(copied, dtype="bfloat16").unet.conv_in.weight.min() < -9e4
+    put(copied / UNET, "conv_in.weight", 1e300, torch.float64)
+    assert refusal(copied) == f"{copied / UNET}: conv_in.weight holds numbers too large for float32: use another dtype"
+    assert load(copied, dtype="float64").unet.conv_in.weight.max() == 1e300
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8, torch.bool, torch.float8_e4m3fn,
+                                   torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize(("file", "name"), [(UNET, "conv_in.bias"), (VAE, "quant_conv.bias")], ids=["unet", "vae"])
+def test_weights_that_are_no_plain_floats(copied, file, name, dtype):
+    put(copied / file, name, 1, dtype)
+    assert refusal(copied) == (
+        f"{copied / file}: {name} is of {str(dtype).split('.')[1]}; expected floats of 16, 32 or 64 bits"
+    )
+
+
+# ---------------------------------------------------------------- configs that can't be
+
+
+@pytest.mark.parametrize(("part", "changes", "message"), [
+    ("unet", {"block_out_channels": [-16, 32]},
+     "block_out_channels = (-16, 32) is not supported (only whole numbers from 1 to 16384)"),
+    ("unet", {"norm_num_groups": 7}, "a level of 16 channels can't be divided into 7 groups"),
+    ("unet", {"norm_num_groups": 0}, "norm_num_groups = 0 is not supported (only whole numbers from 1 to 1024)"),
+    ("unet", {"layers_per_block": 10**9},
+     "layers_per_block = 1000000000 is not supported (only whole numbers from 1 to 16)"),
+    ("unet", {"transformer_layers_per_block": 10**9},
+     "transformer_layers_per_block = 1000000000 is not supported (only whole numbers from 1 to 64)"),
+    ("unet", {"attention_head_dim": 0}, "attention_head_dim = 0 is not supported (only whole numbers from 1 to 1024)"),
+    ("unet", {"cross_attention_dim": 10**12},
+     "cross_attention_dim = 1000000000000 is not supported (only whole numbers from 1 to 16384)"),
+    ("unet", {"in_channels": "4"}, "in_channels = '4' is not supported (only whole numbers from 1 to 1024)"),
+    ("unet", {"sample_size": 0}, "sample_size = 0 is not supported (only whole numbers from 1 to 4096)"),
+    ("vae", {"block_out_channels": [8, 8, -16]},
+     "block_out_channels = (8, 8, -16) is not supported (only whole numbers from 1 to 16384)"),
+    ("vae", {"norm_num_groups": 16}, "a level of 8 channels can't be divided into 16 groups"),
+    ("vae", {"layers_per_block": 10**9},
+     "layers_per_block = 1000000000 is not supported (only whole numbers from 1 to 16)"),
+    ("vae", {"latent_channels": 1.5}, "latent_channels = 1.5 is not supported (only whole numbers from 1 to 1024)"),
+    ("vae", {"scaling_factor": 0}, "scaling_factor = 0 is not a number above 0"),
+    ("text_encoder", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000 is not a whole number from 1 to 100"),
+    ("text_encoder", {"num_attention_heads": 0}, "num_attention_heads = 0 is not a whole number from 1 to 1024"),
+    ("text_encoder", {"hidden_size": -16}, "hidden_size = -16 is not a whole number from 1 to 16384"),
+    ("text_encoder", {"vocab_size": 10**12}, "vocab_size = 1000000000000 is not a whole number from 1 to 1048576"),
+    ("text_encoder", {"max_position_embeddings": True},
+     "max_position_embeddings = True is not a whole number from 1 to 8192"),
+])
+def test_configs_beyond_reason_are_refused_at_once(copied, rewrite, part, changes, message):
+    rewrite(copied / part / "config.json", **changes)
+    start = time.process_time()
+    assert refusal(copied) == f"{copied}: {part}/config.json: {message}"
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(("part", "changes"), [
+    ("unet", {"down_block_types": 5}), ("unet", {"down_block_types": [1, 2]}), ("unet", {"up_block_types": 5}),
+    ("unet", {"up_block_types": None, "block_out_channels": 16}), ("unet", {"norm_eps": "small"}),
+    ("unet", {"num_attention_heads": "8"}), ("vae", {"down_block_types": 5}), ("vae", {"scaling_factor": "0.2"}),
+    ("vae", {"block_out_channels": 8}), ("text_encoder", {"architectures": 5}), ("text_encoder", {"hidden_act": "no"}),
+    ("text_encoder", {"num_attention_heads": 3}), ("text_encoder", {"layer_norm_eps": "small"}),
+])
+def test_configs_of_the_wrong_types_are_refused_in_one_line(copied, rewrite, part, changes):
+    rewrite(copied / part / "config.json", **changes)
+    assert refusal(copied).startswith(f"{copied}: {part}/config.json: ")
+
+
+# ---------------------------------------------------------------- tokenizers
+
+
+def test_a_tokenizer_of_another_model(copied, rewrite):
+    known = load(copied).text_encoder.config.vocab_size
+    rewrite(copied / "tokenizer/vocab.json", **{"another</w>": known})
+    assert refusal(copied) == (
+        f"{copied / 'tokenizer'} has {known + 1} tokens, but the text encoder knows {known}: it is another's"
+    )
+
+
+@pytest.mark.parametrize(("file", "content"), [
+    ("vocab.json", None), ("vocab.json", b""), ("vocab.json", b"[1, 2]"), ("vocab.json", b"\xff\xfe"),
+    ("merges.txt", b"one\ntwo three four\n"), ("tokenizer_config.json", b"{"),
+], ids=["truncated", "empty", "a list", "no text", "merges", "config"])
+def test_a_broken_tokenizer(copied, file, content):
+    path = copied / "tokenizer" / file
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    message = refusal(copied)
+    assert message.startswith(f"{copied / 'tokenizer'} is not a tokenizer (") and message.endswith("): copy it again")
 
 
 # ---------------------------------------------------------------- "random"
@@ -297,7 +547,7 @@ def test_random_is_of_use_to_samplers(model):
 
 
 def test_v_prediction_is_turned_into_noise(folder, copied, rewrite):
-    rewrite(copied / loading.SCHEDULER, prediction_type="v_prediction")
+    rewrite(copied / SCHEDULER, prediction_type="v_prediction")
     x = latents()
     for model in (load(copied, dtype="float64"), load(folder, dtype="float64", prediction_type="v_prediction")):
         assert model.prediction_type == "v_prediction"
@@ -436,10 +686,10 @@ def test_context_parts_that_are_not_there():
 def test_a_prompt_that_is_too_long_is_cut_off_with_a_warning(model, recwarn):
     fits, too_long = " ".join(["sand"] * 22), " ".join(["sand"] * 22 + ["grass"])
     cut = model.embed([fits, "a"])
-    assert not [w for w in recwarn if "cut off" in str(w.message)]
+    assert not [w for w in recwarn if "too long" in str(w.message)]
     with pytest.warns(UserWarning) as warned:
         context = model.embed(["a", too_long])
-    assert [str(w.message) for w in warned] == [f"cut off after 22 tokens: {too_long!r}"]
+    assert [str(w.message) for w in warned] == ["the prompt is too long; dropped: 'grass'"]
     assert warned[0].filename == __file__
     assert torch.equal(context.ids[1], cut.ids[0])
 
@@ -454,3 +704,155 @@ def test_loading_leaves_the_global_random_state_alone(folder):
     state = torch.get_rng_state()
     load(folder)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---------------------------------------------------------------- every family, small
+
+FAMILIES = list(checkpoints.REAL)
+EDITING = [family for family in FAMILIES if checkpoints.REAL[family]["unet"]["in_channels"] == 4]
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """small(family): a folder of that family with few channels. Tests must not change it."""
+    written = {}
+
+    def small(family: str) -> Path:
+        if family not in written:
+            written[family] = checkpoints.write_folder(tmp_path_factory.mktemp(family), checkpoints.small(family))
+        return written[family]
+
+    return small
+
+
+@pytest.fixture(scope="session")
+def xl(small) -> dm.StableDiffusion:
+    """SD XL in float64. Tests must not change it."""
+    return load(small("sdxl"), dtype="float64")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_gives_what_was_written(small, family):
+    model, configs = load(small(family)), checkpoints.small(family)
+    written = checkpoints.random_weights(configs)
+    found = {"unet": model.unet, "vae": model.vae, "text_encoder": model.texts[0].encoder}
+    found |= {"text_encoder_2": model.texts[1].encoder} if len(model.texts) == 2 else {}
+    assert found.keys() == written.keys()
+    for part, network in found.items():
+        weights = dict(network.named_parameters())
+        assert weights.keys() == written[part].keys()
+        assert all(torch.equal(weights[name], weight) for name, weight in written[part].items())
+        assert not network.training and not any(weight.requires_grad for weight in network.parameters())
+    assert model.prediction_type == ("v_prediction" if family == "sd21-768" else "epsilon")
+    assert model.unet.config.in_channels == configs["unet"]["in_channels"]
+    assert (model.unet.mid_block is None) == (family in ("bk-sdm-small", "bk-sdm-tiny"))
+    assert model.vae.config.scaling_factor == (0.13025 if family == "sdxl" else 0.18215)
+    assert model.zero_empty_prompt == (family == "sdxl")
+
+
+@pytest.mark.parametrize("family", EDITING)
+def test_each_family_edits(small, family):
+    model, picture = load(small(family)), Image.effect_noise((70, 50), 60).convert("RGB")
+    edit = dm.diffedit(model, picture, PROMPTS[0], PROMPTS[2], steps=3, mask_samples=2, mask_threshold=0.1)
+    assert edit.image.size == picture.size and not edit.empty_mask
+    assert edit.decoded[0].latent.isfinite().all()
+    assert edit.image.tobytes() != picture.tobytes()
+
+
+@pytest.mark.parametrize(("family", "channels", "purpose"), [
+    ("sd15-inpainting", 9, "inpainting"), ("instruct-pix2pix", 8, "InstructPix2Pix"),
+])
+def test_models_for_something_else_are_not_for_diffedit(small, family, channels, purpose):
+    with pytest.raises(ValueError) as error:
+        dm.diffedit(load(small(family)), Image.new("RGB", (64, 64)), "a bowl of plums on sand")
+    assert str(error.value).startswith(
+        f"diffedit needs a U-Net with 4 input channels; {str(small(family))!r} has {channels} and is made for {purpose}"
+    )
+    assert "\n" not in str(error.value)
+
+
+def test_a_family_that_predicts_v(small):
+    model, x = load(small("sd21-768"), dtype="float64"), latents()
+    context = model.embed(PROMPTS)
+    for t in (0, 431, 999):
+        v = model.unet(x, t, context.tokens)
+        assert torch.equal(model.eps(x, t, context), eps_from_v(x, v, model.schedule.abar[t]))
+    told = load(small("sd21-768"), dtype="float64", prediction_type="epsilon")
+    assert torch.equal(told.eps(x, 431, context), model.unet(x, 431, context.tokens))
+
+
+# ---------------------------------------------------------------- SD XL
+
+
+def test_xl_embeds_with_both_encoders(xl):
+    context, (one, two) = xl.embed(PROMPTS), (text.encoder for text in xl.texts)
+    assert context.tokens.shape == (3, 24, 16 + 24) and context.pooled.shape == (3, 24)
+    first, second = one(context.ids, output_hidden_states=True), two(context.ids, output_hidden_states=True)
+    expected = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=2)
+    told = [0, 2]                                                           # all but the empty one
+    assert torch.equal(context.tokens[told], expected[told])
+    assert torch.equal(context.pooled[told], second.text_embeds[told])
+
+
+def test_xl_tells_the_empty_prompt_as_zeros_if_its_index_says_so(xl, small, tmp_path, rewrite):
+    context = xl.embed(["", *PROMPTS, ""])
+    for i, prompt in enumerate(["", *PROMPTS, ""]):
+        assert context.tokens[i].any().item() == context.pooled[i].any().item() == (prompt != "")
+    copy = Path(shutil.copytree(small("sdxl"), tmp_path / "copy"))
+    rewrite(copy / "model_index.json", force_zeros_for_empty_prompt=False)
+    other = load(copy, dtype="float64").embed(["", *PROMPTS, ""])
+    assert other.tokens[0].any() and other.pooled[0].any()
+    assert torch.equal(other.tokens[1], context.tokens[1]) and torch.equal(other.pooled[1], context.pooled[1])
+
+
+def test_xl_is_told_the_summary_and_the_sizes(xl):
+    x, context = latents(), xl.embed(PROMPTS)
+    eps = xl.eps(x, 431, context)
+    assert torch.equal(eps, xl.eps(x, 431, context, sizes=(64, 64, 0, 0, 64, 64)))
+    changed = dataclasses.replace(context, pooled=context.pooled.roll(1, 0))
+    assert all((xl.eps(x, 431, changed) - eps).abs().amax((1, 2, 3)) > 1e-6)
+    for i in range(6):
+        sizes = [64, 64, 0, 0, 64, 64]
+        sizes[i] += 100
+        assert all((xl.eps(x, 431, context, sizes=tuple(sizes)) - eps).abs().amax((1, 2, 3)) > 1e-6), i
+
+
+def test_xls_default_sizes_are_of_an_uncropped_picture(xl):
+    x, context = torch.cat([latents(), latents()], dim=3), xl.embed(PROMPTS)
+    assert torch.equal(xl.eps(x, 431, context), xl.eps(x, 431, context, sizes=(64, 128, 0, 0, 64, 128)))
+    assert not torch.equal(xl.eps(x, 431, context), xl.eps(x, 431, context, sizes=(128, 64, 0, 0, 128, 64)))
+
+
+def test_xl_needs_what_embed_returns(xl, small):
+    context = xl.embed(PROMPTS)
+    for given in (context.tokens, Context(context.tokens)):
+        with pytest.raises(ValueError) as error:
+            xl.eps(latents(), 431, given)
+        assert str(error.value) == (
+            f"{str(small('sdxl'))!r} needs the prompts' pooled vectors too: pass what embed() returns"
+        )
+
+
+@pytest.mark.parametrize("cells", [1, 64, 200])
+def test_xls_large_batches_run_in_parts(xl, monkeypatch, cells):
+    x, context = latents(7), xl.embed([*PROMPTS, *PROMPTS, "sand"])
+    whole = xl.eps(x, 431, context)
+    monkeypatch.setattr(stable_diffusion, "CELLS_AT_ONCE", cells)
+    assert (xl.eps(x, 431, context) - whole).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_xls_vae_stays_in_float32(xl, small, dtype):
+    model, kind = load(small("sdxl"), dtype=dtype), getattr(torch, dtype)
+    assert {weight.dtype for weight in model.vae.parameters()} == {torch.float32}
+    for network in (model.unet, *(text.encoder for text in model.texts)):
+        assert {weight.dtype for weight in network.parameters()} == {kind}
+    pixels = torch.rand(1, 3, 64, 64, dtype=torch.float64) * 2 - 1
+    assert model.encode(pixels).dtype == model.decode(latents(1)).dtype == torch.float32
+    assert (model.encode(pixels) - xl.encode(pixels)).abs().max() < 1e-4
+    assert model.eps(latents(dtype=torch.float32), 431, model.embed(PROMPTS)).isfinite().all()
+
+
+def test_a_vae_that_may_be_in_half_is(small):
+    assert load(small("sd15"), dtype="float16").vae.quant_conv.weight.dtype == torch.float16
+    assert load(small("sdxl"), dtype="float64").vae.quant_conv.weight.dtype == torch.float64

@@ -333,7 +333,7 @@ def original(family: str, ema: bool = False) -> dict[str, Tensor]:
 
 
 def origins_of(configs: dict, stored: dict[str, Tensor]) -> dict[str, Origins]:
-    layers = {part: configs[part]["num_hidden_layers"] for part in ("text_encoder", "text_encoder_2") if part in configs}
+    layers = {part: config["num_hidden_layers"] for part, config in configs.items() if "text" in part}
     return single_file_origins(stored, configs["unet"]["layers_per_block"], len(configs["vae"]["block_out_channels"]),
                                layers)
 
@@ -358,16 +358,18 @@ def test_averaged_copies_and_leftovers_are_ignored(family):
     stored = original(family, ema=True) | {"first_stage_model.loss.logvar": torch.zeros(()),
                                            "denoiser.sigmas": torch.zeros(1000), "global_step": torch.zeros(())}
     assert len(stored) > len(plain) + 300
-    names = {part: {name: origin.name for name, origin in origins.items()}
-             for part, origins in origins_of(configs, plain).items()}
-    for order in (stored, dict(reversed(stored.items()))):
-        found = origins_of(configs, order)
-        assert {part: {name: origin.name for name, origin in origins.items()} for part, origins in found.items()} == names
+
+    def names(stored: dict[str, Tensor]) -> dict[str, dict[str, str]]:
+        return {part: {name: origin.name for name, origin in origins.items()}
+                for part, origins in origins_of(configs, stored).items()}
+
+    assert names(stored) == names(dict(reversed(stored.items()))) == names(plain)
 
 
 @pytest.mark.parametrize(("family", "part", "name", "ours"), [
     ("sd15", "unet", "model.diffusion_model.output_blocks.5.2.conv.bias", "up_blocks.1.upsamplers.0.conv.bias"),
-    ("bk-sdm-small", "unet", "model.diffusion_model.input_blocks.1.1.norm.bias", "down_blocks.0.attentions.0.norm.bias"),
+    ("bk-sdm-small", "unet", "model.diffusion_model.input_blocks.1.1.norm.bias",
+     "down_blocks.0.attentions.0.norm.bias"),
     ("sd15", "vae", "first_stage_model.decoder.up.0.block.1.conv1.bias", "decoder.up_blocks.3.resnets.1.conv1.bias"),
     ("sd15", "text_encoder", "cond_stage_model.transformer.text_model.final_layer_norm.bias", "final_layer_norm.bias"),
     ("sd21-base", "text_encoder", "cond_stage_model.model.transformer.resblocks.3.ln_1.bias",

@@ -89,7 +89,8 @@ def test_unet(raw, dtype, tolerance):
     x, context = random(2, 4, 8, 12).to(dtype), random(2, 5, 16, seed=2).to(dtype)
     summary = told = None
     if "addition_embed_type" in raw:
-        summary = Summary(random(2, 10, seed=3).to(dtype), torch.tensor([[64, 96, 0, 8, 64, 96], [640, 960, 0, 0, 80, 8]]))
+        sizes = torch.tensor([[64, 96, 0, 8, 64, 96], [640, 960, 0, 0, 80, 8]])
+        summary = Summary(random(2, 10, seed=3).to(dtype), sizes)
         told = {"text_embeds": summary.pooled, "time_ids": summary.sizes}
     for t in (0, 431, 999, torch.tensor([3, 990])):
         out = theirs(x, t, context, added_cond_kwargs=told).sample

@@ -8,6 +8,7 @@ What a file is, is told by its first bytes. Whatever can't be read is refused in
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -77,7 +78,9 @@ class Pickled:
     def __init__(self, path: Path):
         self.path = path
         try:
-            with torch.serialization.safe_globals([(Leftover, name) for name in LEFTOVERS]):
+            allowed = torch.serialization.safe_globals([(Leftover, name) for name in LEFTOVERS])
+            with allowed, warnings.catch_warnings():
+                warnings.simplefilter("ignore")     # of old formats
                 loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except pickle.UnpicklingError as error:
             wanted = re.search(r"GLOBAL (\S+)|class (\S+)", str(error))
@@ -95,6 +98,9 @@ class Pickled:
         self._tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
         if not self._tensors:
             raise ValueError(f"{path} looks like {foreign(loaded)}; expected named tensors")
+        for name, value in self._tensors.items():
+            if value.layout != torch.strided or value.is_quantized:
+                raise ValueError(f"{path}: {name} is quantised or sparse; expected floats of 16, 32 or 64 bits")
         self.header = {name: value.to("meta") for name, value in self._tensors.items()}
 
     def get(self, name: str) -> Tensor:
@@ -162,7 +168,7 @@ def kind_of(path: Path) -> str:
         raise ValueError(f"{path} can't be opened ({error.strerror}): check its permissions") from None
     if not start:
         return "an empty file"
-    # 8 bytes with the header's length, then the header, which is JSON. It goes first: that length may begin as a pickle.
+    # 8 bytes with the header's length, then the header, which is JSON. First, as that length may begin like a pickle.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < MOST_HEADER:
         return "safetensors"
     if path.suffix == ".safetensors" and start[8:9] in (b"{", b""):     # damaged, or cut off

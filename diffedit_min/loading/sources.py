@@ -177,17 +177,23 @@ def hub_folder(name: str, half: bool, revision: str | None, token: str | None, w
     HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are honoured. Deleted repositories are looked for where they moved.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError  # the latter, of httpx, if there is no connection
+    from huggingface_hub.errors import HFValidationError, HTTPError  # the latter, of httpx: there is no connection
 
     tried = [name, *([MOVED[name]] if name in MOVED else [])]
-    small = [INDEX, CARD, "tokenizer*/*"]       # whole, if they are to be found in the cache; the rest is looked at here
+    rounded = None
+    small = [INDEX, CARD, "tokenizer*/*"]       # of these, all that there are must be in the cache
     for repository in tried:
         try:
             cached = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=small))
         except (OSError, HFValidationError):
             continue
-        if not missing_files(files_in(cached), half, weights):
+        listing = files_in(cached)
+        if missing_files(listing, half, weights):
+            continue
+        if half or not weights or not any(".fp16" in file for files in weight_files(listing, half)[0].values()
+                                          for file in files):
             return cached
+        rounded = cached        # by an earlier call, with half; the full ones may be on the Hub
     reasons = []
     for repository in tried:
         try:
@@ -201,9 +207,21 @@ def hub_folder(name: str, half: bool, revision: str | None, token: str | None, w
                 wanted += sum(weight_files(listing, half)[0].values(), [])
             return Path(snapshot_download(repository, revision=revision, token=token, allow_patterns=wanted))
         except (OSError, HTTPError, HFValidationError) as error:
-            reasons.append(f"{repository}: {first_line(error)}")
+            reasons.append(f"{repository}: {hub_reason(error)}")
+    if rounded:
+        return rounded
     raise ValueError(f"{name!r} is neither a folder nor a file here, and the Hub doesn't give it "
                      f"({'; '.join(reasons)}): {SAID}")
+
+
+def hub_reason(error: Exception) -> str:
+    """Why the Hub doesn't give a repository, in a few words."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    said = {GatedRepoError: "accept its terms on its page, and give a token",
+            RepositoryNotFoundError: "not found; if it is private, give a token",
+            RevisionNotFoundError: "it has no such revision"}
+    return next((words for kind, words in said.items() if isinstance(error, kind)), first_line(error))
 
 
 def missing_files(listing: Collection[str], half: bool, weights: bool) -> list[str]:
@@ -252,13 +270,18 @@ def single_file(
     if prediction_type is None and config is None:
         prediction_type = prediction_of(path, family)
     if config is None:
-        where = hub_folder(family.repository(prediction_type), half, revision, token, weights=False)
+        try:
+            where = hub_folder(family.repository(prediction_type), half, revision, token, weights=False)
+        except ValueError as error:
+            raise ValueError(f"{path} holds no configs and no tokenizer: give config=, a folder or Hub id that has "
+                             f"them ({error})") from None
     else:
         where = Path(config) if Path(config).is_dir() else hub_folder(str(config), half, revision, token, weights=False)
     listing = files_in(where)
     parts = ["unet", "vae", "text_encoder", *(["text_encoder_2"] if family.name == "SD XL" else [])]
-    if missing := [file for file in small_files(listing) if file not in listing]:
-        raise ValueError(f"config {str(where)!r} is not a checkpoint's folder; missing: {', '.join(missing)}")
+    if missing := [file for file in small_files([*listing, *(f"{part}/config.json" for part in parts)])
+                   if file not in listing]:
+        raise ValueError(f"config {str(where)!r} is no folder of {family.name}; missing: {', '.join(missing)}")
     configs = {part: read_json(where / part / "config.json") for part in parts}
     layers = {part: configs[part].get("num_hidden_layers", 12) for part in parts[2:]}
     origins = single_file_origins(weights.header, configs["unet"].get("layers_per_block", 2),

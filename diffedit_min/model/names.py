@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 SHOWN = 10      # names listed of each kind in an error
@@ -164,9 +165,14 @@ def openclip_origins(name: str, inner: str, layers: int) -> Origins:
         return {}
     ours = f"encoder.layers.{block[1]}"
     if joint := re.fullmatch(r"attn\.in_proj_(weight|bias)", block[2]):
-        return {f"{ours}.self_attn.{to}_proj.{joint[1]}": Origin(name, lambda whole, i=i: whole.chunk(3)[i])
+        return {f"{ours}.self_attn.{to}_proj.{joint[1]}": Origin(name, lambda whole, i=i: third(whole, i))
                 for i, to in enumerate("qkv")}
     return {f"{ours}.{starting(OPENCLIP_LAYER, block[2])}": Origin(name)}
+
+
+def third(whole: Tensor, i: int) -> Tensor:
+    """The i-th of three equal parts; of a damaged file's tensor anything, whose shape won't fit."""
+    return torch.atleast_1d(whole).tensor_split(3)[i]
 
 
 # ---------------------------------------------------------------- the proof

@@ -95,7 +95,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
 
 def dropped_text(tokenizer: CLIPTokenizer, prompt: str) -> str:
     """What of a prompt has no place in the text model: it is cut off, as CLIP cuts it."""
-    ids = tokenizer(prompt).input_ids                                   # start, words, end
+    ids = tokenizer(prompt, verbose=False).input_ids                    # start, words, end; our warning is enough
     return tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])
 
 
