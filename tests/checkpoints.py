@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffedit_min import loading
-from diffedit_min.loading.sources import NETWORKS, Checkpoint, Network
+from diffedit_min.loading.layout import NETWORKS
+from diffedit_min.loading.sources import Checkpoint, Network
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 SCHEDULER = {

@@ -179,7 +179,7 @@ def test_invert_measures_the_way_there_and_back(run):
 
 
 def test_info_shows_which_defaults_are_the_cards(run, monkeypatch):
-    model = loading.random_model()
+    model = dm.load("random", device="cpu")
     model.defaults = {"diffedit": {"steps": 25}, "sdedit": {"guidance_scale": 1.0}}
     monkeypatch.setattr(loading, "load", lambda *_, **__: model)
     done = run("info")
@@ -194,7 +194,8 @@ def test_info_shows_which_defaults_are_the_cards(run, monkeypatch):
 
 
 def test_demo_on_the_random_model(run, monkeypatch):
-    monkeypatch.setattr(loading, "load", lambda: loading.random_model())
+    model = dm.load("random", device="cpu")
+    monkeypatch.setattr(loading, "load", lambda *_, **__: model)
     done = run("demo", "-o", "steps=5", "-o", "mask_samples=2", "--seed", "3", "--change", "surface=marble")
     assert (done.code, done.err, done.new) == (0, "", {"demo.png"})
     scene = scenes.sample(scenes.TEST[3])
@@ -216,7 +217,7 @@ def test_demo_scenes_are_of_the_test_split_and_change_the_fruit_by_default():
 def test_demo_measures_of_a_perfect_and_of_a_useless_edit():
     scene, answer = demo.demo_scenes(0, None)
     image, truth = scene.render(32), answer.render(32)
-    edit = dm.diffedit(loading.random_model(), image, "a", "b", steps=2, mask_samples=1, encoding_ratio=0.0)
+    edit = dm.diffedit(dm.load("random", device="cpu"), image, "a", "b", steps=2, mask_samples=1, encoding_ratio=0.0)
     region = scenes.changed(image, truth)
     cells = torch.from_numpy(cell_mask(region, edit.factor))
     mask, outside, whole, rows = demo.demo_measures(dataclasses.replace(edit, image=truth, mask=cells), truth)
@@ -226,7 +227,8 @@ def test_demo_measures_of_a_perfect_and_of_a_useless_edit():
     assert float(whole.split()[1]) == pytest.approx(picture.psnr(image, truth), abs=0.05)
 
 
-@pytest.mark.skipif(not (loading.TINY / loading.WEIGHTS["unet"]).is_file(), reason="the embedded model isn't there yet")
+@pytest.mark.skipif(not (loading.TINY / "unet/diffusion_pytorch_model.safetensors").is_file(),
+                    reason="the embedded model isn't there yet")
 def test_demo(run):
     done = run("demo", "-o", "steps=10", "-o", "mask_samples=4")
     assert (done.code, done.err, done.new) == (0, "", {"demo.png"})
@@ -357,7 +359,7 @@ def test_warnings_are_one_line(capsys):
 
 def test_a_bar_a_stage_where_stderr_is_a_terminal(here, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    model, image = loading.random_model(), picture.open_picture("a.png")
+    model, image = dm.load("random", device="cpu"), picture.open_picture("a.png")
     options = {"query": "a", "steps": 5, "mask_samples": 1}
     cli.timed(dm.diffedit, False, model, image, **options)
     bars = capsys.readouterr().err

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import diffedit_min as dm
 from diffedit_min import info, loading
-from diffedit_min.loading import files, known
+from diffedit_min.loading import files, known, layout
+from diffedit_min.loading.sources import find
 
 FAMILIES = {
     "sd15": "SD 1.x", "sd15-inpainting": "SD 1.x, inpainting", "instruct-pix2pix": "SD 1.x, InstructPix2Pix",
@@ -50,7 +51,7 @@ def no_reading(monkeypatch):
 def test_a_folder(family, of_family, no_reading):
     folder, _ = of_family(family)
     record = info.describe(str(folder))
-    model_parts = loading.empty_networks(loading.find(str(folder)))
+    model_parts = loading.empty_networks(find(str(folder)))
     assert record["networks"] == {
         part: {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": ["float32"]}
         for part, module in model_parts.items()
@@ -60,7 +61,7 @@ def test_a_folder(family, of_family, no_reading):
     assert record["multiple"] == (32 if family in ("bk-sdm-tiny", "sdxl") else 64)
     assert record["schedule"] == {"times": 1000, "first abar": pytest.approx(0.99915), "offset": 1,
                                   "last abar": pytest.approx(0.0046601), "clean abar": pytest.approx(0.99915)}
-    names = [f"{part}/{loading.sources.NETWORKS[part]}.safetensors" for part in model_parts]
+    names = [f"{part}/{layout.NETWORKS[part]}.safetensors" for part in model_parts]
     assert [file["name"] for file in record["files"]] == names
     for file in record["files"]:
         path = folder / file["name"]

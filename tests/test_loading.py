@@ -18,9 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import diffedit_min as dm
-from diffedit_min import loading
 from diffedit_min.loading import files
-from diffedit_min.loading.sources import SCHEDULER, weight_files
+from diffedit_min.loading.layout import SCHEDULER, weight_files
 from diffedit_min.model import stable_diffusion
 from diffedit_min.model.text import Context
 from diffedit_min.model.unet import UNet, UNetConfig
@@ -467,7 +466,8 @@ def test_weights_that_are_no_plain_floats(copied, file, name, dtype):
      "layers_per_block = 1000000000 is not supported (only whole numbers from 1 to 16)"),
     ("vae", {"latent_channels": 1.5}, "latent_channels = 1.5 is not supported (only whole numbers from 1 to 1024)"),
     ("vae", {"scaling_factor": 0}, "scaling_factor = 0 is not a number above 0"),
-    ("text_encoder", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000 is not a whole number from 1 to 100"),
+    ("text_encoder", {"num_hidden_layers": 10**9},
+     "num_hidden_layers = 1000000000 is not a whole number from 1 to 100"),
     ("text_encoder", {"num_attention_heads": 0}, "num_attention_heads = 0 is not a whole number from 1 to 1024"),
     ("text_encoder", {"hidden_size": -16}, "hidden_size = -16 is not a whole number from 1 to 16384"),
     ("text_encoder", {"vocab_size": 10**12}, "vocab_size = 1000000000000 is not a whole number from 1 to 1048576"),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from diffedit_min import loading
-from diffedit_min.loading.sources import NETWORKS, Checkpoint, Network
+from diffedit_min.loading.layout import NETWORKS
+from diffedit_min.loading.sources import Checkpoint, Network
 from diffedit_min.model.names import (
     LEFTOVER,
     Origin,

@@ -188,7 +188,7 @@ MAY_IMPORT = {
     "model": ("schedule", "model"),
     "tiny.scenes": ("tiny.paint",),
     "tiny.paint": ("tiny.scenes",),
-    "loading": ("schedule", "model", "tiny"),
+    "loading": ("schedule", "model", "tiny", "loading"),
 }
 PROGRAMS = ("loading", "tiny", "report", "bench", "cli", "app", "__main__")
 

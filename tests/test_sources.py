@@ -22,16 +22,9 @@ from safetensors.torch import save_file
 
 from diffedit_min import loading
 from diffedit_min.loading import known, sources
-from diffedit_min.loading.sources import (
-    Family,
-    find,
-    is_hub_id,
-    parts_of,
-    read_json,
-    shards,
-    small_files,
-    weight_files,
-)
+from diffedit_min.loading.hub import is_hub_id
+from diffedit_min.loading.layout import parts_of, shards, small_files, weight_files
+from diffedit_min.loading.sources import Family, find, read_json
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SMALL = ["model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json", "tokenizer/merges.txt",
@@ -305,12 +298,12 @@ def test_offline_after_a_download(hub_answers, monkeypatch):
 
 
 def test_half_precision_gets_its_own_files(hub_answers):
-    """And later, in full precision, the others are fetched."""
+    """And what is cached then serves in full precision too, without a request."""
     answers, _ = hub_answers
     first = answers["half first"]
     assert first["error"] is None and answers["half again"] == {**first, "requests": []}
     assert downloaded(first) == sorted([*SMALL, *(f"{name}.fp16.safetensors" for name in WEIGHTS)])
-    assert downloaded(answers["full after half"]) == [f"{name}.safetensors" for name in WEIGHTS]
+    assert answers["full after half"] == {**first, "requests": []}
 
 
 # ---------------------------------------------------------------- the cache, without any Hub

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffedit_min.model.attention import Place
-from diffedit_min.model.unet import NEUTRAL, UNet, UNetConfig
+from diffedit_min.model.unet import NEUTRAL, Summary, UNet, UNetConfig
 
 # unet/config.json as published, but for _class_name and the like.
 SD1 = {
@@ -29,6 +29,13 @@ BK_SDM_TINY = {
     **SD1, "block_out_channels": [320, 640, 1280], "down_block_types": ["CrossAttnDownBlock2D"] * 3,
     "up_block_types": ["CrossAttnUpBlock2D"] * 3, "layers_per_block": 1, "mid_block_type": None,
     "upcast_attention": False, "use_linear_projection": False,
+}
+SDXL = {
+    **SD2, "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "attention_head_dim": [5, 10, 20],
+    "block_out_channels": [320, 640, 1280], "cross_attention_dim": 2048,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "projection_class_embeddings_input_dim": 2816, "sample_size": 128, "transformer_layers_per_block": [1, 2, 10],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "upcast_attention": False,
 }
 # Two levels, of which the second has no attention on its way down and up, but in the middle.
 SMALL = {
@@ -61,7 +68,8 @@ def difference(a: Tensor, b: Tensor) -> float:
 # ---------------------------------------------------------------- the config
 
 
-@pytest.mark.parametrize("raw", [SD1, SD2, BK_SDM_TINY, SMALL], ids=["sd1", "sd2", "bk-sdm-tiny", "small"])
+@pytest.mark.parametrize("raw", [SD1, SD2, SDXL, BK_SDM_TINY, SMALL],
+                         ids=["sd1", "sd2", "sdxl", "bk-sdm-tiny", "small"])
 def test_published_configs_are_read_field_by_field(raw):
     config = UNetConfig.from_dict(raw)
     for key, value in raw.items():
@@ -77,7 +85,8 @@ def test_an_empty_config_is_sd1s():
 @pytest.mark.parametrize("key", sorted(NEUTRAL))
 def test_a_switch_that_the_network_leaves_out_is_refused(key):
     for value in NEUTRAL[key]:
-        assert UNetConfig.from_dict({key: value}) == UNetConfig()
+        expected = UNetConfig(**{key: value}) if hasattr(UNetConfig, key) else UNetConfig()
+        assert UNetConfig.from_dict({key: value}) == expected
     with pytest.raises(ValueError) as error:
         UNetConfig.from_dict({key: "odd"}, "x/unet/config.json")
     off = " or ".join(map(repr, NEUTRAL[key]))
@@ -86,8 +95,10 @@ def test_a_switch_that_the_network_leaves_out_is_refused(key):
 
 def test_the_message_of_a_refused_switch():
     with pytest.raises(ValueError) as error:
-        UNetConfig.from_dict({**SD1, "addition_embed_type": "text_time"})
-    assert str(error.value) == "unet/config.json: addition_embed_type = 'text_time' is not supported (only None)"
+        UNetConfig.from_dict({**SD1, "addition_embed_type": "text_image"})
+    assert str(error.value) == (
+        "unet/config.json: addition_embed_type = 'text_image' is not supported (only None or 'text_time')"
+    )
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -98,6 +109,27 @@ def test_the_message_of_a_refused_switch():
      "f: down_block_types holds 'AttnDownBlock2D'; known are CrossAttnDownBlock2D and DownBlock2D"),
     ({"mid_block_type": "UNetMidBlock2D"}, "f: mid_block_type 'UNetMidBlock2D' is not known"),
     ({"block_out_channels": [16, 32, 32]}, "f: down_block_types and block_out_channels differ in length"),
+    ({"down_block_types": "DownBlock2D"}, "f: down_block_types = 'DownBlock2D' is not a list of names"),
+    ({"up_block_types": [1, 2]}, "f: up_block_types = [1, 2] is not a list of names"),
+    ({"norm_eps": 0}, "f: norm_eps = 0 is not a number between 0 and 1"),
+    ({"norm_num_groups": 12}, "f: a level of 16 channels can't be divided into 12 groups"),
+    ({"norm_num_groups": 32}, "f: a level of 16 channels can't be divided into 32 groups"),
+    ({"in_channels": 0}, "f: in_channels = 0 is not supported (only whole numbers from 1 to 1024)"),
+    ({"in_channels": 4.0}, "f: in_channels = 4.0 is not supported (only whole numbers from 1 to 1024)"),
+    ({"out_channels": True}, "f: out_channels = True is not supported (only whole numbers from 1 to 1024)"),
+    ({"block_out_channels": [16, -32]},
+     "f: block_out_channels = (16, -32) is not supported (only whole numbers from 1 to 16384)"),
+    ({"layers_per_block": 17}, "f: layers_per_block = 17 is not supported (only whole numbers from 1 to 16)"),
+    ({"sample_size": [64, 64.5]},
+     "f: sample_size = (64, 64.5) is not supported (only whole numbers from 1 to 4096)"),
+    ({"transformer_layers_per_block": [1, 65]},
+     "f: transformer_layers_per_block = (1, 65) is not supported (only whole numbers from 1 to 64)"),
+    ({"transformer_layers_per_block": [1]},
+     "f: transformer_layers_per_block (1,) and block_out_channels differ in length"),
+    ({"block_out_channels": [], "down_block_types": [], "up_block_types": []},
+     "f: block_out_channels = () is not supported (only whole numbers from 1 to 16384)"),
+    ({"block_out_channels": [16] * 17, "down_block_types": ["DownBlock2D"] * 17, "up_block_types": ["UpBlock2D"] * 17},
+     f"f: block_out_channels = {(16,) * 17} is not supported (only whole numbers from 1 to 16384)"),
 ])
 def test_other_refused_configs(changes, message):
     with pytest.raises(ValueError) as error:
@@ -126,7 +158,8 @@ def test_heads_by_level():
 
 @pytest.mark.parametrize(("raw", "parameters", "tensors"), [
     (SD1, 859_520_964, 686), (SD2, 865_910_724, 686), (BK_SDM_TINY, 323_384_964, 358),
-], ids=["sd1", "sd2", "bk-sdm-tiny"])
+    (SDXL, 2_567_463_684, 1680),
+], ids=["sd1", "sd2", "bk-sdm-tiny", "sdxl"])
 def test_published_sizes(raw, parameters, tensors):
     with torch.device("meta"):
         unet = UNet(UNetConfig.from_dict(raw))
@@ -167,6 +200,56 @@ def test_a_row_is_the_same_alone_and_in_a_batch(linear):
     together = unet(x, 431, context)
     for i in range(3):
         assert difference(unet(x[i : i + 1], 431, context[i : i + 1]), together[i : i + 1]) <= 1e-12
+
+
+def test_transformer_blocks_in_a_row():
+    deep, (x, context), attend = small_unet(transformer_layers_per_block=[1, 3]), inputs(), Explicit([])
+    assert [len(block.attentions[0].transformer_blocks) for block in (deep.down_blocks[0], deep.mid_block)] == [1, 3]
+    out = deep(x, 431, context, attend)
+    middle = [place.name for place in attend.asked if place.name.startswith("mid_block") and place.cross]
+    assert middle == [f"mid_block.attentions.0.transformer_blocks.{i}.attn2" for i in range(3)]
+    for block in deep.mid_block.attentions[0].transformer_blocks:
+        kept = block.ff.net[2].bias.clone()
+        block.ff.net[2].bias += 0.5
+        assert difference(deep(x, 431, context), out) > 1e-4
+        block.ff.net[2].bias.copy_(kept)
+    plain, told = UNetConfig.from_dict(SMALL), UNetConfig.from_dict({**SMALL, "transformer_layers_per_block": [1, 1]})
+    assert plain.at_each_level("transformer_layers_per_block") == told.at_each_level("transformer_layers_per_block")
+
+
+TEXT_TIME = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+             "projection_class_embeddings_input_dim": 10 + 6 * 8}
+
+
+def test_the_summary_and_each_of_the_six_sizes_matter():
+    unet, (x, context) = small_unet(**TEXT_TIME), inputs()
+    pooled = torch.randn(3, 10, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    sizes = torch.tensor([[512, 768, 0, 16, 256, 384]]).repeat(3, 1)
+    out = unet(x, 431, context, summary=Summary(pooled, sizes))
+    assert torch.equal(out, unet(x, 431, context, summary=Summary(pooled.clone(), sizes.clone())))
+    for i in range(10):
+        changed = pooled.clone()
+        changed[1, i] += 1
+        other = unet(x, 431, context, summary=Summary(changed, sizes))
+        assert difference(other[1], out[1]) > 1e-6 and difference(other[[0, 2]], out[[0, 2]]) <= 1e-12
+    seen = []
+    for i in range(6):
+        changed = sizes.clone()
+        changed[1, i] += 64
+        other = unet(x, 431, context, summary=Summary(pooled, changed))
+        assert difference(other[1], out[1]) > 1e-6 and difference(other[[0, 2]], out[[0, 2]]) <= 1e-12
+        seen.append(other[1])
+    assert all(difference(a, b) > 1e-6 for a in seen for b in seen if a is not b)
+    assert difference(unet(x, 431, context, summary=Summary(pooled, sizes)),
+                      unet(x, 20, context, summary=Summary(pooled, sizes))) > 1e-6
+
+
+def test_a_summary_is_split_by_rows():
+    summary = Summary(torch.randn(5, 3), torch.arange(30).reshape(5, 6))
+    parts = summary.split(2)
+    assert [len(part.pooled) for part in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat([part.pooled for part in parts]), summary.pooled)
+    assert torch.equal(torch.cat([part.sizes for part in parts]), summary.sizes)
 
 
 def test_time_as_int_as_tensor_and_one_each():
@@ -275,10 +358,11 @@ def test_upcast_attention_is_in_float32_when_the_network_is_in_half():
 @pytest.mark.parametrize(("change", "message"), [
     ({"attention_head_dim": (2,)}, "attention_head_dim (2,) and block_out_channels differ in length"),
     ({"attention_head_dim": 7}, "a level of 16 channels can't be split into 7 heads"),
-    ({"layers_per_block": (1, 2)}, "layers_per_block = (1, 2) is not supported (only a whole number)"),
+    ({"layers_per_block": (1, 2)}, "layers_per_block = (1, 2) is not supported (only whole numbers from 1 to 16)"),
+    ({"in_channels": (4, 4)}, "in_channels = (4, 4) is not supported (only whole numbers from 1 to 1024)"),
 ])
 def test_configs_that_cannot_be_built(change, message):
     levels = {"block_out_channels": (16, 32), "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}
     with pytest.raises(ValueError) as error:
-        UNetConfig(**{**levels, "attention_head_dim": 2, **change})
+        UNetConfig(**{**levels, "attention_head_dim": 2, "norm_num_groups": 8, **change})
     assert str(error.value) == message

@@ -7,21 +7,16 @@
 """
 
 import json
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..model.names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
-from .files import Weights, first_line, foreign, open_weights
-from .known import MOVED, known_file, sha256
-
-INDEX, CARD = "model_index.json", "diffedit.json"
-SCHEDULER = "scheduler/scheduler_config.json"
-NETWORKS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model",
-            "text_encoder_2": "model"}         # and what their weights are called
-SAID = 'give a folder, a .safetensors or .ckpt file, a Hub id (owner/name), or "tiny" for the embedded model'
+from .files import Weights, foreign, open_weights
+from .hub import SAID, hub_folder, is_hub_id
+from .known import known_file, sha256
+from .layout import CARD, INDEX, SCHEDULER, files_in, small_files, weight_files
 
 
 @dataclass(frozen=True)
@@ -97,59 +92,13 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
 
 def instead(path: Path, listing: Collection[str]) -> str:
     """For an error: what the file of weights is that such a folder holds outside of its folders."""
-    alone = sorted(file for file in listing if re.fullmatch(r"[^/]+\.safetensors", file))
+    alone = sorted(file for file in listing if "/" not in file and file.endswith(".safetensors"))
     if not alone:
         return ""
     try:
         return f"; {alone[0]} there is a checkpoint of {family_of(open_weights([path / alone[0]])).name}: give its path"
     except ValueError as error:
         return f"; {error}"
-
-
-def files_in(path: Path) -> set[str]:
-    """The files of a folder and its folders, as paths from there."""
-    return {file.relative_to(path).as_posix() for file in (*path.glob("*"), *path.glob("*/*")) if file.is_file()}
-
-
-def parts_of(listing: Collection[str]) -> list[str]:
-    """The networks that a checkpoint with these files has."""
-    two = "text_encoder_2/config.json" in listing or "tokenizer_2/vocab.json" in listing
-    return [part for part in NETWORKS if part != "text_encoder_2" or two]
-
-
-def small_files(listing: Collection[str]) -> list[str]:
-    """What a checkpoint must hold besides the weights."""
-    tokenizers = [part.replace("text_encoder", "tokenizer") for part in parts_of(listing) if "text" in part]
-    return [INDEX, *(f"{part}/config.json" for part in parts_of(listing)), SCHEDULER,
-            *(f"{folder}/{file}" for folder in tokenizers for file in ("vocab.json", "merges.txt"))]
-
-
-def weight_files(listing: Collection[str], half: bool) -> tuple[dict[str, list[str]], list[str]]:
-    """Each network's files out of those there are, and what is missing.
-
-    safetensors before .bin; the wanted precision before the other; shards (-00001-of-00002) only if all are there.
-    """
-    chosen, missing = {}, []
-    for part in parts_of(listing):
-        stems = {"safetensors": NETWORKS[part], "bin": NETWORKS[part].replace("model", "pytorch_model")
-                 if "text" in part else NETWORKS[part]}
-        candidates = [(f"{part}/{stems[kind]}{variant}", kind) for kind in ("safetensors", "bin")
-                      for variant in ((".fp16", "") if half else ("", ".fp16"))]
-        found = next(filter(None, (shards(listing, stem, kind) for stem, kind in candidates)), None)
-        if found is None:
-            missing.append(f"{part}/{NETWORKS[part]}.safetensors")
-        else:
-            chosen[part] = found
-    return chosen, missing
-
-
-def shards(listing: Collection[str], stem: str, kind: str) -> list[str] | None:
-    """stem.kind, or all of stem-00001-of-0000N.kind; None if they aren't there."""
-    if f"{stem}.{kind}" in listing:
-        return [f"{stem}.{kind}"]
-    pattern = re.compile(rf"{re.escape(stem)}-\d{{5}}-of-(\d{{5}})\.{kind}")
-    parts = sorted(file for file in listing if pattern.fullmatch(file))
-    return parts if parts and len(parts) == int(pattern.fullmatch(parts[0])[1]) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -161,72 +110,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__} instead of a JSON object")
     return value
-
-
-# ---------------------------------------------------------------- the Hub
-
-
-def is_hub_id(name: str) -> bool:
-    """owner/name, and not something that reads like a file's path."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None and not name.endswith((".safetensors", ".ckpt"))
-
-
-def hub_folder(name: str, half: bool, revision: str | None, token: str | None, weights: bool = True) -> Path:
-    """A local folder with the repository's needed files (without `weights`: the small ones): cached, or downloaded.
-
-    HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are honoured. Deleted repositories are looked for where they moved.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError  # the latter, of httpx: there is no connection
-
-    tried = [name, *([MOVED[name]] if name in MOVED else [])]
-    rounded = None
-    small = [INDEX, CARD, "tokenizer*/*"]       # of these, all that there are must be in the cache
-    for repository in tried:
-        try:
-            cached = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=small))
-        except (OSError, HFValidationError):
-            continue
-        listing = files_in(cached)
-        if missing_files(listing, half, weights):
-            continue
-        if half or not weights or not any(".fp16" in file for files in weight_files(listing, half)[0].values()
-                                          for file in files):
-            return cached
-        rounded = cached        # by an earlier call, with half; the full ones may be on the Hub
-    reasons = []
-    for repository in tried:
-        try:
-            there = HfApi().model_info(repository, revision=revision, token=token)
-            listing = {file.rfilename for file in there.siblings}
-            if missing := missing_files(listing, half, weights):
-                reasons.append(f"{repository} lacks {', '.join(missing)}")
-                continue
-            wanted = [file for file in listing if file in (*small_files(listing), CARD) or "tokenizer" in file]
-            if weights:
-                wanted += sum(weight_files(listing, half)[0].values(), [])
-            return Path(snapshot_download(repository, revision=revision, token=token, allow_patterns=wanted))
-        except (OSError, HTTPError, HFValidationError) as error:
-            reasons.append(f"{repository}: {hub_reason(error)}")
-    if rounded:
-        return rounded
-    raise ValueError(f"{name!r} is neither a folder nor a file here, and the Hub doesn't give it "
-                     f"({'; '.join(reasons)}): {SAID}")
-
-
-def hub_reason(error: Exception) -> str:
-    """Why the Hub doesn't give a repository, in a few words."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    said = {GatedRepoError: "accept its terms on its page, and give a token",
-            RepositoryNotFoundError: "not found; if it is private, give a token",
-            RevisionNotFoundError: "it has no such revision"}
-    return next((words for kind, words in said.items() if isinstance(error, kind)), first_line(error))
-
-
-def missing_files(listing: Collection[str], half: bool, weights: bool) -> list[str]:
-    missing = [file for file in small_files(listing) if file not in listing]
-    return missing + (weight_files(listing, half)[1] if weights else [])
 
 
 # ---------------------------------------------------------------- one file

@@ -27,6 +27,14 @@ def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple
         raise ValueError(f"{where}: {error}") from None
 
 
+def list_of_names(raw: dict[str, Any], key: str, default: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """What `raw` lists under `key`, the default if it is left out; ValueError if it is no list of names."""
+    value = default if raw.get(key) is None else raw[key]
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{where}: {key} = {value!r} is not a list of names")
+    return tuple(value)
+
+
 def check_sizes(config: Any, largest: dict[str, int]) -> None:
     """ValueError unless each of these fields holds whole numbers from 1 to its largest.
 

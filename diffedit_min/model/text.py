@@ -69,11 +69,11 @@ def make_text_encoder(config: dict[str, Any], where: str = "text_encoder/config.
     for name, most in LARGEST.items():
         if name in config and not (type(config[name]) is int and 1 <= config[name] <= most):
             raise ValueError(f"{where}: {name} = {config[name]!r} is not a whole number from 1 to {most}")
-    projected = "CLIPTextModelWithProjection" in (config.get("architectures") or ())
     try:
+        projected = "CLIPTextModelWithProjection" in (config.get("architectures") or ())
         return (CLIPTextModelWithProjection if projected else CLIPTextModel)(CLIPTextConfig.from_dict(config)).eval()
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from None
+    except Exception as error:      # the library's own checks raise errors of many kinds, in several lines
+        raise ValueError(f"{where}: {' '.join(str(error).split())}") from None
 
 
 def make_tokenizer(folder: Path) -> CLIPTokenizer:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .attention import Attend, Attention, Transformer
 from .blocks import Downsample, ResnetBlock, Upsample
-from .config import check_groups, check_sizes, read_config
+from .config import check_groups, check_sizes, list_of_names, read_config
 
 # Switches of config.json that this network leaves out, and the values that mean "left out".
 NEUTRAL = {
@@ -77,9 +77,10 @@ class UNetConfig:
     @classmethod
     def from_dict(cls, raw: dict[str, Any], where: str = "unet/config.json") -> "UNetConfig":
         """Read a parsed config.json; raises ValueError for a switch that this network leaves out."""
-        downs = tuple(raw.get("down_block_types", cls.down_block_types))
-        ups = tuple(raw.get("up_block_types", [t.replace("Down", "Up") for t in reversed(downs)]))
-        if ups != tuple(t.replace("Down", "Up") for t in reversed(downs)):
+        downs = list_of_names(raw, "down_block_types", cls.down_block_types, where)
+        mirrored = tuple(kind.replace("Down", "Up") for kind in reversed(downs))
+        ups = list_of_names(raw, "up_block_types", mirrored, where)
+        if ups != mirrored:
             raise ValueError(f"{where}: up_block_types {ups} do not mirror down_block_types {downs}")
         if raw.get("num_attention_heads") is not None:             # newer files say what they mean
             raw = {**raw, "attention_head_dim": raw["num_attention_heads"]}
@@ -101,6 +102,8 @@ class UNetConfig:
                            "transformer_layers_per_block": 64, "addition_time_embed_dim": 2**12,
                            "projection_class_embeddings_input_dim": 2**16, "norm_num_groups": 2**10})
         check_groups(self)
+        if not 0 < self.norm_eps < 1:
+            raise ValueError(f"norm_eps = {self.norm_eps!r} is not a number between 0 and 1")
         for name in ("attention_head_dim", "transformer_layers_per_block"):
             if len(self.at_each_level(name)) != len(self.block_out_channels):
                 raise ValueError(f"{name} {getattr(self, name)} and block_out_channels differ in length")

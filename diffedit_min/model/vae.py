@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Downsample, ResnetBlock, Upsample
-from .config import check_groups, check_sizes, read_config
+from .config import check_groups, check_sizes, list_of_names, read_config
 
 NORM_EPS = 1e-6     # every norm of the VAE; the U-Net's residual blocks have 1e-5
 
@@ -53,7 +53,7 @@ class VAEConfig:
     def from_dict(cls, raw: dict[str, Any], where: str = "vae/config.json") -> "VAEConfig":
         """Read a parsed config.json; raises ValueError for a switch that this network leaves out."""
         for key, name in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-            for kind in raw.get(key, ()):
+            for kind in list_of_names(raw, key, (), where):
                 if kind != name:
                     raise ValueError(f"{where}: {key} holds {kind!r}; only {name!r} is supported")
         return read_config(cls, raw, NEUTRAL, where)
