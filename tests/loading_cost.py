@@ -8,7 +8,7 @@ process; prints a Markdown table. `--small` takes a few channels instead, to try
 
 Seconds are counted from the call of load, after all imports: until it returns, and until each network has run once:
 the text encoders on one prompt, the U-Net on one row of 64 x 64 latents, the VAE on a picture of only 64 x 64 pixels
-there and back. The U-Net's row can take longer than loading; what matters is that weights were really there.
+there and back. The U-Net's row can take longer than loading, in float16 on a CPU by far: `--latents 8` makes it small.
 
 Memory is what Linux says of the process (/proc/PID/status), read every 5 ms from outside, so that nothing the program
 does can keep it from being read: RssAnon is its own memory, RssFile are pages of mapped files, which the system can
@@ -40,11 +40,11 @@ INTERVAL = 0.005
 # ---------------------------------------------------------------- in the fresh process
 
 
-def run_program(program: str, folder: str, dtype: str) -> None:
+def run_program(program: str, folder: str, dtype: str, side: int) -> None:
     """Load and run each network once. Says when the imports are done and at the end, each in a line."""
     import torch
     torch.set_grad_enabled(False)
-    x, pixels = torch.randn(1, channels_of(folder), 64, 64), torch.rand(1, 3, 64, 64) * 2 - 1
+    x, pixels = torch.randn(1, channels_of(folder), side, side), torch.rand(1, 3, 64, 64) * 2 - 1
     run = {"diffedit_min": prepare_ours, "diffusers": prepare_theirs}[program](folder, dtype, x, pixels)
     Path("/proc/self/clear_refs").write_text("5")       # VmHWM starts anew
     say(before=memory("self"))
@@ -121,9 +121,10 @@ def memory(pid: int | str) -> dict[str, int]:
     return {name: int(value.split()[0]) * 1024 for name, value in pairs if name in wanted}
 
 
-def measure(program: str, folder: Path, dtype: str) -> dict[str, float]:
+def measure(program: str, folder: Path, dtype: str, side: int) -> dict[str, float]:
     """One fresh process, watched from the end of its imports until it has run all networks."""
-    command = [sys.executable, __file__, "--program", program, "--folder", str(folder), "--dtype", dtype]
+    command = [sys.executable, __file__, "--program", program, "--folder", str(folder), "--dtype", dtype,
+               "--latents", str(side)]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         lines = (line for line in process.stdout if line.startswith("{"))
@@ -188,14 +189,14 @@ def row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def compare(folder: Path, dtype: str, repeat: int, title: str) -> None:
+def compare(folder: Path, dtype: str, side: int, repeat: int, title: str) -> None:
     there = [program for program, module in PROGRAMS.items() if importlib.util.find_spec(module)]
     import torch
     size = weights_in(folder) * getattr(torch, dtype).itemsize
     limit = FACTOR * size + EXTRA
     accelerate = "with" if importlib.util.find_spec("accelerate") else "without"
     print(f"{title}, loaded in {dtype}: {size / 1e6:.0f} MB of weights. Page cache warmed before each run. "
-          f"{torch.get_num_threads()} threads; diffusers {accelerate} accelerate.\n")
+          f"U-Net run on {side} x {side}. {torch.get_num_threads()} threads; diffusers {accelerate} accelerate.\n")
     columns = ["program", "run", "load, s", "load and run, s", "RssAnon, MB", "RssFile, MB", "sum, MB", "kernel, MB",
                "sum / weights", f"sum <= {limit / 1e6:.0f} MB"]
     print(row(columns))
@@ -210,7 +211,7 @@ def compare(folder: Path, dtype: str, repeat: int, title: str) -> None:
     for run in range(1, repeat + 1):
         for program in there:
             warm(folder)
-            runs[program].append(measure(program, folder, dtype))
+            runs[program].append(measure(program, folder, dtype, side))
             show(program, str(run), runs[program][-1])
     for program, found in runs.items():
         show(program, "median", {key: statistics.median(one[key] for one in found) for key in found[0]})
@@ -221,20 +222,21 @@ def main() -> None:
     parser.add_argument("--family", default="sd15")
     parser.add_argument("--files", default="float32", choices=DTYPES)
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--latents", type=int, default=64, help="the side of what the U-Net runs on, a multiple of 8")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--program", choices=PROGRAMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.program:
-        run_program(options.program, str(options.folder), options.dtype)
+        run_program(options.program, str(options.folder), options.dtype, options.latents)
     elif options.folder:
-        compare(options.folder, options.dtype, options.repeat, str(options.folder))
+        compare(options.folder, options.dtype, options.latents, options.repeat, str(options.folder))
     else:
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), options.family, options.files, options.small)
             title = f"{'small ' if options.small else ''}{options.family}, files in {options.files}"
-            compare(Path(folder), options.dtype, options.repeat, title)
+            compare(Path(folder), options.dtype, options.latents, options.repeat, title)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The command, in this process with the tiny random model; exit codes in true proc
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min import cli, loading, picture
+from diffedit_min import cli, info, loading, picture
 from diffedit_min.tiny import demo, scenes
 from diffedit_min.tiny.evaluate import cell_mask
 
@@ -178,19 +179,31 @@ def test_invert_measures_the_way_there_and_back(run):
     assert np.array_equal(pixels("a-inverted.png"), np.asarray(edit.image))
 
 
-def test_info_shows_which_defaults_are_the_cards(run, monkeypatch):
-    model = dm.load("random", device="cpu")
-    model.defaults = {"diffedit": {"steps": 25}, "sdedit": {"guidance_scale": 1.0}}
-    monkeypatch.setattr(loading, "load", lambda *_, **__: model)
-    done = run("info")
+def test_info_shows_which_defaults_are_the_cards(run, folder, tmp_path_factory):
+    model = Path(shutil.copytree(folder, tmp_path_factory.mktemp("card") / "model"))
+    (model / "diffedit.json").write_text('{"defaults": {"diffedit": {"steps": 25}, "sdedit": {"guidance_scale": 1.0}}}')
+    done = run("info", str(model), "--verify")
     assert (done.code, done.err, done.new) == (0, "", set())
     lines = [line.strip() for line in done.out.splitlines()]
     assert lines[0] == f"diffedit_min {dm.__version__}, torch {torch.__version__}"
-    assert "random: predicts epsilon; on cpu in float32" in done.out
-    assert f"U-Net {sum(p.numel() for p in model.unet.parameters()):,}, VAE" in done.out
+    assert lines[1] == f"model        {model}: Stable Diffusion's make, of its own size; predicts epsilon"
+    assert f"U-Net {sum(p.numel() for p in dm.load(folder).unet.parameters()):,} (float32), VAE" in done.out
     assert "32 x 32 px" in done.out and "4 x 8 x 8; a cell is 4 px" in done.out
-    assert "steps             25 *" in lines and "encoding_ratio    0.8" in lines and "something" not in done.out
+    assert "steps             25 *" in lines and "encoding_ratio    0.8" in lines
+    assert "verified     every number is finite" in lines
     assert any(line.startswith("encode-decode: encoding_ratio=0.8, steps=50, ") for line in lines)
+
+
+def test_info_for_machines(run, folder):
+    done = run("info", str(folder), "--json")
+    assert (done.code, done.err) == (0, "") and json.loads(done.out) == info.describe(str(folder))
+    assert run("info", "random", "--json", "--prediction-type", "epsilon").code == 0
+
+
+def test_info_of_what_is_no_model(run):
+    done = run("info", "a.png")
+    assert (done.code, done.new) == (1, set())
+    assert done.err == "error: a.png looks like a picture; expected weights, as .safetensors, .bin or .ckpt\n"
 
 
 def test_demo_on_the_random_model(run, monkeypatch):

@@ -122,7 +122,7 @@ class Joined:
     """Several files that hold one network between them."""
 
     def __init__(self, parts: list[Weights]):
-        self.path = parts[0].path
+        self.path = parts[0].path.parent
         self._of = {name: part for part in parts for name in part.header}
         self.header = {name: part.header[name] for name, part in self._of.items()}
 

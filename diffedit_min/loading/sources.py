@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..model.names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
+from ..model.text import check_text_config
+from ..model.unet import UNetConfig
+from ..model.vae import VAEConfig
 from .files import Weights, foreign, open_weights
 from .hub import SAID, hub_folder, is_hub_id
 from .known import known_file, sha256
@@ -166,9 +169,13 @@ def single_file(
                    if file not in listing]:
         raise ValueError(f"config {str(where)!r} is no folder of {family.name}; missing: {', '.join(missing)}")
     configs = {part: read_json(where / part / "config.json") for part in parts}
-    layers = {part: configs[part].get("num_hidden_layers", 12) for part in parts[2:]}
-    origins = single_file_origins(weights.header, configs["unet"].get("layers_per_block", 2),
-                                  len(configs["vae"].get("block_out_channels", (1,) * 4)), layers)
+    unet = UNetConfig.from_dict(configs["unet"], str(where / "unet/config.json"))
+    vae = VAEConfig.from_dict(configs["vae"], str(where / "vae/config.json"))
+    layers = {}
+    for part in parts[2:]:
+        check_text_config(configs[part], str(where / part / "config.json"))
+        layers[part] = configs[part].get("num_hidden_layers", 12)
+    origins = single_file_origins(weights.header, unet.layers_per_block, len(vae.block_out_channels), layers)
     scheduler = read_json(where / SCHEDULER)
     return Checkpoint(
         name, {part: Network(configs[part], weights, origins[part], (path,)) for part in parts},

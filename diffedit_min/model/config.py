@@ -36,13 +36,14 @@ def list_of_names(raw: dict[str, Any], key: str, default: tuple[str, ...], where
 
 
 def check_sizes(config: Any, largest: dict[str, int]) -> None:
-    """ValueError unless each of these fields holds whole numbers from 1 to its largest.
+    """ValueError unless each of these fields holds a whole number, or a tuple of them if it may, from 1 to its largest.
 
     Beyond, a config is a mistake or an attack: nothing is laid out, let alone allocated, for it.
     """
+    single = [f.name for f in fields(config) if f.type is int]
     for name, most in largest.items():
         value = getattr(config, name)
-        numbers = value if isinstance(value, tuple) else (value,)
+        numbers = value if isinstance(value, tuple) and name not in single else (value,)
         if not numbers or len(numbers) > 16 or not all(type(n) is int and 1 <= n <= most for n in numbers):
             raise ValueError(f"{name} = {value!r} is not supported (only whole numbers from 1 to {most})")
 

@@ -52,13 +52,19 @@ def vae_origins(stored: Stored) -> Origins:
     origins = {}
     for name in stored:
         parent, found, layer = name.partition(".attentions.0.")
-        origins[parent + found + starting(OLD_ATTENTION, layer)] = Origin(name)
+        origins[unless_taken(parent + found + starting(OLD_ATTENTION, layer), name, stored)] = Origin(name)
     return origins
 
 
 def text_origins(stored: Stored) -> Origins:
     """text_encoder/: with or without `text_model.` in front, and without the constant `position_ids`."""
-    return {name.removeprefix("text_model."): Origin(name) for name in stored if not name.endswith("position_ids")}
+    return {unless_taken(name.removeprefix("text_model."), name, stored): Origin(name)
+            for name in stored if not name.endswith("position_ids")}
+
+
+def unless_taken(ours: str, name: str, stored: Stored) -> str:
+    """Our name for a stored one; if the file holds a tensor of our name too, the stored one, which nothing expects."""
+    return name if ours in stored else ours
 
 
 # ---------------------------------------------------------------- one file

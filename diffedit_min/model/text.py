@@ -59,16 +59,21 @@ LARGEST = {"num_hidden_layers": 100, "hidden_size": 2**14, "intermediate_size": 
            "vocab_size": 2**20, "num_attention_heads": 2**10, "projection_dim": 2**14}
 
 
-def make_text_encoder(config: dict[str, Any], where: str = "text_encoder/config.json") -> nn.Module:
-    """CLIP's text transformer from a parsed config.json, with no weights loaded; with a projection if it says so.
-
-    Raises ValueError, naming the config `where`, for sizes that can't be.
-    """
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
+def check_text_config(config: dict[str, Any], where: str) -> None:
+    """ValueError, naming the config `where`, for sizes that can't be."""
     for name, most in LARGEST.items():
         if name in config and not (type(config[name]) is int and 1 <= config[name] <= most):
             raise ValueError(f"{where}: {name} = {config[name]!r} is not a whole number from 1 to {most}")
+
+
+def make_text_encoder(config: dict[str, Any], where: str = "text_encoder/config.json") -> nn.Module:
+    """CLIP's text transformer from a parsed config.json, with no weights loaded; with a projection if it says so.
+
+    Raises ValueError, naming the config `where`, for what can't be.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    check_text_config(config, where)
     try:
         projected = "CLIPTextModelWithProjection" in (config.get("architectures") or ())
         return (CLIPTextModelWithProjection if projected else CLIPTextModel)(CLIPTextConfig.from_dict(config)).eval()
