@@ -244,9 +244,9 @@ def test_the_summary_and_each_of_the_six_sizes_matter():
                       unet(x, 20, context, summary=Summary(pooled, sizes))) > 1e-6
 
 
-def test_a_summary_is_split_by_rows():
+def test_rows_of_a_summary():
     summary = Summary(torch.randn(5, 3), torch.arange(30).reshape(5, 6))
-    parts = summary.split(2)
+    parts = [summary[:2], summary[2:4], summary[4:6]]
     assert [len(part.pooled) for part in parts] == [2, 2, 1]
     assert torch.equal(torch.cat([part.pooled for part in parts]), summary.pooled)
     assert torch.equal(torch.cat([part.sizes for part in parts]), summary.sizes)

@@ -119,9 +119,11 @@ class StableDiffusion:
             raise ValueError(f"{len(x)} latents but {len(context)} prompts")
         summary = self.summary(x, context, sizes)
         rows = len(x) if attend is not None else max(1, CELLS_AT_ONCE // (x.shape[-2] * x.shape[-1]))
-        parts = zip(x.to(self.dtype).split(rows), context.tokens.to(self.dtype).split(rows),
-                    [None] * len(x) if summary is None else summary.split(rows), strict=summary is not None)
-        out = torch.cat([self.unet(part, t, text, attend, told) for part, text, told in parts]).to(x.dtype)
+        parts = [slice(first, first + rows) for first in range(0, len(x), rows)]
+        own, tokens = x.to(self.dtype), context.tokens.to(self.dtype)
+        out = torch.cat([
+            self.unet(own[part], t, tokens[part], attend, None if summary is None else summary[part]) for part in parts
+        ]).to(x.dtype)
         return out if self.prediction_type == "epsilon" else eps_from_v(x, out, self.schedule.abar[t])
 
     def summary(self, x: Tensor, context: Context, sizes: tuple[int, ...] | None) -> Summary | None:

@@ -142,9 +142,9 @@ class Summary:
     pooled: Tensor      # (B, D'), the whole prompt in one vector
     sizes: Tensor       # (B, 6), in pixels: the original's height and width, the crop's top and left, the wanted ones
 
-    def split(self, rows: int) -> "list[Summary]":
-        """In parts of that many rows."""
-        return [Summary(*part) for part in zip(self.pooled.split(rows), self.sizes.split(rows), strict=True)]
+    def __getitem__(self, rows: slice) -> "Summary":
+        """Some of the rows."""
+        return Summary(self.pooled[rows], self.sizes[rows])
 
 
 class UNet(nn.Module):
