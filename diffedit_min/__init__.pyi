@@ -5,6 +5,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from . import drawing as drawing
 from . import guidance as guidance
 from . import info as info
 from . import loading as loading

@@ -2,8 +2,9 @@
 
 from PIL import Image
 
+from ..drawing import overlay, strip
 from ..methods import Edit
-from ..picture import heat, overlay, psnr, strip
+from ..picture import heat, psnr
 from ..schedule import levels_used
 from . import scenes
 from .evaluate import cell_mask, iou

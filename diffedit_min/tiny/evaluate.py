@@ -30,10 +30,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..drawing import overlay, strip
 from ..loading import load
 from ..methods import METHODS, Edit, invert
 from ..model.stable_diffusion import StableDiffusion
-from ..picture import overlay, save, strip
+from ..picture import save
 from . import scenes
 
 SPLITS = {"validation": scenes.VALIDATION, "test": scenes.TEST}

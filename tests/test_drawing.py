@@ -1,0 +1,92 @@
+"""Run: python -m pytest tests/test_drawing.py
+
+Masks shown over pictures, and rows of pictures with captions.
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffedit_min import drawing, picture
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def noise(width, height, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def one_line(error, *words):
+    message = str(error.value)
+    assert "\n" not in message and all(str(word) in message for word in words), message
+
+
+def test_overlay():
+    image = Image.new("RGB", (60, 40), (200, 100, 50))
+    mask = Image.new("L", image.size, 0)
+    mask.paste(255, (20, 10, 40, 30))
+    shown = np.asarray(drawing.overlay(image, mask)).astype(int)
+    assert shown.shape == (40, 60, 3)
+    assert shown[20, 30].tolist() == [200, 100, 50]  # inside: as it was
+    assert shown[5, 5].sum() < 350 / 2  # outside: darker
+    assert shown[20, 19].sum() == 0 and shown[20, 20].tolist() == [255, 230, 0]  # the two lines of the outline
+    large = np.asarray(drawing.overlay(image.resize((1200, 800)), mask.resize((1200, 800), Image.Resampling.NEAREST)))
+    assert (large[400, 390:410] == [255, 230, 0]).all(-1).sum() == 3 == (large[400, 390:410] == 0).all(-1).sum()
+    for whole, expected in ((255, image), (0, Image.new("RGB", image.size, (80, 40, 20)))):
+        assert picture.psnr(drawing.overlay(image, Image.new("L", image.size, whole)), expected) > 48  # to one of 255
+    with pytest.raises(ValueError) as error:
+        drawing.overlay(image, Image.new("L", (60, 41)))
+    one_line(error, (60, 41), (60, 40))
+
+
+def test_strip_sizes():
+    small = drawing.strip([noise(64, 64)] * 3, ["a", "b", "c"], gap=10)
+    assert small.width == 3 * 192 + 4 * 10 and 192 + 20 < small.height < 192 + 60
+    assert drawing.strip([noise(64, 64)], ["a"]).height > 192
+    assert drawing.strip([noise(100, 500)], [""], gap=0).height == 500
+    assert drawing.strip([noise(100, 500)], [""], gap=0, scale=0.5).size[1] == 250
+    mixed = drawing.strip([noise(200, 100), Image.new("L", (300, 300)), noise(1, 1)], ["a", "b", "c"], gap=0)
+    assert mixed.width == 600 + 300 + 300
+    assert drawing.strip([noise(2, 200)], ["caption"], gap=0).width > 60  # room for a word
+
+
+def test_strip_shows_pictures_and_captions():
+    images = [Image.new("RGB", (200, 200), colour) for colour in ("red", "blue")]
+    row = np.asarray(drawing.strip(images, ["one", ""], gap=8))
+    assert (row[8:208, 8:208] == [255, 0, 0]).all() and (row[8:208, 216:416] == [0, 0, 255]).all()
+    assert (row[208:, 8:208] < 128).any() and (row[208:, 216:] == 255).all()  # one caption
+    exact = noise(50, 200)
+    row = drawing.strip([exact], [""], gap=0)
+    left = (row.width - 50) // 2
+    assert row.crop((left, 0, left + 50, 200)).tobytes() == exact.tobytes()
+
+
+def test_captions_wrap():
+    image = Image.new("RGB", (200, 200), "red")
+    short = drawing.strip([image] * 2, ["a few words", ""], gap=20)
+    for caption in ("many words " * 20, "x" * 200, "one\ntwo\nthree\nfour"):
+        long = drawing.strip([image] * 2, [caption, ""], gap=20)
+        assert long.width == short.width and long.height > short.height + 30
+        assert (np.asarray(long)[:, :20] == 255).all() and (np.asarray(long)[:, 220:240] == 255).all()
+    font = drawing.ImageFont.load_default(12)
+    words = drawing._wrap("a bowl of fruit on a  wooden table", font, 60)
+    assert [word for line in words for word in line.split()] == "a bowl of fruit on a wooden table".split()
+    letters = drawing._wrap("x" * 60, font, 90)
+    assert "".join(letters) == "x" * 60 and all(font.getlength(line + "x") > 90 for line in letters[:-1])
+    assert all(font.getlength(line) <= 90 and line == line.strip() for line in words + letters)
+    assert drawing._wrap("des pêches\n", font, 90) == ["des peches"] and drawing._wrap("", font, 90) == []
+
+
+@pytest.mark.parametrize("images, captions", [([], []), ([noise(8, 8)], []), ([noise(8, 8)], ["a", "b"])])
+def test_strip_wants_a_caption_for_each(images, captions):
+    with pytest.raises(ValueError) as error:
+        drawing.strip(images, captions)
+    one_line(error, f"{len(images)} and {len(captions)}")
+
+
+def test_inputs_are_not_changed():
+    image, mask = noise(14, 20).convert("RGBA"), Image.new("L", (14, 20), 255)
+    before = image.tobytes(), mask.tobytes()
+    drawing.overlay(image, mask)
+    drawing.strip([image, mask], ["a", "b"])
+    assert (image.tobytes(), mask.tobytes()) == before
