@@ -14,7 +14,7 @@ import torch
 
 from . import __version__
 from .loading import TINY, empty_networks, random_model
-from .loading.files import Weights, open_weights
+from .loading.files import WEIGHTS_ARE, Weights, extremes, open_weights
 from .loading.known import LICENCES, MOVED, known_file, sha256
 from .loading.sources import Checkpoint, Family, family_of, find
 from .methods import METHODS, diffedit
@@ -135,8 +135,8 @@ def dtypes(weights: list[torch.Tensor]) -> list[str]:
 def check_finite(weights: Weights) -> None:
     """Read every number. ValueError naming the first tensor with one that is infinite or none at all."""
     for name, empty in weights.header.items():
-        if empty.dtype.is_floating_point and not weights.get(name).isfinite().all():
-            raise ValueError(f"{weights.path}: {name} holds infinite numbers or none at all (NaN): the file is damaged")
+        if empty.dtype in WEIGHTS_ARE and empty.numel():
+            extremes(weights.get(name), f"{weights.path}: {name}")
 
 
 # ---------------------------------------------------------------- for people

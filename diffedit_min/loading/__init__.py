@@ -21,7 +21,7 @@ from ..model.text import TextModel, make_text_encoder, make_tokenizer
 from ..model.unet import UNet, UNetConfig
 from ..model.vae import VAE, VAEConfig
 from ..schedule import Schedule
-from .files import WEIGHTS_ARE
+from .files import WEIGHTS_ARE, extremes
 from .sources import Checkpoint, Network, find
 
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
@@ -141,12 +141,11 @@ def converted(weight: Tensor, device: torch.device, dtype: torch.dtype, where: s
     """The weight as wanted: itself if it is so already. A conversion sees every number, so it finds damaged ones."""
     if weight.dtype not in WEIGHTS_ARE:
         raise ValueError(f"{where} is of {str(weight.dtype).split('.')[1]}; expected floats of 16, 32 or 64 bits")
-    result = weight.to(device=device, dtype=dtype)
-    if weight.dtype != dtype and not result.isfinite().all():
-        damaged = not weight.isfinite().all()
-        raise ValueError(f"{where} holds infinite numbers or none at all (NaN): the file is damaged" if damaged else
-                         f"{where} holds numbers too large for {str(dtype).split('.')[1]}: use another dtype")
-    return result.contiguous()
+    if weight.dtype != dtype:
+        largest = extremes(weight, where)
+        if not largest.to(dtype).isfinite().all():
+            raise ValueError(f"{where} holds numbers too large for {str(dtype).split('.')[1]}: use another dtype")
+    return weight.to(device=device, dtype=dtype).contiguous()
 
 
 # ---------------------------------------------------------------- random weights
