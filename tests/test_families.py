@@ -3,7 +3,7 @@
 Opens random checkpoints of every family that can be loaded (checkpoints.py) with diffusers too, as folders and as
 single files, and compares weights and what the networks put out; skipped where it isn't installed.
 
-`-m full` does it at the real sizes instead: about nine minutes on two cores, 16 GB of memory and 7 GB of disk at a time.
+`-m full` does it at the real sizes instead: nine minutes on two cores, 16 GB of memory, 7 GB of disk at a time.
 """
 
 import gc
