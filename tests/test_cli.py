@@ -265,8 +265,8 @@ EARLY = [
     ((*EDIT, "-o", "steps"), "-o 'steps' has no value: write it as name=value, for example steps=25"),
     ((*EDIT, "--method", "sdedit"), "sdedit has no option 'mask_samples'; it has encoding_ratio, guidance_scale, "
                                     "negative_prompt, steps"),
-    (("invert", "a.png", "-o", "ratio=1"), "invert has no option 'ratio'; it has encoding_ratio, guidance_scale, "
-                                           "negative_prompt, steps, time"),
+    (("invert", "a.png", "-o", "ratio=1"), "invert has no option 'ratio'; it has encoding_ratio, gamma, "
+                                           "guidance_scale, iterations, negative_prompt, p, sampler, steps, time"),
     ((*EDIT, "--method", "magic"), "--method 'magic' is not known; known are diffedit, sdedit, encode-decode"),
     ((*EDIT, "--out", "missing/b.png"), "there is no folder 'missing': make it first"),
     ((*EDIT, "--out", "b.gif"), "'b.gif' has the suffix '.gif': use one of .png, .jpg, .jpeg, .webp"),

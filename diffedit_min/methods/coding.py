@@ -3,28 +3,68 @@
 Both are generators that yield a `Step` for each step taken.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from ..guidance import conditional, guided
-from ..samplers import Blend, State, ddim
+from ..samplers import Blend, State, bdia, belm, ddim, edict, fixed_point
 from ..schedule import Level
 from .base import Options, Step, Task, Trajectory
 
 
-def encode(task: Task, levels: Sequence[Level], time: str) -> Generator[Step, None, Trajectory]:
-    """E_r(x_0), under the task's empty text and unguided: the states at all levels, x_0 first. k rows a picture.
+@dataclass(frozen=True)
+class CodingOptions(Options):
+    """Which sampler encodes and decodes, and what it can be told: each of the other options is for one sampler."""
+
+    sampler: str = "ddim"               # the paper's; or fixed_point, edict, bdia, belm, which decoding undoes exactly
+    time: str = "destination"           # ddim: the t that the network sees while encoding, see samplers/ddim.py
+    iterations: int = 20                # fixed_point: of each encoding step
+    p: float = 0.93                     # edict: how little the two latents are mixed
+    gamma: float = 0.96                 # bdia: how much of the step up is taken back
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler {self.sampler!r} is not known; known are {', '.join(SAMPLERS)}")
+        ddim.check_time(self.time)
+        fixed_point.check_iterations(self.iterations)
+        edict.check_p(self.p)
+        bdia.check_gamma(self.gamma)
+
+
+# For each sampler, its encode and its decode with their options filled in.
+SAMPLERS: dict[str, Callable[[CodingOptions], tuple[Any, Any]]] = {
+    "ddim": lambda o: (partial(ddim.encode, time=o.time), ddim.decode),
+    "fixed_point": lambda o: (partial(fixed_point.encode, iterations=o.iterations), fixed_point.decode),
+    "edict": lambda o: (partial(edict.encode, p=o.p), partial(edict.decode, p=o.p)),
+    "bdia": lambda o: (partial(bdia.encode, gamma=o.gamma), partial(bdia.decode, gamma=o.gamma)),
+    "belm": lambda o: (belm.encode, belm.decode),
+}
+
+# At which level, from its own, each sampler's second latent stands while encoding.
+PARTNERS = {"ddim": [], "fixed_point": [], "edict": [0], "bdia": [-1], "belm": [-1]}
+
+
+def encode(task: Task, options: CodingOptions, levels: Sequence[Level]) -> Generator[Step, None, Trajectory]:
+    """E_r(x_0), under the task's empty text and unguided: the states at all levels, x_0 first. DDIM: k rows a picture.
 
     An earlier encoding of the same picture that goes as far or further serves as it is: a smaller ratio is a prefix.
-    Raises ValueError if the task's `encoded` stands at other levels.
+    Raises ValueError if the task's `encoded` stands at other levels, or is another kind of sampler's.
     """
+    run, _ = SAMPLERS[options.sampler](options)
+    states = run(conditional(task.model.eps, task.empty, task.rows), task.x0, levels)
     if task.encoded:
-        given = [state.level for state in task.encoded[: len(levels)]]
-        if given != list(levels[: len(given)]):
+        given = task.encoded[: len(levels)]
+        if [state.level for state in given] != list(levels[: len(given)]):
             raise ValueError("encoded was made with another number of steps: pass one made with the same")
+        if given[-1].index > 0 and [i - given[-1].index for i, _ in given[-1].partners] != PARTNERS[options.sampler]:
+            raise ValueError(f"encoded was made by another sampler than {options.sampler}: pass one made by the same")
         if len(given) == len(levels):
-            return task.encoded[: len(levels)]
+            return given
     encoded: list[State] = []
-    for state in ddim.encode(conditional(task.model.eps, task.empty, task.rows), task.x0, levels, time):
+    for state in states:
         encoded.append(state)
         if state.index > 0:
             yield Step("encode", state.index, len(levels) - 1, state.latent)
@@ -36,11 +76,12 @@ def decode(
 ) -> Generator[Step, None, Trajectory]:
     """D_r(start, query), guided: the states at all levels, the clean one first; only that one if no trace is kept.
 
-    2k rows a picture; k at guidance scale 1.
+    DDIM, which methods without a choice of samplers use: 2k rows a picture; k at guidance scale 1.
     """
+    run = SAMPLERS[options.sampler](options)[1] if isinstance(options, CodingOptions) else ddim.decode
     decoded: list[State] = []
     under_query = guided(task.model.eps, task.query, task.negative, options.guidance_scale, task.rows)
-    for state in ddim.decode(under_query, start, levels, blend):
+    for state in run(under_query, start, levels, blend):
         decoded = [state, *decoded] if task.keep == "trace" else [state]
         if state.index < start.index:
             yield Step("decode", start.index - state.index, start.index, state.latent)

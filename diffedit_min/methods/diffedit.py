@@ -16,17 +16,15 @@ from torch import Tensor
 
 from ..guidance import conditional
 from ..mask import binarise, check_rule, difference_map, predictions, remove_extremes, rescale
-from ..samplers.ddim import check_time
 from ..schedule import add_noise, check_ratio, levels_used, standard_noise
-from .base import Method, Options, Outcome, Step, Task
-from .coding import decode, encode
+from .base import Method, Outcome, Step, Task
+from .coding import CodingOptions, decode, encode
 
 
 @dataclass(frozen=True)
-class DiffEditOptions(Options):
+class DiffEditOptions(CodingOptions):
     """Defaults are the paper's where it names a value, and the usual rule (map > 1.5 x its mean) where it doesn't."""
 
-    time: str = "destination"       # the t that the network sees while encoding: see samplers/ddim.py
     mask_noise_ratio: float = 0.5   # how noisy the latents of step 1 are, as a part of the training timeline
     mask_samples: int = 10          # n, noises averaged
     mask_threshold: float = 0.5     # of the rescaled map
@@ -42,7 +40,6 @@ class DiffEditOptions(Options):
         check_ratio(self.mask_threshold, "mask_threshold")
         if self.mask_samples < 1:
             raise ValueError(f"mask_samples must be at least 1, not {self.mask_samples}")
-        check_time(self.time)
         check_rule(self.mask_norm, self.mask_average, self.mask_clip, self.mask_clip_at, self.mask_rescale)
 
 
@@ -65,12 +62,12 @@ def run(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
             return Outcome(None, mask, mask_map, trace=trace)
 
     # Step 2. Every x_j is kept: the blend needs them all.
-    x = yield from encode(task, levels, options.time)
+    x = yield from encode(task, options, levels)
 
     # Step 3.
-    def blend(y: Tensor, j: int) -> Tensor:
+    def blend(y: Tensor, j: int, which: int = 0) -> Tensor:
         """y_j inside the mask, x_j outside. (`where`, so that what is outside stays the same to the last bit.)"""
-        return torch.where(mask, y, x[j].latent)
+        return torch.where(mask, y, x[j].latents[which])
 
     decoded = yield from decode(task, options, x[k], levels, blend)
     return Outcome(decoded[0].latent, mask, mask_map, x, decoded, trace)

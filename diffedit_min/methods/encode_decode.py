@@ -3,40 +3,28 @@
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
-from ..samplers.ddim import check_time
 from ..schedule import levels_used
-from .base import Method, Options, Outcome, Step, Task
-from .coding import decode, encode
+from .base import Method, Outcome, Step, Task
+from .coding import CodingOptions, decode, encode
 
 
 @dataclass(frozen=True)
-class EncodeDecodeOptions(Options):
-    """As in DiffEdit."""
-
-    time: str = "destination"       # the t that the network sees while encoding: see samplers/ddim.py
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_time(self.time)
-
-
-@dataclass(frozen=True)
-class InvertOptions(EncodeDecodeOptions):
+class InvertOptions(CodingOptions):
     """The round trip is unguided: s = 1."""
 
     guidance_scale: float = 1.0
 
 
-def run(task: Task, options: EncodeDecodeOptions) -> Generator[Step, None, Outcome]:
+def run(task: Task, options: CodingOptions) -> Generator[Step, None, Outcome]:
     """Encode with the empty text, decode under the query. k + 2k rows a picture."""
     k = levels_used(options.encoding_ratio, options.steps)
     levels = task.model.schedule.levels(options.steps)[: k + 1]
-    encoded = yield from encode(task, levels, options.time)
+    encoded = yield from encode(task, options, levels)
     decoded = yield from decode(task, options, encoded[k], levels)
     return Outcome(decoded[0].latent, encoded=encoded, decoded=decoded)
 
 
-encode_decode = Method("encode_decode", run, EncodeDecodeOptions, uses=frozenset({"encoded"}))
+encode_decode = Method("encode_decode", run, CodingOptions, uses=frozenset({"encoded"}))
 
 
 def round_trip(task: Task, options: InvertOptions) -> Generator[Step, None, Outcome]:

@@ -5,19 +5,24 @@ A sampler is a module with those two functions, both generators of `State`s in l
     encode(eps_fn, x0, levels)              -> states at levels[0], levels[1], ..., levels[-1]
     decode(eps_fn, state, levels, blend)    -> states at the state's level, ..., levels[1], levels[0]
 
-`levels` rise in noise; `levels[0]` is clean. `blend(latent, index)` is applied once to each latent that decoding makes,
-with the index of the level that it stands at.
+`levels` rise in noise; `levels[0]` is clean. DDIM is the paper's; its decoding undoes its encoding only up to the step
+size. The others undo theirs exactly: fixed_point solves each encoding step, edict, bdia and belm carry a second latent.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from ..schedule import Level
 
-Blend = Callable[[Tensor, int], Tensor]
+
+class Blend(Protocol):
+    """What is done to latents on the way down. It is applied once to each latent that decoding makes."""
+
+    def __call__(self, latent: Tensor, index: int, which: int = 0) -> Tensor:
+        """latent (B, C, h, w) at levels[index] -> the same shape. which: 1 for the second of two at that level."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,3 +34,8 @@ class State:
     latent: Tensor                                  # (B, C, h, w), standing at that level
     partners: tuple[tuple[int, Tensor], ...] = ()   # further latents, each with its own level's index
     memory: Any = None                              # whatever isn't a latent
+
+    @property
+    def latents(self) -> tuple[Tensor, ...]:
+        """Those that stand at this level: the latent, and the partners that do."""
+        return self.latent, *(partner for index, partner in self.partners if index == self.index)

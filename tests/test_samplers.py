@@ -1,0 +1,260 @@
+"""Run with `python -m pytest tests/test_samplers.py` from the repository's root; takes about 20 seconds.
+
+The samplers whose decoding undoes their encoding: exact round trips on random networks, what they reduce to, orders on
+Gaussian data, and the blend with each of them.
+"""
+
+import warnings
+from itertools import pairwise
+
+import pytest
+import torch
+
+import diffedit_min as dm
+from diffedit_min import testing as kit
+from diffedit_min.methods.coding import SAMPLERS
+from diffedit_min.samplers import State, bdia, belm, ddim, edict, fixed_point
+from diffedit_min.schedule import Schedule, levels_used, x0_from_eps
+
+SD = Schedule.from_config({})
+LEVELS = SD.levels(50)[: levels_used(0.8, 50) + 1]
+X0 = torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+EXACT = {"edict": (edict, {}), "edict, p = 1": (edict, {"p": 1.0}), "bdia": (bdia, {}),
+         "bdia, gamma = 1": (bdia, {"gamma": 1.0}), "belm": (belm, {})}
+ALL = {**EXACT, "fixed_point": (fixed_point, {"iterations": 20})}
+
+
+def distance(a, b):
+    return ((a - b).norm() / b.norm()).item()
+
+
+def encoded(sampler, eps_fn, options, levels=LEVELS, x0=X0):
+    return list(sampler.encode(eps_fn, x0, levels, **options))
+
+
+def decoded(sampler, eps_fn, state, options, levels=LEVELS, blend=None):
+    options = {name: value for name, value in options.items() if kit.takes(sampler.decode, name)}
+    return list(sampler.decode(eps_fn, state, levels, blend, **options))
+
+
+# ---------------------------------------------------------------- what they promise
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", EXACT)
+def test_round_trips_are_exact(name, seed):
+    sampler, options = EXACT[name]
+    error = kit.round_trip_error(sampler, kit.random_eps_fn(seed), X0, LEVELS, **options)
+    assert error <= 1e-10, f"{error:.1e}"
+    assert kit.round_trip_error(ddim, kit.random_eps_fn(seed), X0, LEVELS) > 1e-3
+
+
+@pytest.mark.parametrize("steps, ratio", [(7, 1.0), (10, 0.3), (20, 0.75), (49, 0.8), (50, 0.02), (50, 0.0)])
+@pytest.mark.parametrize("name", EXACT)
+def test_round_trips_are_exact_at_odd_and_even_numbers_of_levels(name, steps, ratio):
+    sampler, options = EXACT[name]
+    levels = SD.levels(steps)[: levels_used(ratio, steps) + 1]
+    assert kit.round_trip_error(sampler, kit.random_eps_fn(0), X0, levels, **options) <= 1e-10
+
+
+def test_fixed_point_converges_geometrically():
+    eps_fn = kit.random_eps_fn(0)
+    errors = [kit.round_trip_error(fixed_point, eps_fn, X0, LEVELS, iterations=n) for n in (0, 2, 4, 6, 20)]
+    assert errors[-1] <= 1e-8 and all(later < 0.1 * earlier for earlier, later in pairwise(errors))
+
+
+def test_fixed_point_says_where_it_does_not_converge():
+    def steep(x, t):
+        return torch.sin(40 * x)
+
+    with pytest.warns(UserWarning, match=r"^the fixed-point iteration does not converge at t = \d+: "):
+        encoded(fixed_point, steep, {"iterations": 20})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoded(fixed_point, kit.random_eps_fn(0), {"iterations": 20})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_smaller_ratio_is_a_prefix(name):
+    sampler, options = ALL[name]
+    eps_fn = kit.random_eps_fn(0)
+    far, near = (encoded(sampler, eps_fn, options, LEVELS[: k + 1]) for k in (20, 13))
+    for a, b in zip(near, far[:14], strict=True):
+        assert (a.index, a.level) == (b.index, b.level) and torch.equal(a.latent, b.latent)
+        assert all(i == j and torch.equal(p, q) for (i, p), (j, q) in zip(a.partners, b.partners, strict=True))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_states_stand_at_their_levels(name):
+    sampler, options = ALL[name]
+    eps_fn = kit.random_eps_fn(0)
+    up = encoded(sampler, eps_fn, options)
+    down = decoded(sampler, eps_fn, up[-1], options)
+    assert [state.index for state in up] == list(range(41)) and [s.index for s in down] == list(range(40, -1, -1))
+    assert all(state.level == LEVELS[state.index] for state in up + down)
+    assert torch.equal(up[0].latent, X0) and down[0] is up[-1]
+    for state in up + down[1:]:         # partners are at their own levels too: x0 is recovered from each by eps = 0
+        for index, partner in state.partners:
+            assert abs(index - state.index) <= 1 and partner.shape == X0.shape
+
+
+@pytest.mark.parametrize("name, calls", [("edict", (80, 80)), ("bdia", (40, 39)), ("belm", (40, 39)),
+                                         ("fixed_point", (40 * 21, 40))])
+def test_calls_of_the_network(name, calls):
+    sampler, options = ALL[name]
+    count = 0
+
+    def eps_fn(x, t):
+        nonlocal count
+        count += 1
+        return 0.1 * x
+
+    up = encoded(sampler, eps_fn, options)
+    there, count = count, 0
+    decoded(sampler, eps_fn, up[-1], options)
+    assert (there, count) == calls
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_picture_alone_is_the_same_in_a_batch(name):
+    sampler, options = ALL[name]
+    eps_fn = kit.random_eps_fn(0)
+    together, alone = encoded(sampler, eps_fn, options)[-1], encoded(sampler, eps_fn, options, x0=X0[:1])[-1]
+    assert distance(together.latent[:1], alone.latent) <= 1e-10
+
+
+# ---------------------------------------------------------------- what they reduce to
+
+
+def test_fixed_point_without_iterations_is_ddims_encoding():
+    eps_fn = kit.random_eps_fn(0)
+    ours, theirs = encoded(fixed_point, eps_fn, {"iterations": 0}), encoded(ddim, eps_fn, {"time": "destination"})
+    assert all(torch.equal(a.latent, b.latent) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_edict_without_mixing_is_ddim_on_both_latents_if_eps_ignores_them():
+    def eps_fn(x, t):
+        return torch.full_like(x, t / 500 - 1)
+
+    plain, pair = encoded(ddim, eps_fn, {}), encoded(edict, eps_fn, {"p": 1.0})
+    for one, two in zip(plain, pair, strict=True):
+        assert all(distance(latent, one.latent) <= 1e-13 for latent in two.latents) and len(two.latents) == 2
+    down = decoded(edict, eps_fn, State(40, LEVELS[40], plain[-1].latent), {"p": 1.0})
+    assert distance(down[-1].latent, X0) <= 1e-13
+
+
+def test_bdia_with_gamma_0_is_ddims_decoding():
+    eps_fn, start = kit.random_eps_fn(0), State(40, LEVELS[40], X0)
+    ours, theirs = decoded(bdia, eps_fn, start, {"gamma": 0.0}), decoded(ddim, eps_fn, start, {})
+    assert all(torch.equal(a.latent, b.latent) for a, b in zip(ours, theirs, strict=True))
+    with pytest.raises(ValueError, match="^gamma = 0 is DDIM's decoding; an encoding that undoes it needs "):
+        encoded(bdia, eps_fn, {"gamma": 0.0})
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_without_a_partner_decoding_starts_like_ddim(name):
+    """From noise: whatever the sampler, a constant eps is solved exactly."""
+    sampler, options = EXACT[name]
+    eps = torch.randn_like(X0)
+    down = decoded(sampler, lambda x, t: eps, State(40, LEVELS[40], X0), options)
+    expected = decoded(ddim, lambda x, t: eps, State(40, LEVELS[40], X0), {})
+    assert distance(down[-1].latent, expected[-1].latent) <= 1e-12
+    assert distance(x0_from_eps(down[-1].latent, eps, LEVELS[0].abar), x0_from_eps(X0, eps, LEVELS[40].abar)) <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["bdia", "belm", "edict"])
+def test_a_decoding_can_be_taken_up_on_its_way(name):
+    sampler, options = EXACT[name]
+    eps_fn = kit.random_eps_fn(0)
+    down = decoded(sampler, eps_fn, encoded(sampler, eps_fn, options)[-1], options)
+    again = decoded(sampler, eps_fn, down[15], options)
+    assert again[0].index == 25 and torch.equal(again[-1].latent, down[-1].latent)
+
+
+# ---------------------------------------------------------------- orders, on Gaussian data
+
+
+@pytest.mark.parametrize("name, low, high", [
+    ("fixed_point", 0.85, 1.15), ("bdia, gamma = 1", 1.5, 2.5), ("belm", 1.4, 2.3),
+])
+def test_order_of_encoding(name, low, high):
+    sampler, options = ALL[name]
+    eps_fn, errors = kit.gaussian_eps(0, 1.0, SD), []
+    for steps in (25, 50, 100, 200):
+        levels = SD.levels(steps)[: levels_used(0.8, steps) + 1]
+        end = encoded(sampler, eps_fn, options, levels)[-1].latent
+        errors.append(distance(end, kit.gaussian_solution(X0, 0, 1.0, levels[0].abar, levels[-1].abar)))
+    order = kit.fitted_order([25, 50, 100, 200], errors)
+    assert low <= order <= high, f"{order:.2f} from {errors}"
+
+
+# ---------------------------------------------------------------- the blend, and the methods
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_latent_is_blended_once_at_its_own_level(name):
+    """Mask 0: bitwise the encoding. Half a mask, the same network: nothing changes."""
+    sampler, options = ALL[name]
+    eps_fn, other = kit.random_eps_fn(0), kit.random_eps_fn(0, text=1)
+    up, seen = encoded(sampler, eps_fn, options), []
+
+    def blend(mask):
+        def apply(latent, index, which=0):
+            seen.append((index, which))
+            return torch.where(mask, latent, up[index].latents[which])
+        return apply
+
+    nothing = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    down = decoded(sampler, other, up[-1], options, blend=blend(nothing))
+    assert torch.equal(down[-1].latent, X0) and len(seen) == len(set(seen))
+    assert {which for _, which in seen} == ({0, 1} if sampler is edict else {0})
+    half = nothing.clone()
+    half[..., :4] = True
+    down = decoded(sampler, eps_fn, up[-1], options, blend=blend(half))
+    assert distance(down[-1].latent, X0) <= 1e-10
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_methods_take_samplers(sampler, model):
+    picture = dm.tiny.scenes.sample(5).render(32)
+    few = {"steps": 50, "encoding_ratio": 0.3, "iterations": 60, "sampler": sampler}
+    back = dm.invert(model, picture, **few)
+    lost = distance(back.decoded[0].latent, back.encoded[0].latent)
+    assert 1e-4 < lost if sampler == "ddim" else lost <= (1e-6 if sampler == "fixed_point" else 1e-9), f"{lost:.1e}"
+    few |= {"mask_samples": 2}
+    prompts = "a bowl of pears", "a bowl of plums"
+    edit = dm.diffedit(model, picture, *prompts, keep="trace", **few)
+    kept = ~edit.mask
+    assert kept.any() and torch.equal(edit.decoded[0].latent[..., kept], edit.encoded[0].latent[..., kept])
+    assert edit.settings["sampler"] == sampler
+    again = dm.diffedit(model, picture, *prompts, encoded=edit.encoded, **few)
+    assert again.image.tobytes() == edit.image.tobytes() and again.rows < edit.rows
+    black = dm.diffedit(model, picture, "a bowl of pears", mask=torch.zeros(8, 8, dtype=torch.bool), **few)
+    assert torch.equal(black.decoded[0].latent, black.encoded[0].latent)
+
+
+def test_bad_settings(model):
+    picture = dm.tiny.scenes.sample(5).render(32)
+    for options, message in (
+        ({"sampler": "euler"}, "sampler 'euler' is not known; known are ddim, fixed_point, edict, bdia, belm"),
+        ({"iterations": -1}, "iterations must be at least 0, not -1"),
+        ({"p": 0.0}, "p must be above 0 and at most 1, not 0.0"),
+        ({"p": 1.5}, "p must be above 0 and at most 1, not 1.5"),
+        ({"gamma": -0.5}, "gamma must be from 0 to 1, not -0.5"),
+    ):
+        with pytest.raises(ValueError) as error:
+            dm.invert(model, picture, **options)
+        assert str(error.value) == message
+    with pytest.raises(ValueError, match="^sdedit has no option 'sampler'; it has "):
+        dm.sdedit(model, picture, "pears", sampler="edict")
+    encoding = dm.invert(model, picture, steps=10, sampler="edict").encoded
+    with pytest.raises(ValueError, match="^encoded was made by another sampler than ddim: pass one made by the same$"):
+        dm.invert(model, picture, steps=10, encoded=encoding)
+
+
+def test_belm_refuses_levels_of_equal_noise():
+    levels = Schedule.from_config({"steps_offset": 0}).levels(10)
+    start = State(1, levels[1], X0)
+    for call in (lambda: encoded(belm, None, {}, levels), lambda: decoded(belm, None, start, {}, levels)):
+        with pytest.raises(ValueError, match="^O-BELM needs rising noise, but t = 0 and t = 0 are equally noisy$"):
+            call()
