@@ -36,8 +36,8 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
         return describe_random()
     path = Path(name).expanduser()
     if path.is_file():
-        record, files = describe_single_file(path, where.get("prediction_type")), {path: path.name}
-        opened: list[Weights] = [open_weights([path])]
+        opened = [open_weights([path])]
+        record, files = describe_single_file(opened[0], where.get("prediction_type")), {path: path.name}
     else:
         checkpoint = find(str(TINY) if name == "tiny" else name, **where)
         record = describe_checkpoint(checkpoint, name)
@@ -76,8 +76,7 @@ def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     }
 
 
-def describe_single_file(path: Path, prediction_type: str | None) -> dict[str, Any]:
-    weights = open_weights([path])
+def describe_single_file(weights: Weights, prediction_type: str | None) -> dict[str, Any]:
     family = family_of(weights)
     networks: dict[str, dict[str, Any]] = {}
     for prefix, part in PARTS.items():
@@ -85,7 +84,7 @@ def describe_single_file(path: Path, prediction_type: str | None) -> dict[str, A
         if used:
             networks[part] = {"parameters": sum(t.numel() for t in used), "dtypes": dtypes(used)}
     predicts = prediction_type or ("epsilon" if family.name != "SD 2.x" else None)
-    return {"name": str(path), "family": with_purpose(family), "predicts": predicts, "networks": networks}
+    return {"name": str(weights.path), "family": with_purpose(family), "predicts": predicts, "networks": networks}
 
 
 def describe_random() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..model.vae import VAEConfig
 from .files import Weights, foreign, open_weights
 from .hub import SAID, hub_folder, is_hub_id
 from .known import known_file, sha256
-from .layout import CARD, INDEX, SCHEDULER, files_in, small_files, weight_files
+from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files, weight_files
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,11 @@ def find(
 def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Checkpoint:
     """A folder in the usual layout."""
     listing = files_in(path)
-    weights, missing = weight_files(listing, half)
-    missing = [file for file in small_files(listing) if file not in listing] + missing
-    if missing:
+    if missing := missing_files(listing, half, weights=True):
         raise ValueError(f"{str(path)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}"
                          f"{instead(path, listing)}")
     networks = {}
-    for part, files in weights.items():
+    for part, files in weight_files(listing, half)[0].items():
         rule = {"unet": unet_origins, "vae": vae_origins}.get(part, text_origins)
         paths = tuple(path / file for file in files)
         stored = open_weights(paths)

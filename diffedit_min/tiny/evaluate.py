@@ -138,7 +138,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 def model_hash(model: StableDiffusion) -> str:
     """Of all weights: results of another model are other results."""
     digest = hashlib.sha256()
-    for network in (model.unet, model.vae, model.text_encoder):
+    for network in (model.unet, model.vae, *(text.encoder for text in model.texts)):
         for tensor in network.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
