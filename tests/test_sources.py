@@ -166,7 +166,7 @@ def write_repository(folder: Path, **scheduler: object) -> None:
 def ask(root: Path, home: Path, steps: list[dict]) -> list[dict]:
     """What came of these look-ups, one after another in one process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    environment |= {"HF_HOME": str(home), "PYTHONPATH": str(loading.TINY.parents[1])}
+    environment |= {"HF_HOME": str(home), "PYTHONPATH": str(loading.TINY.parents[2])}
     done = subprocess.run([sys.executable, hub.__file__, str(root)], input=json.dumps(steps), text=True,
                           env=environment, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
