@@ -25,9 +25,10 @@ ModelEps = Callable[[Tensor, int, Any], Tensor]     # model.eps: (x, t, context)
 
 @dataclass
 class Rows:
-    """Counts the samples that went through the U-Net during one edit."""
+    """Counts the samples that went through the U-Net during one edit, and those that went back for a gradient."""
 
     count: int = 0
+    backward: int = 0
 
 
 def classifier_free_guidance(eps_uncond: Tensor, eps_cond: Tensor, s: float) -> Tensor:

@@ -7,8 +7,9 @@ Shapes: B pictures of one size, C channels, h x w latent cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from ..schedule import check_ratio
 
 # What U-Nets are for, by their input channels, and which method takes them.
 MADE_FOR = {4: "making pictures from text, as most methods here do",
-            8: "InstructPix2Pix, for which there is no method here yet",
+            8: "following instructions, with method instruct_pix2pix",
             9: "inpainting, for which there is no method here"}
 
 Pictures = Image.Image | Sequence[Image.Image]
@@ -43,25 +44,39 @@ class Step:
 
 @dataclass(frozen=True)
 class Options:
-    """What every method can be told. Defaults are the paper's."""
+    """What every method can be told. Defaults are the papers'."""
 
-    encoding_ratio: float = 0.8     # r in [0, 1]: how far to go towards noise; more changes more
     steps: int = 50                 # N, of the whole timeline; r N of them are taken
     guidance_scale: float = 7.5     # s, while decoding: 1 is the plain conditional prediction
     negative_prompt: str = ""       # stands in for the empty text in guidance
 
     def __post_init__(self) -> None:
         for f in fields(self):      # options typed at a command line or read from JSON: an int may stand for a float
-            value, kind = getattr(self, f.name), type(f.default)
+            value, kind = getattr(self, f.name), kind_of(f)
             if type(value) is int and kind is float:
                 object.__setattr__(self, f.name, float(value))
             elif type(value) is not kind:
                 raise ValueError(f"{f.name} must be a {kind.__name__}, not {value!r}")
-        check_ratio(self.encoding_ratio, "encoding_ratio")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
         if not 0 <= self.guidance_scale < float("inf"):
             raise ValueError(f"guidance_scale must be a number from 0 up, not {self.guidance_scale}")
+
+
+def kind_of(option: Field) -> type:
+    """What an option's values are: of the same type as its default."""
+    return type(option.default if option.default_factory is MISSING else option.default_factory())
+
+
+@dataclass(frozen=True)
+class RatioOptions(Options):
+    """Of methods that start from the picture's own latent, brought to some level of noise."""
+
+    encoding_ratio: float = 0.8     # r in [0, 1]: how far to go towards noise; more changes more
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ratio(self.encoding_ratio, "encoding_ratio")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +84,10 @@ class Task:
     """One batch for a method: pictures of one size, as latents."""
 
     model: StableDiffusion
+    pixels: Tensor                      # (B, 3, H, W) in [-1, 1]
     x0: Tensor                          # (B, C, h, w)
+    queries: tuple[str, ...]
+    references: tuple[str, ...]
     query: Context                      # B prompts each
     reference: Context
     negative: Context
@@ -78,6 +96,7 @@ class Task:
     valid: Tensor                       # bool (B, h, w): cells with picture in them, not only padding
     rows: Rows
     keep: str                           # "result" or "trace"
+    generate: bool                      # there is no picture (x0 tells the shape only): make one from the seed
     mask: Tensor | None = None          # bool (B, 1, h, w), given by the caller
     mask_map: Tensor | None = None      # (B, h, w) in [0, 1], given by the caller
     encoded: Trajectory | None = None   # given by the caller
@@ -88,6 +107,7 @@ class Outcome:
     """What a method returns: final latents, and what it found on the way."""
 
     latent: Tensor | None               # (B, C, h, w); None: nothing to change in any picture
+    source: Tensor | None = None        # (B, C, h, w), the picture itself, of methods that make it anew beside the edit
     mask: Tensor | None = None          # bool (B, 1, h, w)
     mask_map: Tensor | None = None      # (B, h, w) in [0, 1]
     encoded: Trajectory = ()
@@ -106,8 +126,10 @@ class Edit:
     decoded: Trajectory                 # by level too; with keep="result" only the last state, at level 0
     settings: dict[str, Any]            # everything that the result depends on
     rows: int                           # samples that went through the U-Net
+    backward_rows: int                  # samples that went back through it, for gradients
     empty_mask: bool                    # nothing to change was found, and the input picture came back
-    input: Image.Image
+    input: Image.Image                  # if there was none, the one made from the seed
+    source: Image.Image | None          # the input as the method made it anew beside the edit, if it does
     frame: Frame                        # how the picture was fitted to the network
     factor: int                         # pixels per latent cell
     trace: dict[str, Tensor] = field(default_factory=dict)      # keep="trace": the intermediates of step 1
@@ -130,12 +152,13 @@ class Method:
     takes_query: bool = True
     needs_reference: bool = False       # a caption of the input, not only the empty text
     needs_instruction: bool = False     # the query says what to do, not what to show
+    generates: bool = False             # can do without a picture: edits the one that the seed makes of the reference
     channels: int = 4                   # of the U-Net's input
 
     def __call__(
         self,
         model: StableDiffusion,
-        image: Pictures,
+        image: Pictures | None,
         query: str | Sequence[str] = "",
         reference: str | Sequence[str] = "",
         *,
@@ -156,7 +179,7 @@ class Method:
     def iterate(
         self,
         model: StableDiffusion,
-        image: Pictures,
+        image: Pictures | None,
         query: str | Sequence[str] = "",
         reference: str | Sequence[str] = "",
         *,
@@ -175,10 +198,11 @@ class Method:
         or a bool (h, w); skips step 1.
         mask_map, encoded: from an earlier Edit of the same picture and settings; skip what they hold. options: see
         `self.options`; what is left out is the model's recommendation, else the paper's value.
+        Without a picture (None), a method that `generates` edits one that it makes from the seed and the reference.
         Raises ValueError, in one line that names the value.
         """
-        pictures = [image] if isinstance(image, Image.Image) else list(image)
         settings = self.settings(model, options)
+        pictures, one = self.pictures(model, image)
         given = {"mask": mask, "mask_map": mask_map, "encoded": encoded}
         self.check(model, pictures, keep, given)
         count = len(pictures)
@@ -193,15 +217,29 @@ class Method:
         edits: list[Edit | None] = [None] * count
         for chosen in same_shapes([pixels for pixels, _ in fitted]):
             task = make_task(model, [fitted[i] for i in chosen], [queries[i] for i in chosen],
-                             [references[i] for i in chosen], tuple(seeds[i] for i in chosen), settings, keep, given)
+                             [references[i] for i in chosen], tuple(seeds[i] for i in chosen), settings, keep,
+                             image is None, given)
             outcome = yield from self.run(task, settings)
-            decoded = [None] * len(chosen) if outcome.latent is None else model.decode(outcome.latent)
+            decoded, remade = (None if latent is None else model.decode(latent)
+                               for latent in (outcome.latent, outcome.source))      # (B, 3, H, W) each
             for row, i in enumerate(chosen):
                 record = {"method": self.name, "model": model.name, "query": queries[i], "reference": references[i],
                           "seed": seeds[i], "size": size, "given": sorted(k for k, v in given.items() if v is not None),
                           **asdict(settings)}
-                edits[i] = make_edit(task, outcome, row, decoded[row], to_rgb(pictures[i]), fitted[i][1], record)
-        return edits[0] if isinstance(image, Image.Image) else edits
+                source = None if remade is None else unfit(remade[row], fitted[i][1])
+                result = None if decoded is None else unfit(decoded[row], fitted[i][1])
+                picture = source if task.generate else to_rgb(pictures[i])
+                edits[i] = make_edit(task, outcome, row, result, source, picture, fitted[i][1], record)
+        return edits[0] if one else edits
+
+    def pictures(self, model: StableDiffusion, image: Pictures | None) -> tuple[list[Image.Image], bool]:
+        """The pictures as a list, and whether one was meant; for none, a blank one of the model's own size."""
+        if image is None and not self.generates:
+            raise ValueError(f"{self.name} needs a picture to edit")
+        if image is None:
+            side = math.isqrt(model.native_area)
+            image = Image.new("RGB", (side, side))
+        return ([image], True) if isinstance(image, Image.Image) else (list(image), False)
 
     def settings(self, model: StableDiffusion, options: dict[str, Any]) -> Options:
         """The options in force: the given ones, over the model's recommendations, over the paper's."""
@@ -254,12 +292,14 @@ def make_task(
     seeds: tuple[int, ...],
     options: Options,
     keep: str,
+    generate: bool,
     given: dict[str, Any],
 ) -> Task:
     """Pictures -> latents, words -> contexts, and the caller's mask, map and trajectory checked against them."""
     frames, count, device = [frame for _, frame in fitted], len(fitted), model.device
     encoded = given["encoded"]
-    x0 = encoded[0].latent if encoded else model.encode(torch.cat([pixels for pixels, _ in fitted]))
+    pixels = torch.cat([pixels for pixels, _ in fitted])
+    x0 = encoded[0].latent if encoded else model.encode(pixels)
     valid = torch.stack([frame.valid(model.factor) for frame in frames])        # (B, h, w)
     own = tuple(valid.shape[-2:])
     if x0.shape[-2:] != own:
@@ -273,16 +313,16 @@ def make_task(
         mask_map = mask_map[None].to(device)
     contexts = model.embed([*queries, *references, *([options.negative_prompt] * count), *([""] * count)])
     query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))
-    return Task(
-        model, x0, query, reference, negative, empty, seeds, valid.to(device), Rows(), keep, mask, mask_map, encoded
-    )
+    return Task(model, pixels, x0, tuple(queries), tuple(references), query, reference, negative, empty, seeds,
+                valid.to(device), Rows(), keep, generate, mask, mask_map, encoded)
 
 
 def make_edit(
     task: Task,
     outcome: Outcome,
     row: int,
-    pixels: Tensor | None,
+    result: Image.Image | None,
+    source: Image.Image | None,
     picture: Image.Image,
     frame: Frame,
     record: dict[str, Any],
@@ -292,15 +332,17 @@ def make_edit(
     empty = mask is not None and task.mask is None and not mask.any().item()
     only = slice(row, row + 1)
     return Edit(
-        image=picture.copy() if empty else unfit(pixels, frame),
+        image=picture.copy() if empty else result,
         mask=mask,
         mask_map=None if outcome.mask_map is None else outcome.mask_map[row],
         encoded=tuple(of_row(state, only) for state in outcome.encoded),
         decoded=tuple(of_row(state, only) for state in outcome.decoded),
         settings=record,
         rows=task.rows.count // len(task.x0),
+        backward_rows=task.rows.backward // len(task.x0),
         empty_mask=empty,
         input=picture,
+        source=source,
         frame=frame,
         factor=task.model.factor,
         trace={name: value[:, row] for name, value in outcome.trace.items()},

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..guidance import conditional, guided
+from ..guidance import EpsFn, conditional, guided
 from ..samplers import Blend, State, bdia, belm, ddim, edict, fixed_point
 from ..schedule import Level
-from .base import Options, Step, Task, Trajectory
+from .base import Options, RatioOptions, Step, Task, Trajectory
 
 
 @dataclass(frozen=True)
-class CodingOptions(Options):
+class CodingOptions(RatioOptions):
     """Which sampler encodes and decodes, and what it can be told: each of the other options is for one sampler."""
 
     sampler: str = "ddim"               # the paper's; or fixed_point, edict, bdia, belm, which decoding undoes exactly
@@ -72,16 +72,19 @@ def encode(task: Task, options: CodingOptions, levels: Sequence[Level]) -> Gener
 
 
 def decode(
-    task: Task, options: Options, start: State, levels: Sequence[Level], blend: Blend | None = None
+    task: Task, options: Options, start: State, levels: Sequence[Level], blend: Blend | None = None,
+    eps_fn: EpsFn | None = None,
 ) -> Generator[Step, None, Trajectory]:
     """D_r(start, query), guided: the states at all levels, the clean one first; only that one if no trace is kept.
 
-    DDIM, which methods without a choice of samplers use: 2k rows a picture; k at guidance scale 1.
+    DDIM, which methods without a choice of samplers use: 2k rows a picture; k at guidance scale 1. eps_fn: in place of
+    the guided prediction under the query.
     """
     run = SAMPLERS[options.sampler](options)[1] if isinstance(options, CodingOptions) else ddim.decode
     decoded: list[State] = []
-    under_query = guided(task.model.eps, task.query, task.negative, options.guidance_scale, task.rows)
-    for state in run(under_query, start, levels, blend):
+    if eps_fn is None:
+        eps_fn = guided(task.model.eps, task.query, task.negative, options.guidance_scale, task.rows)
+    for state in run(eps_fn, start, levels, blend):
         decoded = [state, *decoded] if task.keep == "trace" else [state]
         if state.index < start.index:
             yield Step("decode", start.index - state.index, start.index, state.latent)

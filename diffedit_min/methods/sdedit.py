@@ -7,11 +7,11 @@ from collections.abc import Generator
 
 from ..samplers import State
 from ..schedule import add_noise, levels_used, standard_noise
-from .base import Method, Options, Outcome, Step, Task
+from .base import Method, Outcome, RatioOptions, Step, Task
 from .coding import decode
 
 
-def run(task: Task, options: Options) -> Generator[Step, None, Outcome]:
+def run(task: Task, options: RatioOptions) -> Generator[Step, None, Outcome]:
     """2k rows a picture. Ratio 0 adds no noise: it gives the VAE's reconstruction."""
     k = levels_used(options.encoding_ratio, options.steps)
     levels = task.model.schedule.levels(options.steps)[: k + 1]
@@ -20,4 +20,4 @@ def run(task: Task, options: Options) -> Generator[Step, None, Outcome]:
     return Outcome(decoded[0].latent, decoded=decoded)
 
 
-sdedit = Method("sdedit", run, Options)
+sdedit = Method("sdedit", run, RatioOptions)

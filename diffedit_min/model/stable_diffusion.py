@@ -106,12 +106,14 @@ class StableDiffusion:
         context: Context | Tensor,
         attend: Attend | None = None,
         sizes: tuple[int, int, int, int, int, int] | None = None,
+        checkpointing: bool = False,
     ) -> Tensor:
         """The noise in x (B, C, h, w) at time t, in x's dtype, whatever the checkpoint predicts.
 
         context: B prompts, or a plain (B, L, D) tensor. Large batches run in parts, unless `attend` is given, which
         must see all rows of the call. sizes: what SD XL is told of the picture, in pixels: height and width before it
         was cropped, top and left of the crop, height and width wanted; by default an uncropped one of x's size.
+        checkpointing: less memory for gradients, more time (model/unet.py).
         """
         if isinstance(context, Tensor):
             context = Context(context)
@@ -122,9 +124,12 @@ class StableDiffusion:
         parts = [slice(first, first + rows) for first in range(0, len(x), rows)]
         own, tokens = x.to(self.dtype), context.tokens.to(self.dtype)
         out = torch.cat([
-            self.unet(own[part], t, tokens[part], attend, None if summary is None else summary[part]) for part in parts
+            self.unet(own[part], t, tokens[part], attend, None if summary is None else summary[part], checkpointing)
+            for part in parts
         ]).to(x.dtype)
-        return out if self.prediction_type == "epsilon" else eps_from_v(x, out, self.schedule.abar[t])
+        if self.prediction_type == "epsilon":
+            return out
+        return eps_from_v(x[:, : out.shape[1]], out, self.schedule.abar[t])     # what comes after x_t isn't noisy
 
     def summary(self, x: Tensor, context: Context, sizes: tuple[int, ...] | None) -> Summary | None:
         """What SD XL's U-Net is told beside the tokens; None for the others."""

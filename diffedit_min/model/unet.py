@@ -13,12 +13,15 @@ their width. Attention can be watched and changed through `attend` (attention.py
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import Attend, Attention, Transformer
 from .blocks import Downsample, ResnetBlock, Upsample
@@ -190,30 +193,33 @@ class UNet(nn.Module):
         context: Tensor,
         attend: Attend | None = None,
         summary: Summary | None = None,
+        checkpointing: bool = False,
     ) -> Tensor:
         """x (B, C_in, h, w), t an int or (B,) ints in 0..T-1, context (B, L, D) -> (B, C_out, h, w).
 
+        checkpointing: keep only what enters each layer, and compute its inside again when gradients go back through.
         Raises ValueError if h or w is not a multiple of `config.multiple`.
         """
         (h, w), multiple = x.shape[-2:], self.config.multiple
         if h % multiple or w % multiple:
             raise ValueError(f"latents of {h}x{w}: the U-Net needs sides that are multiples of {multiple}")
+        call = partial(checkpoint, use_reentrant=False) if checkpointing else call_plainly
         time = self.embed_time(t, summary, x)               # (B, E)
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
             for i in range(len(block.resnets)):
-                x = block.layer(i, x, time, context, attend)
+                x = call(block.layer, i, x, time, context, attend)
                 skips.append(x)
             for resize in block.downsamplers:
                 x = resize(x)                               # (B, C, h/2, w/2)
                 skips.append(x)
         if self.mid_block is not None:
-            x = self.mid_block(x, time, context, attend)
+            x = call(self.mid_block, x, time, context, attend)
         for block in self.up_blocks:
             for i in range(len(block.resnets)):
                 x = torch.cat([x, skips.pop()], dim=1)      # (B, C + C_skip, h, w)
-                x = block.layer(i, x, time, context, attend)
+                x = call(block.layer, i, x, time, context, attend)
             for resize in block.upsamplers:
                 x = resize(x)                               # (B, C, 2h, 2w)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
@@ -227,6 +233,10 @@ class UNet(nn.Module):
         sizes = waves(summary.sizes.flatten(), self.config.addition_time_embed_dim).unflatten(0, (-1, 6)).flatten(1)
         told = torch.cat([summary.pooled, sizes.to(summary.pooled.dtype)], dim=1)     # (B, D' + 6 waves)
         return time + self.add_embedding(told)
+
+
+def call_plainly(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    return function(*arguments)
 
 
 class TimeEmbedding(nn.Module):

@@ -39,7 +39,6 @@ from ..schedule import Schedule, add_noise, generator
 from . import scenes, vocabulary
 
 SIZE = 64       # pixels
-PIXELS_FILE, LATENTS_FILE = "scenes.npy", "latents.pt"
 
 
 @dataclass(frozen=True)
@@ -80,21 +79,21 @@ class Recipe:
 # ---------------------------------------------------------------- 1: render
 
 
-def render_scenes(recipe: Recipe, out: Path) -> np.ndarray:
-    """The training pictures, uint8 (N, 64, 64, 3), drawn on all cores and kept in `out`."""
-    path = out / PIXELS_FILE
+def draw_all(draw: Callable[[int], np.ndarray], count: int, path: Path) -> np.ndarray:
+    """Pictures 0, 1, ..., uint8 (count, 64, 64, 3), drawn on all cores and kept at `path`."""
     if not path.exists():
-        pixels = np.lib.format.open_memmap(path.with_suffix(".part"), "w+", np.uint8, (recipe.scenes, SIZE, SIZE, 3))
+        pixels = np.lib.format.open_memmap(path.with_suffix(".part"), "w+", np.uint8, (count, SIZE, SIZE, 3))
         with ProcessPoolExecutor() as pool:
-            drawn = pool.map(render_one, range(recipe.scenes), chunksize=250)
-            for i, picture in enumerate(tqdm(drawn, "render", recipe.scenes)):
+            drawn = pool.map(draw, range(count), chunksize=250)
+            for i, picture in enumerate(tqdm(drawn, path.stem, count)):
                 pixels[i] = picture
         pixels.flush()
         os.replace(path.with_suffix(".part"), path)
     return np.load(path, mmap_mode="r")
 
 
-def render_one(seed: int) -> np.ndarray:
+def draw_scene(seed: int) -> np.ndarray:
+    """A training picture, uint8 (64, 64, 3)."""
     return np.asarray(scenes.sample(seed).render(SIZE))
 
 
@@ -134,20 +133,17 @@ def train_vae(recipe: Recipe, out: Path, pixels: np.ndarray) -> VAE:
 
 
 @torch.inference_mode()
-def encode_scenes(recipe: Recipe, out: Path, vae: VAE, pixels: np.ndarray) -> tuple[Tensor, float]:
-    """All scenes' latents (N, C, h, w), scaled to unit variance, and the factor that does it (vae/config.json)."""
-    path = out / LATENTS_FILE
+def encode_all(vae: VAE, pixels: np.ndarray, path: Path) -> Tensor:
+    """All pictures' latents (N, C, h, w), as the VAE makes them, unscaled; kept at `path`."""
     if not path.exists():
         parts = []
-        for i in tqdm(range(0, len(pixels), 100), "latents"):
+        for i in tqdm(range(0, len(pixels), 100), path.stem):
             x = to_tensor(pixels[i : i + 100]).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
                 parts.append(vae.encode(x)[0].float())
         torch.save(torch.cat(parts), path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
-    latents = torch.load(path, weights_only=True)
-    factor = 1 / latents.std().item()
-    return latents * factor, factor
+    return torch.load(path, weights_only=True)
 
 
 # ---------------------------------------------------------------- 4: the noise predictor and the text encoder
@@ -241,9 +237,14 @@ def export(recipe: Recipe, out: Path, vae: VAE, scaling_factor: float, net: nn.M
         "unet/diffusion_pytorch_model": net["unet"], "vae/diffusion_pytorch_model": vae,
         "text_encoder/model": net["text_encoder"],
     }.items():
-        weights = {key: value.half().contiguous() for key, value in module.state_dict().items()}
-        save_file(weights, folder / f"{name}.safetensors", {"format": "pt"})
+        save_half(module, folder / f"{name}.safetensors")
     return folder
+
+
+def save_half(module: nn.Module, path: Path) -> None:
+    """A network's weights in float16."""
+    weights = {key: value.half().contiguous() for key, value in module.state_dict().items()}
+    save_file(weights, path, {"format": "pt"})
 
 
 # ---------------------------------------------------------------- the loop that both trainings share
@@ -309,10 +310,11 @@ def main() -> None:
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe()
-    pixels = render_scenes(recipe, out)
+    pixels = draw_all(draw_scene, recipe.scenes, out / "scenes.npy")
     vae = train_vae(recipe, out, pixels)
-    latents, scaling_factor = encode_scenes(recipe, out, vae, pixels)
-    net = train_unet(recipe, out, latents)
+    latents = encode_all(vae, pixels, out / "latents.pt")
+    scaling_factor = 1 / latents.std().item()       # vae/config.json: latents of unit variance
+    net = train_unet(recipe, out, latents * scaling_factor)
     print(f"written: {export(recipe, out, vae, scaling_factor, net)}")
 
 

@@ -1,0 +1,120 @@
+"""CycleDiffusion, arXiv:2210.05559: find the random numbers with which a stochastic sampler would have made the
+picture, and use them again under another text.
+
+    DPM-Encoder   x_k ~ q(x_k | x_0),   x_{j-1} ~ q(x_{j-1} | x_j, x_0),   x_0 the picture's own latent
+                  e_j = (x_{j-1} - mean(x_j, source)) / sigma_j            j = k, ..., 1
+    decoding      y_k = x_k,   y_{j-1} = mean(y_j, query) + sigma_j e_j
+
+With the same text and guidance on both sides the picture comes back exactly. For mean and sigma see
+samplers/stochastic.py.
+
+The published results keep the best of 540 candidates by directional CLIP similarity, which they also report: selection
+on a metric. Here one is made; `trials` with `clip` ask for that selection, over noises only.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..guidance import EpsFn, guided
+from ..samplers.stochastic import check_eta, mean, sigma, toward
+from ..schedule import Level, add_noise, eps_from_x0, levels_used, standard_noise
+from .base import Method, Outcome, RatioOptions, Step, Task
+from .directional_clip import DirectionalClip
+
+Code = tuple[Tensor, list[Tensor]]      # x_k and e_k, ..., e_1, which both sides share; (B, C, h, w) each
+
+
+@dataclass(frozen=True)
+class CycleOptions(RatioOptions):
+    """The paper's for Stable Diffusion; of its grids (ratio 0.5 to 0.85, guidance 1 to 5) a value in the middle."""
+
+    steps: int = 100
+    encoding_ratio: float = 0.7         # (steps - "skip steps") / steps
+    guidance_scale: float = 3.0
+    source_guidance_scale: float = 1.0
+    eta: float = 0.1                    # how stochastic: DDIM's eta
+    trials: int = 1                     # latent codes to try, of which `clip` keeps one
+    clip: str = ""                      # a CLIP model's folder or Hub id
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_eta(self.eta)
+        if self.eta == 0:
+            raise ValueError("eta = 0 leaves no noise to find: CycleDiffusion needs eta above 0")
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1, not {self.trials}")
+        if self.trials > 1 and not self.clip:
+            raise ValueError(f"trials = {self.trials} needs clip=, a CLIP model's folder or Hub id, to choose by")
+        if not 0 <= self.source_guidance_scale < float("inf"):
+            raise ValueError(f"source_guidance_scale must be a number from 0 up, not {self.source_guidance_scale}")
+
+
+def run(task: Task, options: CycleOptions) -> Generator[Step, None, Outcome]:
+    """k rows for the encoding and 2k for the decoding, a picture and trial; 2k for a guided encoding."""
+    k = levels_used(options.encoding_ratio, options.steps)
+    levels = task.model.schedule.levels(options.steps)[: k + 1]
+    deviations = check_deviations([sigma(options.eta, levels[j], levels[j - 1]) for j in range(k, 0, -1)], levels)
+    eps_of = partial(guided, task.model.eps, negative=task.negative, rows=task.rows)
+    source = eps_of(task.reference, s=options.source_guidance_scale)
+    target = eps_of(task.query, s=options.guidance_scale)
+    clip = DirectionalClip(options.clip) if options.clip else None
+    best, best_score = task.x0, torch.full((len(task.x0),), -torch.inf)
+    for trial in range(options.trials):
+        code = yield from dpm_encoder(source, task, levels, deviations, trial)
+        y = yield from replay(target, code, levels, deviations)
+        if clip is None:
+            return Outcome(y)
+        score = clip.similarity(task.pixels, task.model.decode(y), task.references, task.queries)       # (B,)
+        better = score > best_score
+        best, best_score = torch.where(better.to(y.device)[:, None, None, None], y, best), score.maximum(best_score)
+        yield Step("trials", trial + 1, options.trials)
+    return Outcome(best)
+
+
+def dpm_encoder(
+    eps_fn: EpsFn, task: Task, levels: Sequence[Level], deviations: list[float], trial: int = 0
+) -> Generator[Step, None, Code]:
+    """A random path from x_k down to x_0, and the noises with which the sampler takes it."""
+    k, x0 = len(levels) - 1, task.x0
+    noise = partial(standard_noise, x0, task.seeds, f"cycle {trial}")
+    x, noises = add_noise(x0, noise(k), levels[k].abar) if k else x0, []
+    for j, deviation in zip(range(k, 0, -1), deviations, strict=True):
+        left, reached = levels[j], levels[j - 1]
+        if j == 1:
+            below = x0
+        else:
+            below = toward(x0, eps_from_x0(x, x0, left.abar), reached, deviation) + deviation * noise(j - 1)
+        noises.append((below - mean(x, eps_fn(x, left.t), left, reached, deviation)) / deviation)
+        if j == k:
+            start = x
+        x = below
+        yield Step("encode", k - j + 1, k, x)
+    return (start if k else x0), noises
+
+
+def replay(
+    eps_fn: EpsFn, code: Code, levels: Sequence[Level], deviations: list[float]
+) -> Generator[Step, None, Tensor]:
+    """The stochastic sampler with given noises: from x_k to y_0 (B, C, h, w)."""
+    (y, noises), k = code, len(levels) - 1
+    for j, deviation, z in zip(range(k, 0, -1), deviations, noises, strict=True):
+        left, reached = levels[j], levels[j - 1]
+        y = mean(y, eps_fn(y, left.t), left, reached, deviation) + deviation * z
+        yield Step("decode", k - j + 1, k, y)
+    return y
+
+
+def check_deviations(deviations: list[float], levels: Sequence[Level]) -> list[float]:
+    """Themselves; ValueError if a step adds no noise, which then can't be found."""
+    for deviation, left in zip(deviations, reversed(levels[1:]), strict=True):
+        if deviation == 0:
+            raise ValueError(f"the step from t = {left.t} has zero variance, so its noise can't be found: it needs a "
+                             "schedule whose clean level is not quite clean (set_alpha_to_one: false)")
+    return deviations
+
+
+cycle_diffusion = Method("cycle_diffusion", run, CycleOptions, uses=frozenset({"reference"}), needs_reference=True)

@@ -1,0 +1,42 @@
+"""Directional CLIP similarity, arXiv:2108.00946: did the picture change in the direction in which the text did?
+
+    cos(image(after) - image(before), text(target) - text(source))
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class DirectionalClip:
+    """A CLIP model, by its folder or Hub id; only safetensors are read. The transformers library's."""
+
+    def __init__(self, name: str):
+        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+        try:
+            self.model = CLIPModel.from_pretrained(name, use_safetensors=True).eval().requires_grad_(False)
+            self.tokenizer = CLIPTokenizer.from_pretrained(name)
+            self.process = CLIPImageProcessor.from_pretrained(name)
+        except Exception as error:      # the library raises errors of many kinds, in several lines
+            raise ValueError(f"clip {name!r} can't be read as a CLIP model with weights in safetensors: "
+                             f"{' '.join(str(error).split())}") from None
+
+    def similarity(self, before: Tensor, after: Tensor, source: Sequence[str], target: Sequence[str]) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1], texts B each -> (B,) in [-1, 1], on the CPU."""
+        return F.cosine_similarity(self.images(after) - self.images(before), self.texts(target) - self.texts(source))
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> unit vectors (B, D)."""
+        bytes_ = ((pixels.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        given = self.process(list(bytes_), return_tensors="pt").pixel_values
+        hidden = self.model.vision_model(given).pooler_output
+        return F.normalize(self.model.visual_projection(hidden), dim=1)
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """B texts -> unit vectors (B, D)."""
+        ids = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        hidden = self.model.text_model(**ids).pooler_output
+        return F.normalize(self.model.text_projection(hidden), dim=1)

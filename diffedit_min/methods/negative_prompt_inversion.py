@@ -1,0 +1,24 @@
+"""Negative-prompt inversion, arXiv:2305.16807: null-text inversion's optimum, guessed instead of sought.
+
+The picture is inverted under the reference C without guidance. If that text also stands in for the empty one, then
+the source's guided prediction eps(C) + s (eps(C) - eps(C)) is eps(C), whatever s: it goes back the way that it came,
+up to DDIM's own error. The target's is eps(C) + s (eps(query) - eps(C)). Attention is edited as in Prompt-to-Prompt.
+"""
+
+from collections.abc import Generator
+
+from .base import Method, Outcome, Step, Task
+from .prompt_to_prompt import PromptToPromptOptions, branches, invert, levels_of, start_of, without_weights
+
+
+def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Outcome]:
+    """k + 3k rows a picture. The negative prompt is not used: the reference takes its place."""
+    task = without_weights(task)
+    levels = levels_of(task, options)
+    encoded = yield from invert(task, options, levels)
+    return (yield from branches(task, options, start_of(task, encoded, levels), levels, encoded, source_scale=1.0,
+                                negatives=lambda j: task.reference))
+
+
+negative_prompt_inversion = Method("negative_prompt_inversion", run, PromptToPromptOptions, knob="cross_replace",
+                                   uses=frozenset({"reference", "encoded"}), needs_reference=True)

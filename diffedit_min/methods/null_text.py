@@ -1,0 +1,110 @@
+"""Null-text inversion, arXiv:2211.09794: make guided decoding return to the picture by tuning the empty
+text's embedding.
+
+    pivot       z*_0, ..., z*_k = DDIM inversion of the picture under the reference C, unguided
+    tuning      for j = k, ..., 1:   min over null_j of | z*_{j-1} - z_{j-1}(z_j, null_j, C) |^2        at scale s
+                                     z_{j-1} = z_{j-1}(z_j, null_j, C),   null_{j-1} starts at null_j
+    editing     Prompt-to-Prompt from z*_k, with null_j in place of the empty text, in both branches
+
+The network and C stay as they are. All L token places of null_j are tuned, as in the paper. The paper leaves the
+optimiser open; the authors' code makes a new Adam for every j, as here.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..guidance import classifier_free_guidance, conditional
+from ..samplers import State, ddim
+from ..schedule import Level
+from .base import Method, Outcome, Step, Task, Trajectory
+from .coding import CodingOptions
+from .prompt_to_prompt import AttentionOptions, branches, invert, levels_of, start_of, without_weights
+
+
+@dataclass(frozen=True)
+class NullTextOptions(AttentionOptions):
+    """The paper's numbers."""
+
+    iterations: int = 10            # of the tuning, at each level
+    learning_rate: float = 0.01
+    stop_at: float = 1e-5           # mean squared error that is small enough to go on
+    authors_schedule: bool = False  # their code's: step i has learning_rate (1 - i/100), stop_at + 2e-5 i
+    checkpointing: bool = False     # less memory, more time: for full-size models
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.iterations < 0:
+            raise ValueError(f"iterations must be at least 0, not {self.iterations}")
+        for name in ("learning_rate", "stop_at"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a number from 0 up, not {getattr(self, name)}")
+
+
+def run(task: Task, options: NullTextOptions) -> Generator[Step, None, Outcome]:
+    """k + (2 + iterations) k + 4k rows a picture at most, and iterations k backward."""
+    task = without_weights(task)
+    levels = levels_of(task, options)
+    encoded = yield from invert(task, CodingOptions(), levels)
+    null = yield from tune(task, options, levels, encoded)
+    return (yield from branches(task, options, start_of(task, encoded, levels), levels, encoded,
+                                negatives=lambda j: replace(task.negative, tokens=null[j])))
+
+
+def tune(
+    task: Task, options: NullTextOptions, levels: tuple[Level, ...], pivot: Trajectory
+) -> Generator[Step, None, dict[int, Tensor]]:
+    """null_j (B, L, D) for j = k, ..., 1. With no iterations: the negative prompt's embedding for all."""
+    k, z, found = len(levels) - 1, pivot[-1].latent, {}
+    null = task.negative.tokens
+    for i, j in enumerate(range(k, 0, -1)):
+        rate, enough = options.learning_rate, options.stop_at
+        if options.authors_schedule:
+            rate, enough = rate * (1 - i / 100), enough + 2e-5 * i
+        at = Leaving(task, options, levels[j], levels[j - 1], z)
+        null = at.tuned(null, pivot[j - 1], rate, enough)
+        z, found[j] = at.step(null, range(len(z))), null
+        yield Step("tune", i + 1, k, z)
+    return found
+
+
+class Leaving:
+    """One guided DDIM step from z (B, C, h, w), as a function of the empty text's embedding."""
+
+    def __init__(self, task: Task, options: NullTextOptions, left: Level, reached: Level, z: Tensor):
+        self.task, self.options, self.left, self.reached, self.z = task, options, left, reached, z
+        self.model_eps = partial(task.model.eps, checkpointing=options.checkpointing)
+        self.eps_cond = conditional(task.model.eps, task.reference, task.rows)(z, left.t)
+
+    def step(self, null: Tensor, rows: range | list[int]) -> Tensor:
+        """z_{j-1} of the pictures `rows`, with their null (len(rows), L, D)."""
+        rows = list(rows)
+        told, z = replace(self.task.negative[rows], tokens=null), self.z[rows]
+        eps_null = conditional(self.model_eps, told, self.task.rows)(z, self.left.t)
+        eps = classifier_free_guidance(eps_null, self.eps_cond[rows], self.options.guidance_scale)
+        return ddim.step(z, eps, self.left.abar, self.reached.abar)
+
+    @torch.enable_grad()
+    def tuned(self, null: Tensor, wanted: State, rate: float, enough: float) -> Tensor:
+        """null_j (B, L, D) from a first guess. Each picture stops by itself, so a batch changes nothing for it."""
+        each = [row.clone().requires_grad_() for row in null]               # B of (L, D)
+        optimizer, active = torch.optim.Adam(each, lr=rate), list(range(len(each)))
+        for _ in range(self.options.iterations):
+            made = self.step(torch.stack([each[i] for i in active]), active)
+            losses = (made - wanted.latent[active]).square().flatten(1).mean(dim=1)     # (number active,)
+            going = losses.detach() >= enough
+            if not going.any():
+                break
+            optimizer.zero_grad(set_to_none=True)       # of a picture that has stopped the gradient stays None
+            losses[going].sum().backward()
+            self.task.rows.backward += len(active)
+            optimizer.step()
+            active = [i for i, goes in zip(active, going.tolist(), strict=True) if goes]
+        return torch.stack([row.detach() for row in each])
+
+
+null_text = Method("null_text", run, NullTextOptions, knob="cross_replace", uses=frozenset({"reference", "encoded"}),
+                   needs_reference=True)

@@ -1,0 +1,354 @@
+"""Prompt-to-Prompt, arXiv:2208.01626: edit through cross-attention, which holds what goes where in a picture.
+
+Two branches are decoded side by side from the same noise, the source under the reference and the target under the
+query. While M = softmax(Q K^T / sqrt(d)) are the source's maps and M* the target's, the target uses (section 3.2)
+
+    word swap       M^ = M if step < tau, else M*                       with M's columns word for word
+    refinement      M^[:, j] = M[:, A(j)] if j has a counterpart A(j), else M*[:, j]
+    re-weighting    M^[:, j] = c M^[:, j] for chosen words j
+
+with its own values V. The paper starts from a seed; a real picture starts from its inversion. Beyond the paper, after
+its authors' code (google/prompt-to-prompt): windows for single words, self-attention taken from the source in the first
+steps, and the threshold of the local blend, which the paper leaves open.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..guidance import EpsFn, classifier_free_guidance
+from ..model.attention import Place
+from ..model.text import Context
+from ..samplers import State
+from ..schedule import Level, check_ratio, levels_used, standard_noise
+from .base import Method, Outcome, RatioOptions, Step, Task, Trajectory
+from .coding import CodingOptions, decode, encode
+from .words import Prompt, align, changed_words, parse_weights
+
+
+@dataclass(frozen=True)
+class AttentionOptions(RatioOptions):
+    """What is done to attention. Parts of the steps count from the noisiest: 0.4 of 50 steps are the first 20."""
+
+    encoding_ratio: float = 1.0     # of real pictures: how far to invert
+    align: str = "auto"             # "swap", "refine", or auto: swap where both prompts have as many words
+    cross_replace: float = 0.8      # tau: for which part of the steps words take the source's attention
+    word_windows: dict = field(default_factory=dict)    # the same by words of the query: {"bowl": 0.4, "red": (0.2, 1)}
+    self_replace: float = 0.4       # for which part of the steps self-attention is the source's
+    self_size: float = 0.5          # in feature maps of at most this part of the latents' sides
+    reweight: dict = field(default_factory=dict)        # c by words of the query: {"apples": 2}; as "(apples:2)" in it
+    reweight_until: float = 1.0     # for which part of the steps. The authors' code: cross_replace
+    local_blend: str = ""           # words, by commas, around which alone the picture may change; or "changed"
+    blend_threshold: float = 0.3    # of the words' attention, relative to its maximum
+    blend_start: float = 0.2        # from which part of the steps on
+    blend_size: float = 0.25        # of the maps that are read, relative to the latents' sides
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.align not in ("auto", "swap", "refine"):
+            raise ValueError(f"align {self.align!r} is not known; known are auto, swap and refine")
+        for name in ("cross_replace", "self_replace", "reweight_until", "blend_threshold", "blend_start"):
+            check_ratio(getattr(self, name), name)
+        for word, window in self.word_windows.items():
+            for edge in window_of(window):
+                check_ratio(edge, f"word_windows of {word!r}")
+        for word, weight in self.reweight.items():
+            if not isinstance(weight, int | float) or not abs(weight) < float("inf"):
+                raise ValueError(f"reweight of {word!r} must be a number, not {weight!r}")
+
+
+@dataclass(frozen=True)
+class PromptToPromptOptions(AttentionOptions, CodingOptions):
+    """With a choice of samplers, for the inversion and for both branches."""
+
+
+def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Outcome]:
+    """k rows for the inversion of a real picture under the reference, 4k for the branches."""
+    task = without_weights(task)
+    levels = levels_of(task, options)
+    encoded = () if task.generate else (yield from invert(task, options, levels))
+    return (yield from branches(task, options, start_of(task, encoded, levels), levels, encoded))
+
+
+def levels_of(task: Task, options: AttentionOptions) -> tuple[Level, ...]:
+    """Up to the encoding ratio's; to generate, all of them."""
+    ratio = 1.0 if task.generate else options.encoding_ratio
+    return task.model.schedule.levels(options.steps)[: levels_used(ratio, options.steps) + 1]
+
+
+def invert(task: Task, options: CodingOptions, levels: tuple[Level, ...]) -> Generator[Step, None, Trajectory]:
+    """The picture's encoding under the reference, unguided."""
+    return (yield from encode(replace(task, empty=task.reference), options, levels))
+
+
+def start_of(task: Task, encoded: Trajectory, levels: tuple[Level, ...]) -> State:
+    """Where both branches start: the end of an inversion, or noise from the seed."""
+    if encoded:
+        return encoded[-1]
+    return State(len(levels) - 1, levels[-1], standard_noise(task.x0, task.seeds, "generate"))
+
+
+def without_weights(task: Task) -> Task:
+    """The task with the queries embedded as they read without "(words:2)"."""
+    plain = [parse_weights(query)[0] for query in task.queries]
+    return task if plain == list(task.queries) else replace(task, query=task.model.embed(plain))
+
+
+# ---------------------------------------------------------------- two branches
+
+
+def branches(
+    task: Task,
+    options: AttentionOptions,
+    start: State,
+    levels: tuple[Level, ...],
+    encoded: Trajectory,
+    *,
+    source_scale: float | None = None,
+    negatives: Callable[[int], Context] | None = None,
+    pinned: bool = False,
+) -> Generator[Step, None, Outcome]:
+    """Decode source and target, 2B latents in one batch, with the target's attention edited.
+
+    source_scale: the source's guidance, by default the target's. negatives: level's index -> what stands in for the
+    empty text there. pinned: the source branch is set back to `encoded` at every level.
+    """
+    B, control = len(task.x0), Control.of(task, options, len(levels) - 1)
+    eps_fn = eps_of_branches(task, levels, control, negatives or (lambda j: task.negative),
+                             (options.guidance_scale if source_scale is None else source_scale, options.guidance_scale))
+
+    def blend(latent: Tensor, j: int, which: int = 0) -> Tensor:
+        """The source pinned, and the target held to it away from the blended words. (2B, C, h, w)"""
+        source, target = latent.chunk(2)
+        if pinned:
+            source = encoded[j].latents[which]
+        if (mask := control.blend_mask(len(levels) - 1 - j)) is not None:
+            target = torch.where(mask, target, source)
+        return torch.cat([source, target])
+
+    partners = tuple((j, latent.repeat(2, 1, 1, 1)) for j, latent in start.partners)
+    twice = State(start.index, start.level, start.latent.repeat(2, 1, 1, 1), partners, start.memory)
+    decoded = yield from decode(task, options, twice, levels, blend, eps_fn)
+    source, target = decoded[0].latent.split(B)
+    of_target = tuple(State(state.index, state.level, state.latent[B:]) for state in decoded)
+    return Outcome(target, source, control.blend_mask(len(levels) - 1), encoded=encoded, decoded=of_target)
+
+
+def eps_of_branches(
+    task: Task, levels: tuple[Level, ...], control: "Control", negatives: Callable[[int], Context],
+    scales: tuple[float, float],
+) -> EpsFn:
+    """eps (2B, C, h, w) of both branches, each guided at its own scale; at scale 1 the unconditional rows are spared.
+
+    Only the conditional rows' attention is edited, as in the authors' code.
+    """
+    B, index = len(task.x0), {level.t: j for j, level in enumerate(levels)}
+    conditions, guided = task.reference.join(task.query), [i for i, scale in enumerate(scales) if scale != 1]
+
+    def eps_fn(x: Tensor, t: int) -> Tensor:
+        j, x_of = index[t], x.split(B)
+        rows = torch.cat([x, *(x_of[i] for i in guided)])
+        context = conditions.join(negatives(j).repeat(len(guided))) if guided else conditions
+        task.rows.count += len(rows)
+        eps = list(task.model.eps(rows, t, context, control.at(len(levels) - 1 - j)).split(B))
+        for place, i in enumerate(guided, start=2):
+            eps[i] = classifier_free_guidance(eps[place], eps[i], scales[i])
+        return torch.cat(eps[:2])
+
+    return eps_fn
+
+
+# ---------------------------------------------------------------- attention
+
+
+@dataclass(eq=False)
+class Control:
+    """What is done to the attention of B pictures' conditional rows, source and target, at each of k steps."""
+
+    pictures: int                   # B
+    table: Tensor                   # (B, L, L): which source token's map each target token takes
+    taken: Tensor                   # (k, B, L) in {0, 1}: whether it does, at that step
+    weights: Tensor                 # (B, L): c of each target token
+    weighted_steps: int
+    self_steps: int
+    self_height: float              # the tallest feature map whose self-attention is replaced
+    blend: "LocalBlend | None"
+
+    @classmethod
+    def of(cls, task: Task, options: AttentionOptions, k: int) -> "Control":
+        """Raises ValueError, naming them, for prompts that don't align or words that aren't there."""
+        tables, taken, weights, words = [], [], [], ([], [])
+        for query, reference in zip(task.queries, task.references, strict=True):
+            plain, typed = parse_weights(query)
+            source, target = (Prompt(text, task.model.tokenizer) for text in (reference, plain))
+            table, shared = align(source, target, options.align)
+            tables.append(table)
+            taken.append(shared * windows(target, options, k))          # (k, L)
+            weights.append(weights_of(target, {**options.reweight, **typed}))
+            for found, tokens in zip(words, blend_tokens(source, target, options.local_blend), strict=True):
+                found.append(tokens)
+        stacked = (torch.stack(parts, dim).to(task.x0) for parts, dim in ((tables, 0), (taken, 1), (weights, 0)))
+        blend = LocalBlend.of(task, options, k, torch.stack(words[0] + words[1])) if options.local_blend else None
+        return cls(len(tables), *stacked, levels_used(options.reweight_until, k), levels_used(options.self_replace, k),
+                   options.self_size * task.x0.shape[-2], blend)
+
+    def at(self, step: int) -> "EditedAttention | None":
+        """The `attend` of one call of the U-Net, at that step; None if nothing is to be done."""
+        weights = self.weights if step < self.weighted_steps else torch.ones_like(self.weights)
+        taken = self.taken[step]
+        cross = bool(taken.any() or (weights != 1).any())
+        if not cross and step >= self.self_steps and self.blend is None:
+            return None
+        return EditedAttention(self, cross, step < self.self_steps, taken, weights)
+
+    def blend_mask(self, steps: int) -> Tensor | None:
+        """Where the target may differ from the source after so many steps, bool (B, 1, h, w); None: anywhere."""
+        return None if self.blend is None or steps <= self.blend.first else self.blend.mask()
+
+
+@dataclass(frozen=True, eq=False)
+class EditedAttention:
+    """Attention in which the target's rows, B .. 2B, use the source's maps, 0 .. B. Other rows are left alone."""
+
+    control: Control
+    cross: bool                     # whether cross-attention is edited
+    own: bool                       # whether self-attention is replaced
+    taken: Tensor                   # (B, L)
+    weights: Tensor                 # (B, L)
+
+    def wants(self, place: Place) -> bool:
+        """Where a map is edited or read; everywhere else the fast kernel runs."""
+        if not place.cross:
+            return self.own and place.height <= self.control.self_height
+        return self.cross or self.reads(place)
+
+    def reads(self, place: Place) -> bool:
+        blend = self.control.blend
+        return blend is not None and place.height == blend.height
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
+        """q (rows, heads, hw, d), k and v (rows, heads, hw or L, d) -> (rows, heads, hw, d)."""
+        B = self.control.pictures
+        if not place.cross:     # the source's map with the target's values: no map need be written out for that
+            q, k = (torch.cat([x[:B], x[:B], x[2 * B :]]) for x in (q, k))
+            return F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v)
+        scores = q[: 2 * B] @ k[: 2 * B].transpose(-1, -2) * q.shape[-1] ** -0.5
+        maps = torch.softmax(scores.to(torch.promote_types(q.dtype, torch.float32)), dim=-1)    # (2B, heads, hw, L)
+        source, target = maps.split(B)
+        if self.cross:
+            target = self.edited(source, target)
+            out = torch.cat([out[:B], target.to(v.dtype) @ v[B : 2 * B], out[2 * B :]])
+        if self.reads(place):
+            self.control.blend.add(torch.cat([source, target]), place)
+        return out
+
+    def edited(self, source: Tensor, target: Tensor) -> Tensor:
+        """M^ of both maps (B, heads, hw, L). As in the paper, its rows are not made to sum to 1 again."""
+        table, taken, weights = (x.to(source.dtype) for x in (self.control.table, self.taken, self.weights))
+        mapped = source @ table[:, None]                                        # M[:, A(j)]
+        taken, weights = taken[:, None, None], weights[:, None, None]           # (B, 1, 1, L)
+        return weights * (taken * mapped + (1 - taken) * target)
+
+
+def windows(target: Prompt, options: AttentionOptions, k: int) -> Tensor:
+    """At which steps each target token may take the source's attention: (k, L) in {0, 1}."""
+    open_at, steps = torch.zeros(k, target.length), torch.arange(k)
+
+    def window(places: Any, edges: Any) -> None:
+        first, last = (levels_used(edge, k) for edge in window_of(edges))
+        open_at[:, places] = ((steps >= first) & (steps < last)).float()[:, None]
+
+    window(slice(None), options.cross_replace)
+    for word, edges in options.word_windows.items():
+        window(target.find(word), edges)
+    return open_at
+
+
+def window_of(value: Any) -> tuple[float, float]:
+    """A window's ends: of 0.4 from 0 to 0.4, of a pair themselves. ValueError for anything else."""
+    edges = (0.0, value) if isinstance(value, int | float) else tuple(value) if isinstance(value, tuple | list) else ()
+    if len(edges) != 2 or not all(isinstance(edge, int | float) for edge in edges):
+        raise ValueError(f"a window must be a number or two, from 0 to 1, not {value!r}")
+    return edges
+
+
+def weights_of(target: Prompt, weights: dict[str, float]) -> Tensor:
+    """c of each target token, (L,)."""
+    c = torch.ones(target.length)
+    for phrase, weight in weights.items():
+        c[target.find(phrase)] = weight
+    return c
+
+
+# ---------------------------------------------------------------- local blend
+
+
+def blend_tokens(source: Prompt, target: Prompt, words: str) -> tuple[Tensor, Tensor]:
+    """The tokens to blend around, in source and target: (L,) in {0, 1} each. Words need be in one of the two only."""
+    chosen = torch.zeros(2, source.length)
+    if words == "changed":
+        for row, places in zip(chosen, changed_words(source, target), strict=True):
+            row[places] = 1
+        return tuple(chosen)
+    for word in filter(None, (word.strip() for word in words.split(","))):
+        found, missing = 0, None
+        for row, prompt in zip(chosen, (source, target), strict=True):
+            try:
+                row[prompt.find(word)] = 1
+                found += 1
+            except ValueError as error:
+                missing = error
+        if not found:
+            raise missing
+    return tuple(chosen)
+
+
+@dataclass(eq=False)
+class LocalBlend:
+    """Where the attention of chosen words is, in either branch, averaged over heads, layers and the steps so far.
+
+    It keeps two small maps a picture, not the attention itself.
+    """
+
+    tokens: Tensor                  # (2B, L) in {0, 1}
+    threshold: float
+    first: int                      # steps without blending
+    height: int                     # of the feature maps that are read
+    valid: Tensor                   # bool (B, h, w)
+    total: Tensor | None = None     # (2B, h', w'), summed so far
+
+    @classmethod
+    def of(cls, task: Task, options: AttentionOptions, k: int, tokens: Tensor) -> "LocalBlend":
+        """ValueError if the U-Net has no attention to the text at that size."""
+        config = task.model.unet.config
+        sizes = [0.5**i for i, kind in enumerate(config.down_block_types) if kind.startswith("CrossAttn")]
+        sizes += [0.5 ** (len(config.down_block_types) - 1)] if config.mid_block_type else []
+        if options.blend_size not in sizes:
+            raise ValueError(f"blend_size must be one of {', '.join(f'{size:g}' for size in sizes)}, where "
+                             f"{task.model.name!r} has attention to the text, not {options.blend_size:g}")
+        return cls(tokens.to(task.x0), options.blend_threshold, levels_used(options.blend_start, k),
+                   int(options.blend_size * task.x0.shape[-2]), task.valid)
+
+    def add(self, maps: Tensor, place: Place) -> None:
+        """(2B, heads, hw, L) of one layer."""
+        words = (maps.mean(dim=1) * self.tokens[:, None].to(maps.dtype)).sum(dim=-1)            # (2B, hw)
+        words = words.unflatten(1, (place.height, place.width))
+        self.total = words if self.total is None else self.total + words
+
+    def mask(self) -> Tensor:
+        """bool (B, 1, h, w): above the threshold in either branch, one cell around included."""
+        size = tuple(self.valid.shape[-2:])
+        near = F.max_pool2d(self.total[:, None], 3, stride=1, padding=1)                        # (2B, 1, h', w')
+        near = F.interpolate(near, size) * self.valid.repeat(2, 1, 1)[:, None]
+        above = near > self.threshold * near.amax(dim=(2, 3), keepdim=True)
+        source, target = above.chunk(2)
+        return source | target
+
+
+prompt_to_prompt = Method("prompt_to_prompt", run, PromptToPromptOptions, uses=frozenset({"reference", "encoded"}),
+                          knob="cross_replace", needs_reference=True, generates=True)

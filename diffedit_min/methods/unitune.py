@@ -1,0 +1,143 @@
+"""UniTune, arXiv:2210.09477: let the network learn the one picture under a rare word, then ask for "[rare] query".
+
+    tuning      min over theta of | eps - eps_theta(x_t, t, "[rare]") |^2,   x_t = noised x_0      Eq. (1) of DiffEdit
+    sampling    SDEdit under "[rare] query", from a high level of noise, with very strong guidance
+
+Tuning is of the whole U-Net, a copy: the caller's model stays as it is. One tuning serves many edits (`save`, `tuned`).
+The paper's model is Imagen; its further step, to interpolate details of the input after sampling, is left out.
+"""
+
+import copy
+import os
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..model.stable_diffusion import StableDiffusion
+from ..model.text import Context
+from ..model.unet import UNet
+from ..schedule import add_noise, generator, standard_noise
+from .base import Method, Outcome, RatioOptions, Step, Task
+from .sdedit import sdedit
+
+OPTIMISER = torch.optim.Adam
+
+
+@dataclass(frozen=True)
+class UniTuneOptions(RatioOptions):
+    """The paper's numbers, as far as they are known; `tuning_steps` and the word are what public codes use."""
+
+    encoding_ratio: float = 0.9         # the paper: 0.8 to 0.98
+    guidance_scale: float = 32.0
+    rare: str = "beikkpic"              # the rare word or words
+    tuning_steps: int = 128
+    learning_rate: float = 1e-4
+    batch: int = 4                      # rows a tuning step: one after the other, which takes a row's memory
+    checkpointing: bool = False         # less memory, more time: for full-size models
+    save: str = ""                      # a .safetensors file for the tuned U-Net
+    tuned: str = ""                     # such a file, instead of tuning
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("tuning_steps", 0), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be a number above 0, not {self.learning_rate}")
+        if not self.rare.strip():
+            raise ValueError("rare is empty: give a word that the text model hardly knows")
+        for name in ("save", "tuned"):
+            path = getattr(self, name)
+            if path and not path.endswith(".safetensors"):
+                raise ValueError(f"{name} {path!r} must be a .safetensors file")
+        if self.save and not Path(self.save).absolute().parent.is_dir():
+            raise ValueError(f"save {self.save!r}: its folder does not exist")
+        if self.save and self.tuned:
+            raise ValueError(f"save {self.save!r} has nothing to save: tuned={self.tuned!r} skips the tuning")
+
+
+def run(task: Task, options: UniTuneOptions) -> Generator[Step, None, Outcome]:
+    """tuning_steps x batch rows forward and back, unless `tuned`; then 2k rows, a picture."""
+    if (options.save or options.tuned) and len(task.x0) > 1:
+        raise ValueError(f"a tuning belongs to one picture, but {len(task.x0)} are given: leave out save and tuned")
+    given = read_tuned(options, task.model.unet) if options.tuned else None
+    context = task.model.embed([f"{options.rare} {query}" for query in task.queries])
+    latents = []
+    for i in range(len(task.x0)):
+        unet = given if given is not None else (yield from tune(task, options, i))
+        if options.save:
+            save_tuned(unet, options)
+        own = replace(task, model=replace(task.model, unet=unet.to(task.model.dtype)), x0=task.x0[i : i + 1],
+                      query=context[i : i + 1], negative=task.negative[i : i + 1], seeds=task.seeds[i : i + 1])
+        latents.append((yield from sdedit.run(own, options)).latent)
+    return Outcome(torch.cat(latents))
+
+
+def tune(task: Task, options: UniTuneOptions, i: int) -> Generator[Step, None, UNet]:
+    """A copy of the U-Net that knows picture i under the rare word; in float32, as small steps vanish in half."""
+    unet = copy.deepcopy(task.model.unet).float().requires_grad_(True)
+    model, context = replace(task.model, unet=unet), task.model.embed([options.rare])
+    optimizer = OPTIMISER(unet.parameters(), lr=options.learning_rate)
+    x0, seed, total = task.x0[i : i + 1], task.seeds[i], options.tuning_steps
+    for step in range(total):
+        for row in range(options.batch):
+            random = generator(seed, "unitune t", step * options.batch + row)
+            t = int(torch.randint(model.schedule.T, (), generator=random))
+            eps = standard_noise(x0, (seed,), "unitune", step * options.batch + row)
+            descend(model, x0, t, eps, context, options)
+            task.rows.count += 1
+            task.rows.backward += 1
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield Step("tune", i * total + step + 1, len(task.x0) * total)
+    return unet.requires_grad_(False)
+
+
+@torch.enable_grad()
+def descend(
+    model: StableDiffusion, x0: Tensor, t: int, eps: Tensor, context: Context, options: UniTuneOptions
+) -> None:
+    """Add one row's part to the gradient of the mean of Eq. (1) over a batch."""
+    x_t = add_noise(x0, eps, model.schedule.abar[t])
+    predicted = model.eps(x_t, t, context, checkpointing=options.checkpointing)
+    (F.mse_loss(predicted, eps) / options.batch).backward()
+
+
+# ---------------------------------------------------------------- kept tunings
+
+
+def save_tuned(unet: UNet, options: UniTuneOptions) -> None:
+    """The U-Net as a file that any checkpoint of its kind can take in place of its own; whole or not at all."""
+    part = f"{options.save}.part"
+    weights = {name: weight.contiguous() for name, weight in unet.state_dict().items()}
+    try:
+        save_file(weights, part, {"format": "pt", "rare": options.rare})
+        os.replace(part, options.save)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def read_tuned(options: UniTuneOptions, like: UNet) -> UNet:
+    """The U-Net of such a file; ValueError if it is another's, or was tuned under another word."""
+    try:
+        with safe_open(options.tuned, "pt") as file:
+            rare, weights = (file.metadata() or {}).get("rare"), {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"tuned {options.tuned!r} can't be read: {error}") from None
+    if rare != options.rare:
+        raise ValueError(f"tuned {options.tuned!r} was tuned under {rare!r}, not under {options.rare!r}: pass rare=")
+    own = like.state_dict()
+    if {name: weight.shape for name, weight in weights.items()} != {name: weight.shape for name, weight in own.items()}:
+        raise ValueError(f"tuned {options.tuned!r} holds the U-Net of another kind of model")
+    unet = copy.deepcopy(like).float()
+    unet.load_state_dict(weights)
+    return unet
+
+
+unitune = Method("unitune", run, UniTuneOptions)

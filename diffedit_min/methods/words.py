@@ -1,0 +1,108 @@
+"""Which token is which word: what edits at the level of words need to know of two prompts.
+
+Token places: 0 is the start token, then each word's tokens in order, then the end token and padding, L in all.
+"""
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WEIGHTED = re.compile(r"\(([^():]+):\s*([-+]?\d*\.?\d+)\s*\)")
+
+
+def parse_weights(prompt: str) -> tuple[str, dict[str, float]]:
+    """"a bowl of (red apples:2)" -> ("a bowl of red apples", {"red apples": 2.0})."""
+    weights = {phrase.strip(): float(weight) for phrase, weight in WEIGHTED.findall(prompt)}
+    return WEIGHTED.sub(lambda match: match[1].strip(), prompt), weights
+
+
+class Prompt:
+    """A prompt's words, and the token places of each."""
+
+    def __init__(self, text: str, tokenizer: Any):
+        self.text, self.words, self.ids = text, text.lower().split(), []
+        self.places: list[range] = []       # of each word
+        for word in self.words:
+            tokens = tokenizer(word, add_special_tokens=False).input_ids
+            self.places.append(range(1 + len(self.ids), 1 + len(self.ids) + len(tokens)))
+            self.ids += tokens
+        self.end = 1 + len(self.ids)        # place of the end token
+        self.length = tokenizer.model_max_length
+        if self.end >= self.length:
+            raise ValueError(f"the prompt {text!r} is too long to edit by words: {len(self.ids)} tokens, "
+                             f"with room for {self.length - 2}")
+
+    def find(self, phrase: str) -> list[int]:
+        """The token places of a word or of some in a row, wherever they occur. ValueError if they don't."""
+        wanted, own = [bare(word) for word in phrase.lower().split()], [bare(word) for word in self.words]
+        found = [place for first in range(len(own) - len(wanted) + 1) if own[first : first + len(wanted)] == wanted
+                 for word in range(first, first + len(wanted)) for place in self.places[word]]
+        if not wanted or not found:
+            raise ValueError(f"{phrase!r} is not in the prompt {self.text!r}")
+        return found
+
+
+def bare(word: str) -> str:
+    """A word without the punctuation around it."""
+    return word.strip(".,;:!?\"'()")
+
+
+def align(source: Prompt, target: Prompt, how: str) -> tuple[Tensor, Tensor]:
+    """Which source tokens the target's tokens correspond to: (map (L, L), shared (L,)).
+
+    map[i, j] is how much of source token i's attention target token j takes over; shared[j] is 1 where there is some,
+    0 for a token that is new. how: "swap", "refine", or "auto": swap if there are as many words, else refine.
+    """
+    if how == "swap" or (how == "auto" and len(source.words) == len(target.words)):
+        table = swap(source, target)
+    else:
+        table = refine(source, target)
+    table[0, 0] = 1
+    for j in range(target.end, target.length):      # the end token and what follows
+        table[min(j - target.end + source.end, source.length - 1), j] = 1
+    return table, (table.sum(dim=0) > 0).to(table)
+
+
+def swap(source: Prompt, target: Prompt) -> Tensor:
+    """Word for word, whatever they are. A word of several tokens shares its attention out evenly."""
+    if len(source.words) != len(target.words):
+        raise ValueError(f"a swap needs as many words: {source.text!r} has {len(source.words)}, {target.text!r} has "
+                         f"{len(target.words)}; align=refine takes any")
+    table = torch.zeros(source.length, target.length)
+    for old, new in zip(source.places, target.places, strict=True):
+        if len(old) == len(new):
+            table[list(old), list(new)] = 1
+        else:
+            table[old.start : old.stop, new.start : new.stop] = 1 / len(new)
+    return table
+
+
+def refine(source: Prompt, target: Prompt) -> Tensor:
+    """The longest common subsequence of tokens corresponds; everything else in the target is new."""
+    a, b = source.ids, target.ids
+    longest = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]       # of a[i:] and b[j:]
+    for i in reversed(range(len(a))):
+        for j in reversed(range(len(b))):
+            longest[i][j] = 1 + longest[i + 1][j + 1] if a[i] == b[j] else max(longest[i + 1][j], longest[i][j + 1])
+    table, i, j = torch.zeros(source.length, target.length), 0, 0
+    while i < len(a) and j < len(b):
+        if a[i] == b[j]:
+            table[1 + i, 1 + j] = 1
+            i, j = i + 1, j + 1
+        elif longest[i + 1][j] >= longest[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return table
+
+
+def changed_words(source: Prompt, target: Prompt) -> tuple[list[int], list[int]]:
+    """The token places of words that only one of the two has: (in the source, in the target)."""
+    def only(here: Prompt, there: Prompt) -> list[int]:
+        known = {bare(word) for word in there.words}
+        return [place for word, places in zip(here.words, here.places, strict=True) if bare(word) not in known
+                for place in places]
+
+    return only(source, target), only(target, source)

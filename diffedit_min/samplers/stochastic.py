@@ -1,0 +1,36 @@
+"""DDIM with noise, Eq. (12) of arXiv:2010.02502: eta = 0 is the paper's sampler, eta = 1 is DDPM's ancestral one.
+
+    x_to = mean(x_from, eps) + sigma z                      z ~ N(0, I)
+    mean = sqrt(abar_to) x0(x_from, eps) + sqrt(1 - abar_to - sigma^2) eps
+    sigma = eta sqrt((1 - abar_to) / (1 - abar_from)) sqrt(1 - abar_from / abar_to)
+
+Its noises z determine the picture that comes out, and can be found for a given one: methods/cycle_diffusion.py. With
+eta = 1 it is also k-diffusion's "Euler ancestral", which is written in u and tau (schedule.py).
+"""
+
+import math
+
+from torch import Tensor
+
+from ..schedule import Level, x0_from_eps
+
+
+def sigma(eta: float, left: Level, reached: Level) -> float:
+    """The standard deviation of the noise that a step to less noise adds."""
+    return eta * math.sqrt((1 - reached.abar) / (1 - left.abar) * (1 - left.abar / reached.abar))
+
+
+def mean(x: Tensor, eps: Tensor, left: Level, reached: Level, deviation: float) -> Tensor:
+    """The step without its noise; x, eps (B, C, h, w) -> (B, C, h, w)."""
+    return toward(x0_from_eps(x, eps, left.abar), eps, reached, deviation)
+
+
+def toward(x0: Tensor, eps: Tensor, reached: Level, deviation: float) -> Tensor:
+    """`mean`, of a picture and the noise in it. With the true ones it is that of the posterior q(x_to | x_from, x0)."""
+    return math.sqrt(reached.abar) * x0 + math.sqrt(1 - reached.abar - deviation**2) * eps
+
+
+def check_eta(eta: float) -> None:
+    """ValueError unless 0 <= eta <= 1."""
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be from 0 to 1, not {eta}")
