@@ -21,6 +21,14 @@ _HOME = {
     "diffedit": "methods",
     "sdedit": "methods",
     "encode_decode": "methods",
+    "prompt_to_prompt": "methods",
+    "null_text": "methods",
+    "negative_prompt_inversion": "methods",
+    "direct_inversion": "methods",
+    "cycle_diffusion": "methods",
+    "edit_friendly": "methods",
+    "unitune": "methods",
+    "instruct_pix2pix": "methods",
     "invert": "methods",
 }
 _MODULES = (

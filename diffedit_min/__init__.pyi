@@ -1,9 +1,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from PIL import Image
 from torch import Tensor
+from typing_extensions import Unpack
 
 from . import drawing as drawing
 from . import guidance as guidance
@@ -39,89 +40,167 @@ def load(
     token: str | None = None,
     seed: int = 0,
 ) -> StableDiffusion: ...
+# What each method can be told, by name: as its options' dataclass has it, and what `Method.iterate` takes besides.
+
+_Pictures = Image.Image | Sequence[Image.Image]
+_Texts = str | Sequence[str]
+
+class _Options(TypedDict, total=False):
+    steps: int
+    guidance_scale: float
+    negative_prompt: str
+    seed: int | Sequence[int]
+    size: int | None
+    keep: str
+    on_step: Callable[[Step], None] | None
+
+class _Ratio(_Options, total=False):
+    encoding_ratio: float
+
+class _Coding(_Ratio, total=False):
+    encoded: Trajectory | None
+    sampler: str
+    time: str
+    iterations: int
+    p: float
+    gamma: float
+
+class _DiffEdit(_Coding, total=False):
+    mask: Image.Image | Tensor | None
+    mask_map: Tensor | None
+    mask_noise_ratio: float
+    mask_samples: int
+    mask_threshold: float
+    mask_norm: str
+    mask_average: str
+    mask_clip: str
+    mask_clip_at: float
+    mask_rescale: str
+
+class _Attention(_Ratio, total=False):
+    encoded: Trajectory | None
+    align: str
+    cross_replace: float
+    word_windows: dict[str, float | tuple[float, float]]
+    self_replace: float
+    self_size: float
+    reweight: dict[str, float]
+    reweight_until: float
+    local_blend: str
+    blend_threshold: float
+    blend_start: float
+    blend_size: float
+
+class _PromptToPrompt(_Attention, _Coding, total=False): ...
+
+class _NullText(_Attention, total=False):
+    iterations: int
+    learning_rate: float
+    stop_at: float
+    authors_schedule: bool
+    checkpointing: bool
+
+class _EditFriendly(_Ratio, total=False):
+    source_guidance_scale: float
+    eta: float
+    zero_last_noise: bool
+
+class _Cycle(_Ratio, total=False):
+    source_guidance_scale: float
+    eta: float
+    trials: int
+    clip: str
+
+class _UniTune(_Ratio, total=False):
+    rare: str
+    tuning_steps: int
+    learning_rate: float
+    batch: int
+    checkpointing: bool
+    save: str
+    tuned: str
+
+class _Instruct(_Options, total=False):
+    image_guidance_scale: float
+    eta: float
+
+# All return an Edit, or for a list of pictures a list of them.
+
 def diffedit(
     model: StableDiffusion,
-    image: Image.Image | Sequence[Image.Image],
-    query: str | Sequence[str],
-    reference: str | Sequence[str] = "",
-    *,
-    encoding_ratio: float = ...,
-    steps: int = ...,
-    guidance_scale: float = ...,
-    negative_prompt: str = ...,
-    sampler: str = ...,
-    time: str = ...,
-    iterations: int = ...,
-    p: float = ...,
-    gamma: float = ...,
-    mask: Image.Image | Tensor | None = None,
-    mask_noise_ratio: float = ...,
-    mask_samples: int = ...,
-    mask_threshold: float = ...,
-    mask_norm: str = ...,
-    mask_average: str = ...,
-    mask_clip: str = ...,
-    mask_clip_at: float = ...,
-    mask_rescale: str = ...,
-    mask_map: Tensor | None = None,
-    encoded: Trajectory | None = None,
-    seed: int | Sequence[int] = 0,
-    size: int | None = None,
-    keep: str = "result",
-    on_step: Callable[[Step], None] | None = None,
-) -> Any: ...  # Edit; for a list of pictures a list of them
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_DiffEdit],
+) -> Any: ...
 def sdedit(
     model: StableDiffusion,
-    image: Image.Image | Sequence[Image.Image],
-    query: str | Sequence[str],
-    reference: str | Sequence[str] = "",
-    *,
-    encoding_ratio: float = ...,
-    steps: int = ...,
-    guidance_scale: float = ...,
-    negative_prompt: str = ...,
-    seed: int | Sequence[int] = 0,
-    size: int | None = None,
-    keep: str = "result",
-    on_step: Callable[[Step], None] | None = None,
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_Ratio],
 ) -> Any: ...
 def encode_decode(
     model: StableDiffusion,
-    image: Image.Image | Sequence[Image.Image],
-    query: str | Sequence[str],
-    reference: str | Sequence[str] = "",
-    *,
-    encoding_ratio: float = ...,
-    steps: int = ...,
-    guidance_scale: float = ...,
-    negative_prompt: str = ...,
-    sampler: str = ...,
-    time: str = ...,
-    iterations: int = ...,
-    p: float = ...,
-    gamma: float = ...,
-    encoded: Trajectory | None = None,
-    seed: int | Sequence[int] = 0,
-    size: int | None = None,
-    keep: str = "result",
-    on_step: Callable[[Step], None] | None = None,
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_Coding],
 ) -> Any: ...
-def invert(
+def prompt_to_prompt(
     model: StableDiffusion,
-    image: Image.Image | Sequence[Image.Image],
-    *,
-    reference: str | Sequence[str] = "",
-    encoding_ratio: float = ...,
-    steps: int = ...,
-    guidance_scale: float = ...,
-    negative_prompt: str = ...,
-    sampler: str = ...,
-    time: str = ...,
-    iterations: int = ...,
-    p: float = ...,
-    gamma: float = ...,
-    encoded: Trajectory | None = None,
-    size: int | None = None,
-    keep: str = "result",
-    on_step: Callable[[Step], None] | None = None,
+    image: _Pictures | None,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_PromptToPrompt],
 ) -> Any: ...
+def null_text(
+    model: StableDiffusion,
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_NullText],
+) -> Any: ...
+def negative_prompt_inversion(
+    model: StableDiffusion,
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_PromptToPrompt],
+) -> Any: ...
+def direct_inversion(
+    model: StableDiffusion,
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_PromptToPrompt],
+) -> Any: ...
+def cycle_diffusion(
+    model: StableDiffusion,
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_Cycle],
+) -> Any: ...
+def edit_friendly(
+    model: StableDiffusion,
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_EditFriendly],
+) -> Any: ...
+def unitune(
+    model: StableDiffusion,
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_UniTune],
+) -> Any: ...
+def instruct_pix2pix(
+    model: StableDiffusion,
+    image: _Pictures,
+    query: _Texts,
+    reference: _Texts = "",
+    **options: Unpack[_Instruct],
+) -> Any: ...
+def invert(model: StableDiffusion, image: _Pictures, *, reference: _Texts = "", **options: Unpack[_Coding]) -> Any: ...

@@ -36,8 +36,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
 Query = Annotated[str, Option(help="What the edited picture should show.")]
 Reference = Annotated[str, Option(help="What the picture shows now. It makes the mask better.")]
-MODEL_HELP = """"tiny" (the embedded model), "random" (random weights), a checkpoint's folder, a .safetensors or .ckpt
-file, or a Hub id, owner/name."""
+MODEL_HELP = """"tiny" or "tiny-instruct" (the embedded models), "random" (random weights), a checkpoint's folder, a
+.safetensors or .ckpt file, or a Hub id, owner/name."""
 Model = Annotated[str, Option(help=MODEL_HELP)]
 Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon or v_prediction, for a file that doesn't say.")]
 Config = Annotated[str | None, Option(help="For a single file: the folder or Hub id with its configs and tokenizer.")]
@@ -104,10 +104,15 @@ def demo(
 
 @app.command("edit")
 def edit_command(
-    image: Picture, query: Query, reference: Reference = "", model: Model = "tiny",
-    method: Annotated[str, Option(help="diffedit, sdedit or encode-decode.")] = "diffedit",
+    image: Annotated[str | None, Argument(metavar="IMAGE", show_default=False, help="The picture: a file that Pillow "
+                     "can read, of any size. prompt-to-prompt can do without: it makes one of the reference.")] = None,
+    query: Annotated[str, Option(help="What the edited picture should show; for instruct-pix2pix, what to do.")] = "",
+    reference: Reference = "",
+    model: Annotated[str | None, Option(help=f"{MODEL_HELP} Left out: the embedded one that fits the method.")] = None,
+    method: Annotated[str, Option(help="One of those that `info` lists.")] = "diffedit",
     out: Annotated[Path | None, Option(help="The result: .png, which holds its settings too, .jpg or .webp. "
                                        "Left out: IMAGE's name with -edit.png, in the current folder.")] = None,
+    source_out: Annotated[Path | None, Option(help="The input too, as methods with two branches make it anew.")] = None,
     seed: Seed = 0, size: Size = None,
     mask: Annotated[str | None, Option(help="A mask of your own, a picture: white = edit.")] = None,
     device: Device = "auto", dtype: DType = "auto",
@@ -119,14 +124,19 @@ def edit_command(
         from . import loading, picture
 
         chosen = find_method(method)
-        out = out or Path(f"{Path(image).stem}-edit.png")
-        opened, options = prepare(image, chosen, option, out)
+        out = out or Path(f"{Path(image or 'generated').stem}-edit.png")
+        opened, options = prepare(image, chosen, option, out, *filter(None, [source_out]))
         given = None if mask is None else picture.open_mask(mask)
+        model = model or ("tiny-instruct" if chosen.needs_instruction else "tiny")
         network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
         edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
                               mask=given, **options)
+        if source_out and edit.source is None:
+            raise ValueError(f"{dashed(chosen.name)} has no source branch: leave out --source-out {str(source_out)!r}")
         picture.save(edit.image, out, record(edit))
-        tell(edit, seconds, out)
+        if source_out:
+            picture.save(edit.source, source_out, record(edit))
+        tell(edit, seconds, out, *filter(None, [source_out]))
         if edit.empty_mask:
             print("nothing to change was found: the mask is empty, and the input picture came back")
 
@@ -223,7 +233,9 @@ def find_method(name: str) -> Method:
 
 def parse_options(method: Method, texts: list[str] | None) -> dict[str, Any]:
     """["steps=25", ...] -> {"steps": 25, ...}, each of its option's type and in its range."""
-    kinds = {f.name: type(f.default) for f in fields(method.options)}
+    from .methods.base import kind_of
+
+    kinds = {f.name: kind_of(f) for f in fields(method.options)}
     options: dict[str, Any] = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
@@ -239,19 +251,26 @@ def parse_options(method: Method, texts: list[str] | None) -> dict[str, Any]:
 
 def parse_value(name: str, text: str, kind: type) -> Any:
     """A value as its option's type has it."""
-    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    words = {int: "a whole number", float: "a number", bool: "true or false",
+             dict: "words with numbers, for example apples:2,red bowl:0.5"}
     try:
+        if kind is dict:
+            return {word.strip(): float(number) for word, number in (pair.split(":") for pair in text.split(","))}
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
         raise ValueError(f"{name} must be {words[kind]}, not {text!r}") from None
 
 
-def prepare(image: str, method: Method, option: list[str] | None, *targets: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """The picture and the options; refuses what it can before a model is loaded."""
+def prepare(
+    image: str | None, method: Method, option: list[str] | None, *targets: Path
+) -> tuple[Image.Image | None, dict[str, Any]]:
+    """The picture, if there is one, and the options; refuses what it can before a model is loaded."""
     from .picture import open_picture
 
     check_targets(*targets)
-    return open_picture(image), parse_options(method, option)
+    if image is None and not method.generates:
+        raise ValueError(f"{dashed(method.name)} needs a picture to edit: give its file, IMAGE")
+    return None if image is None else open_picture(image), parse_options(method, option)
 
 
 def check_targets(*paths: Path) -> None:
@@ -305,7 +324,8 @@ def tell(edit: Edit, seconds: float, *paths: Path) -> None:
     covered = ""
     if edit.mask is not None:
         covered = f"; the mask covers {edit.mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}"
-    print(f"{edit.rows} rows through the U-Net in {seconds:.1f} s{covered}")
+    back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
+    print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s{covered}")
 
 
 # ---------------------------------------------------------------- errors

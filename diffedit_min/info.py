@@ -6,14 +6,14 @@ No weights are read, except to verify them and for the files' hashes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import __version__
-from .loading import TINY, empty_networks, random_model
+from .loading import empty_networks, random_model
 from .loading.files import WEIGHTS_ARE, Weights, extremes, open_weights
 from .loading.known import LICENCES, MOVED, known_file, sha256
 from .loading.sources import Checkpoint, Family, family_of, find
@@ -39,7 +39,7 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
         opened = [open_weights([path])]
         record, files = describe_single_file(opened[0], where.get("prediction_type")), {path: path.name}
     else:
-        checkpoint = find(str(TINY) if name == "tiny" else name, **where)
+        checkpoint = find(name, **where)
         record = describe_checkpoint(checkpoint, name)
         files = {file: f"{part}/{file.name}" for part, network in checkpoint.networks.items() for file in network.files}
         opened = [network.weights for network in checkpoint.networks.values()]
@@ -72,7 +72,8 @@ def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     return {
         "name": name, "family": family_name(modules["unet"].config), "predicts": checkpoint.prediction_type,
         "networks": networks, **sizes(modules["unet"].config, modules["vae"].config),
-        "schedule": schedule(checkpoint.scheduler), "defaults": defaults(checkpoint.card.get("defaults", {})),
+        "schedule": schedule(checkpoint.scheduler),
+        "defaults": defaults(checkpoint.card.get("defaults", {}), modules["unet"].config.in_channels),
     }
 
 
@@ -93,7 +94,7 @@ def describe_random() -> dict[str, Any]:
     networks = {part: {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": ["float32"]}
                 for part, module in modules.items()}
     return {"name": "random", "family": family_name(model.unet.config), "predicts": "epsilon", "networks": networks,
-            **sizes(model.unet.config, model.vae.config), "schedule": schedule({}), "defaults": defaults({}),
+            **sizes(model.unet.config, model.vae.config), "schedule": schedule({}), "defaults": defaults({}, 4),
             "files": [], "licence": None}
 
 
@@ -121,10 +122,11 @@ def schedule(raw: dict[str, Any]) -> dict[str, Any]:
             "clean abar": made.levels(1)[0].abar}
 
 
-def defaults(card: dict[str, Any]) -> dict[str, Any]:
-    """DiffEdit's settings with this model, and which of them are its card's."""
-    own = card.get("diffedit", {})
-    return {"values": asdict(diffedit.options(**own)), "from the card": sorted(own)}
+def defaults(card: dict[str, Any], channels: int) -> dict[str, Any]:
+    """The settings of the method that this model is for, DiffEdit if it can, and which of them are its card's."""
+    method = next((method for method in METHODS.values() if method.channels == channels), diffedit)
+    own = card.get(method.name, {})
+    return {"method": method.name, "values": asdict(method.options(**own)), "from the card": sorted(own)}
 
 
 def dtypes(weights: list[torch.Tensor]) -> list[str]:
@@ -162,10 +164,11 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     if "verified" in record:
         yield "verified     every number is finite"
     if "defaults" in record:
-        yield "\ndefaults of diffedit with this model (* from its card, the others the method's own)"
+        method = record["defaults"]["method"]
+        yield f"\ndefaults of {method} with this model (* from its card, the others the method's own)"
         for name, value in record["defaults"]["values"].items():
-            yield f"  {name:<18}{value!r}{' *' if name in record['defaults']['from the card'] else ''}"
+            yield f"  {name:<20} {value!r}{' *' if name in record['defaults']['from the card'] else ''}"
     yield "\nmethods (--method) and their options (-o), with the values where no card says otherwise"
     for method in METHODS.values():
-        options = ", ".join(f"{f.name}={f.default!r}" for f in fields(method.options))
+        options = ", ".join(f"{name}={value!r}" for name, value in asdict(method.options()).items())
         yield f"  {method.name.replace('_', '-')}: {options}"

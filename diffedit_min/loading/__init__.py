@@ -1,6 +1,7 @@
 """A name -> files -> a checked model.
 
     load()                         the embedded model, also "tiny"
+    load("tiny-instruct")          the embedded model that follows instructions, for instruct_pix2pix
     load("random")                 tiny random weights, for tests of samplers
     load("path/to/folder")         a checkpoint in the usual layout
     load("path/to/file.ckpt")      or .safetensors: a checkpoint in one file
@@ -22,9 +23,8 @@ from ..model.unet import UNet, UNetConfig
 from ..model.vae import VAE, VAEConfig
 from ..schedule import Schedule
 from .files import WEIGHTS_ARE, extremes
-from .sources import Checkpoint, Network, find
+from .sources import TINY, Checkpoint, Network, find
 
-TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 HALF = (torch.float16, torch.bfloat16)
 
@@ -51,12 +51,9 @@ def load(
     place, kind = usable_device(device), usable_dtype(dtype)
     if str(name) == "random":
         return random_model(seed, prediction_type or "epsilon", place, kind)
-    where = str(TINY) if str(name) == "tiny" else str(name)
-    checkpoint = find(where, half=kind in HALF, prediction_type=prediction_type, config=config, revision=revision,
+    checkpoint = find(str(name), half=kind in HALF, prediction_type=prediction_type, config=config, revision=revision,
                       token=token)
-    model = build(checkpoint, place, kind)
-    model.name = str(name)
-    return model
+    return build(checkpoint, place, kind)
 
 
 def usable_device(device: str) -> torch.device:

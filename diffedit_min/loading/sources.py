@@ -1,5 +1,6 @@
 """A name -> the files of a checkpoint, its configs parsed, its weights not read.
 
+    tiny            the embedded model, and tiny-instruct, which has a U-Net of its own and all else from it
     a folder        in the usual layout: unet/ vae/ text_encoder/ [text_encoder_2/] tokenizer/ scheduler/
     a Hub id        owner/name: the same layout, from the cache, or downloaded: just the files that are needed
     one file        .safetensors or .ckpt with all networks. Configs and tokenizer, which it doesn't hold, are those of
@@ -7,8 +8,8 @@
 """
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from .files import Weights, foreign, open_weights
 from .hub import SAID, hub_folder, is_hub_id
 from .known import known_file, sha256
 from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files, weight_files
+
+TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
+EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def find(
 
     Raises ValueError, in one line that names what is wrong and the way out.
     """
+    if name in EMBEDDED:
+        return embedded(name, half, prediction_type)
     path = Path(name).expanduser()
     if path.is_dir():
         return folder(path, name, half, prediction_type)
@@ -77,18 +83,31 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
     if missing := missing_files(listing, half, weights=True):
         raise ValueError(f"{str(path)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}"
                          f"{instead(path, listing)}")
-    networks = {}
-    for part, files in weight_files(listing, half)[0].items():
-        rule = {"unet": unet_origins, "vae": vae_origins}.get(part, text_origins)
-        paths = tuple(path / file for file in files)
-        stored = open_weights(paths)
-        networks[part] = Network(read_json(path / part / "config.json"), stored, rule(stored.header), paths)
+    networks = {part: network(path, part, files) for part, files in weight_files(listing, half)[0].items()}
     scheduler = read_json(path / SCHEDULER)
     return Checkpoint(
         name, networks, tuple(path / part.replace("text_encoder", "tokenizer") for part in networks if "text" in part),
         scheduler, read_json(path / INDEX), prediction_type or scheduler.get("prediction_type", "epsilon"),
         read_json(path / CARD) if CARD in listing else {},
     )
+
+
+def network(path: Path, part: str, files: Sequence[str]) -> Network:
+    """One network of a folder."""
+    rule = {"unet": unet_origins, "vae": vae_origins}.get(part, text_origins)
+    paths = tuple(path / file for file in files)
+    stored = open_weights(paths)
+    return Network(read_json(path / part / "config.json"), stored, rule(stored.header), paths)
+
+
+def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
+    """A model that comes with the package."""
+    tiny = folder(EMBEDDED["tiny"], name, half, prediction_type)
+    if name == "tiny":
+        return tiny
+    own = EMBEDDED[name]
+    unet = network(own, "unet", ["unet/diffusion_pytorch_model.safetensors"])
+    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=read_json(own / CARD))
 
 
 def instead(path: Path, listing: Collection[str]) -> str:

@@ -107,12 +107,12 @@ class Outcome:
     """What a method returns: final latents, and what it found on the way."""
 
     latent: Tensor | None               # (B, C, h, w); None: nothing to change in any picture
-    source: Tensor | None = None        # (B, C, h, w), the picture itself, of methods that make it anew beside the edit
     mask: Tensor | None = None          # bool (B, 1, h, w)
     mask_map: Tensor | None = None      # (B, h, w) in [0, 1]
     encoded: Trajectory = ()
     decoded: Trajectory = ()
     trace: dict[str, Tensor] = field(default_factory=dict)   # each (n, B, ...)
+    source: Tensor | None = None        # (B, C, h, w), the picture itself, of methods that make it anew beside the edit
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,7 +135,7 @@ def branches(
     decoded = yield from decode(task, options, twice, levels, blend, eps_fn)
     source, target = decoded[0].latent.split(B)
     of_target = tuple(State(state.index, state.level, state.latent[B:]) for state in decoded)
-    return Outcome(target, source, control.blend_mask(len(levels) - 1), encoded=encoded, decoded=of_target)
+    return Outcome(target, control.blend_mask(len(levels) - 1), encoded=encoded, decoded=of_target, source=source)
 
 
 def eps_of_branches(

@@ -2,7 +2,8 @@
 
 Tables in Markdown. The first tries every rule that makes a mask from noise differences (the differences are computed
 once for each noise ratio; the rules are arithmetic on them). The others try encoding ratios and guidance scales, for
-DiffEdit with the first one's best rule. What comes out best is written by hand into checkpoint/diffedit.json.
+DiffEdit with the first one's best rule, or any options of other methods (`--methods sdedit --grid
+encoding_ratio=0.5,0.6 guidance_scale=3`). What comes out best is written by hand into checkpoint/diffedit.json.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import argparse
 import itertools
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +30,7 @@ from ..methods.diffedit import DiffEditOptions, find_map
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import fit
 from . import scenes
-from .evaluate import KINDS, cases, cell_mask, interval, iou, run, summary
+from .evaluate import KINDS, cases, cell_mask, interval, iou, model_of, run, summary
 
 NOISE_RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 CLIPS = (("none", 0.0), ("mean", 2.0), ("mean", 3.0), *(("quantile", q) for q in (0.75, 0.8, 0.85, 0.9, 0.95)))
@@ -49,7 +52,7 @@ def raw_maps(model: StableDiffusion, count: int, noise_ratio: float) -> dict[tup
         inputs, _, answers = zip(*todo[i : i + BATCH], strict=True)
         fitted = [fit(scene.render(), model.multiple, model.native_area) for scene in inputs]
         task = make_task(model, fitted, [scene.caption for scene in answers], [scene.caption for scene in inputs],
-                         tuple(scene.seed for scene in inputs), options, "trace", nothing)
+                         tuple(scene.seed for scene in inputs), options, "trace", False, nothing)
         _, trace = find_map(replace(task, rows=Rows()), options)
         for norm, average in itertools.product(("l1", "l2"), ("maps", "differences")):
             maps[norm, average].append(difference_map(trace["eps_query"], trace["eps_reference"], norm, average))
@@ -91,42 +94,51 @@ def mask_table(scores: dict[tuple[float, Rule], dict[str, float]], shown: int = 
     return "\n".join(lines)
 
 
-def edit_table(model: StableDiffusion, method: str, count: int, out: Path, options: list[dict[str, object]]) -> str:
-    """Accuracy and PSNRs for each of the given options."""
-    lines = ["| method | ratio | scale | accuracy | outside, dB | to the answer, dB |", "|---|---|---|---|---|---|"]
-    for chosen in options:
-        s = summary(run(model, method, "validation", count, out, chosen))
-        ratio, scale = chosen["encoding_ratio"], chosen["guidance_scale"]
-        lines.append(f"| {method} | {ratio} | {scale} | {interval(s['correct'], 2)} | {interval(s['outside'], 1)} | "
-                     f"{interval(s['answer'], 1)} |")
-    return "\n".join(lines)
+def edit_table(
+    method: str, count: int, out: Path, rule: dict[str, Any], grid: dict[str, list[Any]]
+) -> Iterator[str]:
+    """Accuracy and PSNRs for every point of a grid of options, a line each."""
+    yield f"| method | {' | '.join(grid)} | accuracy | outside, dB | to the answer, dB |"
+    yield "|---" * (4 + len(grid)) + "|"
+    model = load(model_of(method))
+    for point in itertools.product(*grid.values()):
+        s = summary(run(model, method, "validation", count, out, {**rule, **dict(zip(grid, point, strict=True))}))
+        yield (f"| {method} | {' | '.join(map(str, point))} | {interval(s['correct'], 2)} | "
+               f"{interval(s['outside'], 1)} | {interval(s['answer'], 1)} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="tiny")
     parser.add_argument("--mask-scenes", type=int, default=90, help="0: no first table, and the card's rule")
     parser.add_argument("--edit-scenes", type=int, default=30)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffedit"])
-    parser.add_argument("--ratios", nargs="+", type=float, default=[0.6, 0.7, 0.8, 0.9])
-    parser.add_argument("--scales", nargs="+", type=float, default=[3.0, 5.0, 7.5])
+    parser.add_argument("--grid", nargs="+", metavar="OPTION=VALUE,VALUE,...",
+                        default=["encoding_ratio=0.6,0.7,0.8,0.9", "guidance_scale=3.0,5.0,7.5"])
     parser.add_argument("--out", type=Path, default=Path("runs/choose"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    model = load(arguments.model)
-    rule: dict[str, object] = {}
+    rule: dict[str, Any] = {}
     if arguments.mask_scenes:
-        scores = mask_scores(model, arguments.mask_scenes)
+        scores = mask_scores(load(), arguments.mask_scenes)
         print(mask_table(scores), flush=True)
         ratio, best = max(scores, key=lambda key: np.mean(list(scores[key].values())))
         names = ("mask_norm", "mask_average", "mask_clip", "mask_clip_at", "mask_rescale", "mask_threshold")
         rule = {**dict(zip(names, best, strict=True)), "mask_noise_ratio": ratio}
         print(json.dumps(rule), flush=True)
-    grid = [{"encoding_ratio": ratio, "guidance_scale": scale}
-            for ratio, scale in itertools.product(arguments.ratios, arguments.scales)]
+    grid = {name: [parse(value) for value in values.split(",")]
+            for name, _, values in (entry.partition("=") for entry in arguments.grid)}
     for method in arguments.methods:
-        options = [{**(rule if method == "diffedit" else {}), **point} for point in grid]
-        print(edit_table(model, method, arguments.edit_scenes, arguments.out, options), flush=True)
+        used = rule if method == "diffedit" else {}
+        for line in edit_table(method, arguments.edit_scenes, arguments.out, used, grid):
+            print(line, flush=True)
+
+
+def parse(value: str) -> Any:
+    """A number or true or false as it is typed, else the text."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Known answers: how well does a method edit scenes whose true edits are known?
 
-    python -m diffedit_min.tiny.evaluate --split test --scenes 300 --methods diffedit sdedit encode_decode
+    python -m diffedit_min.tiny.evaluate --methods diffedit sdedit encode_decode
 
 Each scene gets one edit, of the container, the fruit and the surface in turn, with its caption as the reference and the
-changed scene's caption as the query. Results append to OUT/results.jsonl as they come and a killed run goes on from
-there; the table is made from that file.
+changed scene's caption as the query, or an instruction for a method that wants one. Results append to OUT/results.jsonl
+as they come and a killed run goes on from there; the table is made from that file.
 
     changed     the pixels whose largest channel difference between input and true answer is > 0.1; a latent cell is
                 changed if any of its pixels is
@@ -13,6 +13,9 @@ there; the table is made from that file.
                 answer among the pictures of all values of the attribute, the old one included
     outside     PSNR against the input over the pixels that are not changed, from the mean squared error of all edits
     answer      PSNR against the true answer over the whole picture, likewise
+    source      PSNR of the input as the method makes it anew, over the whole picture, for methods with two branches
+    rows        samples that went through the U-Net, and + those that went back for gradients
+    seconds     of an edit, in batches of ten
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import argparse
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,10 +40,12 @@ from ..methods import METHODS, Edit, invert
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import save
 from . import scenes
+from .instructions import instruction
 
 SPLITS = {"validation": scenes.VALIDATION, "test": scenes.TEST}
 KINDS = tuple(scenes.VALUES)
 RESAMPLES = 1000        # of the bootstrap
+SLOW = ("null_text", "unitune")     # methods that optimise for each picture
 
 
 # ---------------------------------------------------------------- measures
@@ -83,7 +89,8 @@ def measure(edit: Edit, scene: scenes.Scene, kind: str, answer: scenes.Scene) ->
         "correct": nearest_value(edit.image, scene, kind, changed) == getattr(answer, kind),
         "outside": squared_error(edit.image, before, ~changed),
         "answer": squared_error(edit.image, after, np.ones_like(changed)),
-        "rows": edit.rows,
+        **({} if edit.source is None else {"source": squared_error(edit.source, before, np.ones_like(changed))}),
+        "rows": edit.rows, "backward_rows": edit.backward_rows,
     }
 
 
@@ -101,7 +108,8 @@ def cases(split: str, count: int) -> Iterator[tuple[scenes.Scene, str, scenes.Sc
 def run(model: StableDiffusion, method: str, split: str, count: int, out: Path, options: dict[str, Any],
         batch: int = 10) -> list[dict[str, Any]]:
     """Measure one method on the first `count` scenes, skipping what `out`/results.jsonl holds already."""
-    settings = METHODS[method].settings(model, options)
+    chosen = METHODS[method]
+    settings = chosen.settings(model, options)
     key = hashlib.sha256(f"{model_hash(model)} {method} {settings}".encode()).hexdigest()[:16]
     path = out / "results.jsonl"
     done = {entry["seed"]: entry for entry in read_results(path) if entry["key"] == key}
@@ -109,19 +117,28 @@ def run(model: StableDiffusion, method: str, split: str, count: int, out: Path, 
     with tqdm(total=count, initial=count - len(todo), desc=f"{method} {split}") as bar:
         for i in range(0, len(todo), batch):
             part = todo[i : i + batch]
-            edits = METHODS[method](
-                model, [scene.render() for scene, _, _ in part], [answer.caption for _, _, answer in part],
-                [scene.caption for scene, _, _ in part], seed=[scene.seed for scene, _, _ in part], **options,
+            queries = [instruction(kind, scene, answer) if chosen.needs_instruction else answer.caption
+                       for scene, kind, answer in part]
+            started = time.perf_counter()
+            edits = chosen(
+                model, [scene.render() for scene, _, _ in part], queries, [scene.caption for scene, _, _ in part],
+                seed=[scene.seed for scene, _, _ in part], **options,
             )
+            seconds = (time.perf_counter() - started) / len(part)
             lines = []
-            for (scene, kind, answer), edit in zip(part, edits, strict=True):
-                done[scene.seed] = {"key": key, "seed": scene.seed, "method": method, "kind": kind,
-                                    "query": answer.caption, **measure(edit, scene, kind, answer)}
+            for (scene, kind, answer), query, edit in zip(part, queries, edits, strict=True):
+                done[scene.seed] = {"key": key, "seed": scene.seed, "method": method, "kind": kind, "query": query,
+                                    **measure(edit, scene, kind, answer), "seconds": round(seconds, 3)}
                 lines.append(json.dumps(done[scene.seed]) + "\n")
             with path.open("a") as file:
                 file.writelines(lines)
             bar.update(len(part))
     return [done[scene.seed] for scene, _, _ in cases(split, count)]
+
+
+def model_of(method: str) -> str:
+    """The embedded model that a method is for."""
+    return "tiny-instruct" if METHODS[method].needs_instruction else "tiny"
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -152,12 +169,12 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, tuple[float, float, floa
     rng = np.random.default_rng(0)
     picks = rng.integers(len(entries), size=(RESAMPLES, len(entries)))
     result = {}
-    for name in ("iou", "recall", "correct", "outside", "answer"):
+    for name in ("iou", "recall", "correct", "outside", "answer", "source"):
         if name not in entries[0]:
             continue
         values = np.array([entry[name] for entry in entries], float)
         point, resampled = values.mean(), values[picks].mean(axis=1)
-        if name in ("outside", "answer"):       # mean squared errors -> PSNR
+        if name in ("outside", "answer", "source"):     # mean squared errors -> PSNR
             point, resampled = -10 * np.log10(point), -10 * np.log10(resampled)
         result[name] = (float(point), *map(float, np.percentile(resampled, (2.5, 97.5))))
     return result
@@ -165,14 +182,17 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, tuple[float, float, floa
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """Markdown: a row for each method and kind."""
-    lines = ["| method | edits | mask IoU | accuracy | outside, dB | to the answer, dB | rows |",
-             "|---|---|---|---|---|---|---|"]
+    lines = ["| method | edits | mask IoU | accuracy | outside, dB | to the answer, dB | source, dB | rows | seconds |",
+             "|---|---|---|---|---|---|---|---|---|"]
     for method, entries in results.items():
         for kind in ("all", *KINDS):
             chosen = [entry for entry in entries if kind in ("all", entry["kind"])]
             s = summary(chosen)
+            rows, back, seconds = (np.mean([entry[name] for entry in chosen])
+                                   for name in ("rows", "backward_rows", "seconds"))
             columns = [interval(s.get("iou"), 2), interval(s["correct"], 2), interval(s["outside"], 1),
-                       interval(s["answer"], 1), f"{np.mean([entry['rows'] for entry in chosen]):.0f}"]
+                       interval(s["answer"], 1), interval(s.get("source"), 1),
+                       f"{rows:.0f}" + (f" + {back:.0f}" if back else ""), f"{seconds:.1f}"]
             lines.append(f"| {method} | {kind} ({len(chosen)}) | {' | '.join(columns)} |")
     return "\n".join(lines)
 
@@ -221,12 +241,13 @@ def worst(entries: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
 
 def draw(model: StableDiffusion, method: str, entries: list[dict[str, Any]], path: Path) -> None:
     """Edit these scenes again and write them as rows: input, mask, edit, true answer."""
-    chosen = {entry["seed"] for entry in entries}
+    queries = {entry["seed"]: entry["query"] for entry in entries}
     rows = []
-    for scene, _, answer in cases_of(chosen):
-        edit = METHODS[method](model, scene.render(), answer.caption, scene.caption, seed=scene.seed)
+    for scene, _, answer in cases_of(set(queries)):
+        query = queries[scene.seed]
+        edit = METHODS[method](model, scene.render(), query, scene.caption, seed=scene.seed)
         mask = [] if edit.mask is None else [overlay(edit.input, edit.mask_image)]
-        captions = [scene.caption, *(["mask"] if mask else []), answer.caption, "true answer"]
+        captions = [scene.caption, *(["mask"] if mask else []), query, "true answer"]
         rows.append(strip([edit.input, *mask, edit.image, answer.render()], captions, scale=2))
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     for i, row in enumerate(rows):
@@ -243,24 +264,27 @@ def cases_of(seeds: set[int]) -> list[tuple[scenes.Scene, str, scenes.Scene]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--model", help="left out: for each method the embedded one that it is for")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--scenes", type=int, default=300)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffedit", "sdedit", "encode_decode"])
+    parser.add_argument("--slow-scenes", type=int, default=30, help=f"for {' and '.join(SLOW)}")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--out", type=Path, default=Path("runs/known"))
-    parser.add_argument("--reconstructions", type=int, default=60, help="scenes for the table without a query")
+    parser.add_argument("--reconstructions", type=int, default=60, help="scenes for the table without a query; 0: none")
     parser.add_argument("--failures", type=Path, help="a picture to write: the first method's six worst edits")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    model = load(arguments.model)
-    results = {
-        method: run(model, method, arguments.split, arguments.scenes, arguments.out, {}) for method in arguments.methods
-    }
+    results = {}
+    for method in arguments.methods:
+        model, count = load(arguments.model or model_of(method)), arguments.scenes
+        results[method] = run(model, method, arguments.split, min(count, arguments.slow_scenes) if method in SLOW else
+                              count, arguments.out, {})
     print(table(results), end="\n\n")
-    print(reconstruction_table(model, arguments.split, arguments.reconstructions))
+    if arguments.reconstructions:
+        print(reconstruction_table(load(arguments.model or "tiny"), arguments.split, arguments.reconstructions))
     if arguments.failures:
         method = arguments.methods[0]
-        draw(model, method, worst(results[method], 6), arguments.failures)
+        draw(load(arguments.model or model_of(method)), method, worst(results[method], 6), arguments.failures)
 
 
 if __name__ == "__main__":
