@@ -1,30 +1,32 @@
 """A kit for testing samplers: networks of no use, models with a known answer, round trips and orders.
 
     import diffedit_min.testing as kit
-    from diffedit_min.samplers import ddim
-    from diffedit_min.schedule import Schedule
 
-    levels = Schedule.from_config({}).levels(50)
-    x0 = torch.randn(1, 4, 8, 8, dtype=torch.float64)
-    kit.round_trip_error(ddim, kit.random_eps_fn(seed=0), x0, levels)       # how far encode, then decode ends from x0
+    kit.roundtrip_error("edict")                # how far encode, then decode ends from where it began: 1e-14
+    kit.roundtrip_error(my_sampler, steps=20)   # a module of one's own
+    kit.order_of_convergence("ddim")            # 0.96: of first order
 
 A sampler is a module with `encode` and `decode` (`samplers/__init__.py`). What holds for any network holds for a random
 one, so a sampler that claims to be invertible can be tested here in a second.
 """
 
+import importlib
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import linear_regression
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .guidance import EpsFn
 from .model.unet import UNet, UNetConfig
-from .schedule import Level, Schedule, generator, tau, u_from_x, x_from_u
+from .samplers import State
+from .schedule import Level, Schedule, eps_from_x0, generator, levels_used, tau, u_from_x, x_from_u
+
+NAMES = ("ddim", "fixed_point", "edict", "bdia", "belm")
+LEVELS = Schedule.from_config({})       # Stable Diffusion's
 
 # Two levels with attention at the finer one, as small as it gets: 0.2 M weights, some 3 ms a call for 8 x 8 cells.
 TOKENS, WIDTH = 5, 16
@@ -34,21 +36,36 @@ TINY_UNET = UNetConfig(
 )
 
 
+
+class Sampler(Protocol):
+    """A module, or anything else, with these two."""
+
+    encode: Callable[..., Iterator[State]]
+    decode: Callable[..., Iterator[State]]
+
+
 # ---------------------------------------------------------------- eps_fns
 
 
 def random_eps_fn(seed: int, dtype: torch.dtype = torch.float64, channels: int = 4, text: int = 0) -> EpsFn:
     """eps(x, t) of a tiny U-Net with random weights and a random text, the same for the same numbers; on the CPU.
 
-    text: its number; the same seed with another text is the same network under another query. x (B, channels, h, w) in
-    `dtype`, with even h and w (ValueError otherwise), t in 0..999. The global random state stays as it was.
+    text: its number; the same seed with another text is the same network under another query. dtype: of the network;
+    eps comes in x's. x (B, channels, h, w) with even h and w (ValueError otherwise), t in 0..999. The global random
+    state stays as it was.
     """
     config = UNetConfig(**{**vars(TINY_UNET), "in_channels": channels, "out_channels": channels})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet(config).to(dtype).eval().requires_grad_(False)
     context = torch.randn(1, TOKENS, WIDTH, generator=generator(seed, "text", text)).to(dtype)     # (1, L, D)
-    return lambda x, t: unet(x, t, context.expand(len(x), -1, -1))
+    return lambda x, t: unet(x.to(dtype), t, context.expand(len(x), -1, -1)).to(x.dtype)
+
+
+def random_latent(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """x0 ~ N(0, I), (2, 4, 8, 8), in `dtype` but at least float32."""
+    x0 = torch.randn(2, 4, 8, 8, generator=generator(seed, "latent", 0), dtype=torch.float64)
+    return x0.to(torch.promote_types(dtype, torch.float32))
 
 
 def gaussian_eps(mu: float | Tensor, s: float, schedule: Schedule) -> EpsFn:
@@ -78,23 +95,104 @@ def gaussian_solution(x: Tensor, mu: float | Tensor, s: float, abar_from: float,
     return x_from_u(mu + (u_from_x(x, abar_from) - mu) * scale, abar_to)
 
 
+def points_eps(points: Tensor, schedule: Schedule) -> EpsFn:
+    """The best possible eps for data that is one of a few points, each as likely:
+
+        eps(x, t) = (x - sqrt(abar) E[x0 | x]) / sqrt(1 - abar),
+        P(x0 = p | x) ~ exp(-|x - sqrt(abar) p|^2 / (2 (1 - abar)))
+
+    points (n, C, h, w), in x's dtype. Between the points it turns sharply, which is hard on every sampler.
+    """
+
+    def eps_fn(x: Tensor, t: int) -> Tensor:
+        abar = schedule.abar[t]
+        away = x[:, None] - math.sqrt(abar) * points                                    # (B, n, C, h, w)
+        weights = torch.softmax(-away.square().flatten(2).sum(dim=2) / (2 * (1 - abar)), dim=1)
+        return eps_from_x0(x, torch.einsum("bn,nchw->bchw", weights, points), abar)
+
+    return eps_fn
+
+
 # ---------------------------------------------------------------- what a sampler makes of them
 
 
-def round_trip_error(
-    sampler: ModuleType | SimpleNamespace, eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level], **options: Any,
+def roundtrip_error(
+    sampler: str | Sampler,
+    steps: int = 50,
+    ratio: float = 0.8,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    *,
+    eps_fn: EpsFn | None = None,
+    x0: Tensor | None = None,
+    levels: Sequence[Level] | None = None,
+    **options: Any,
 ) -> float:
-    """|decode(encode(x0)) - x0| / |x0|, Euclidean norms of the whole batch (B, C, h, w); x0 not all zeros.
+    """|decode(encode(x0)) - x0| / |x0|, Euclidean norms of the whole batch.
 
-    options go to `encode` and to `decode`, to each those that it has a name for (time="source" is DDIM's encoding's).
-    Raises TypeError for an option that neither has.
+    sampler: a name ("ddim") or a module of one's own. steps, ratio: of Stable Diffusion's levels. seed, dtype: of the
+    random network and of the random x0, which is at least float32 as all latents are. eps_fn, x0 (B, C, h, w), levels:
+    in place of these. options go to `encode` and to `decode`, to each those that it has a name for.
+    Raises TypeError for an option that neither has, ValueError for a sampler that isn't known.
     """
-    for name in options:
-        if not takes(sampler.encode, name) and not takes(sampler.decode, name):
-            raise TypeError(f"neither encode nor decode takes {name!r}")
-    *_, noisy = sampler.encode(eps_fn, x0, levels, **{n: v for n, v in options.items() if takes(sampler.encode, n)})
-    *_, clean = sampler.decode(eps_fn, noisy, levels, **{n: v for n, v in options.items() if takes(sampler.decode, n)})
+    sampler = sampler_of(sampler)
+    eps_fn = random_eps_fn(seed, dtype) if eps_fn is None else eps_fn
+    x0 = random_latent(seed, dtype) if x0 is None else x0
+    levels = LEVELS.levels(steps)[: levels_used(ratio, steps) + 1] if levels is None else levels
+    up, down = options_of(sampler, options)
+    *_, noisy = sampler.encode(eps_fn, x0, levels, **up)
+    *_, clean = sampler.decode(eps_fn, noisy, levels, **down)
     return ((clean.latent - x0).norm() / x0.norm()).item()
+
+
+def order_of_convergence(
+    sampler: str | Sampler,
+    steps: Sequence[int] = (25, 50, 100, 200),
+    ratio: float = 0.8,
+    direction: str = "encode",
+    mu: float = 0.0,
+    s: float = 1.0,
+    **options: Any,
+) -> float:
+    """How fast the error falls as steps grow, on Gaussian data N(mu, s^2), whose exact solution is known: p in (1/N)^p.
+
+    steps: divisors of 1000, so that all grids reach the same level up to a step. direction: "encode" or "decode".
+    """
+    if direction not in ("encode", "decode"):
+        raise ValueError(f"direction {direction!r} is not known; known are encode and decode")
+    sampler, errors = sampler_of(sampler), []
+    eps_fn, x0 = gaussian_eps(mu, s, LEVELS), random_latent(0, torch.float64)
+    up, down = options_of(sampler, options)
+    for N in steps:
+        levels = LEVELS.levels(N)[: levels_used(ratio, N) + 1]
+        clean, noisy = levels[0].abar, levels[-1].abar
+        if direction == "encode":
+            *_, last = sampler.encode(eps_fn, x0, levels, **up)
+            exact = gaussian_solution(x0, mu, s, clean, noisy)
+        else:
+            *_, last = sampler.decode(eps_fn, State(len(levels) - 1, levels[-1], x0), levels, **down)
+            exact = gaussian_solution(x0, mu, s, noisy, clean)
+        errors.append(((last.latent - exact).norm() / exact.norm()).item())
+    return fitted_order(steps, errors)
+
+
+def sampler_of(sampler: str | Sampler) -> Sampler:
+    """A sampler by its name, or itself."""
+    if not isinstance(sampler, str):
+        return sampler
+    if sampler not in NAMES:
+        raise ValueError(f"sampler {sampler!r} is not known; known are {', '.join(NAMES)}")
+    return importlib.import_module(f".samplers.{sampler}", __package__)
+
+
+def options_of(sampler: Sampler, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """For `encode` and for `decode`, those that each has a parameter for."""
+    parts = tuple({name: value for name, value in options.items() if takes(function, name)}
+                  for function in (sampler.encode, sampler.decode))
+    for name in options:
+        if not any(name in part for part in parts):
+            raise TypeError(f"neither encode nor decode takes {name!r}")
+    return parts
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:

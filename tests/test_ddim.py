@@ -53,7 +53,7 @@ NOISE = normal(1)
 @pytest.mark.parametrize("N", [1, 7, 50, 500])
 @pytest.mark.parametrize("time", ["destination", "source"])
 def test_round_trip_is_exact_for_a_constant_eps(N, time):
-    error = kit.round_trip_error(ddim, lambda x, t: NOISE, X0, SD.levels(N), time=time)
+    error = kit.roundtrip_error(ddim, eps_fn=lambda x, t: NOISE, x0=X0, levels=SD.levels(N), time=time)
     assert error <= 1e-12, f"relative error {error}"
 
 
@@ -61,16 +61,16 @@ def test_round_trip_with_an_eps_of_t_alone_is_exact_for_destination_times_only()
     def eps_fn(x, t):
         return math.sin(t / 100) * NOISE
 
-    error = kit.round_trip_error(ddim, eps_fn, X0, path(50), time="destination")
+    error = kit.roundtrip_error(ddim, eps_fn=eps_fn, x0=X0, levels=path(50), time="destination")
     assert error <= 1e-12, f"relative error {error}"
-    error = kit.round_trip_error(ddim, eps_fn, X0, path(50), time="source")
+    error = kit.roundtrip_error(ddim, eps_fn=eps_fn, x0=X0, levels=path(50), time="source")
     assert error > 1e-3, f"source times have become exact: {error}"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_round_trip_through_a_random_unet_is_of_first_order(seed):
     steps = [50, 100, 200]
-    errors = [kit.round_trip_error(ddim, kit.random_eps_fn(seed), X0[:1], path(N)) for N in steps]
+    errors = [kit.roundtrip_error(ddim, eps_fn=kit.random_eps_fn(seed), x0=X0[:1], levels=path(N)) for N in steps]
     assert all(more > fewer for more, fewer in pairwise(errors)), f"errors {errors} don't fall"
     order = kit.fitted_order(steps, errors)
     assert 0.75 <= order <= 1.2, f"order {order} of {errors}"

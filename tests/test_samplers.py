@@ -44,9 +44,9 @@ def decoded(sampler, eps_fn, state, options, levels=LEVELS, blend=None):
 @pytest.mark.parametrize("name", EXACT)
 def test_round_trips_are_exact(name, seed):
     sampler, options = EXACT[name]
-    error = kit.round_trip_error(sampler, kit.random_eps_fn(seed), X0, LEVELS, **options)
+    error = kit.roundtrip_error(sampler, eps_fn=kit.random_eps_fn(seed), x0=X0, levels=LEVELS, **options)
     assert error <= 1e-10, f"{error:.1e}"
-    assert kit.round_trip_error(ddim, kit.random_eps_fn(seed), X0, LEVELS) > 1e-3
+    assert kit.roundtrip_error(ddim, eps_fn=kit.random_eps_fn(seed), x0=X0, levels=LEVELS) > 1e-3
 
 
 @pytest.mark.parametrize("steps, ratio", [(7, 1.0), (10, 0.3), (20, 0.75), (49, 0.8), (50, 0.02), (50, 0.0)])
@@ -54,12 +54,13 @@ def test_round_trips_are_exact(name, seed):
 def test_round_trips_are_exact_at_odd_and_even_numbers_of_levels(name, steps, ratio):
     sampler, options = EXACT[name]
     levels = SD.levels(steps)[: levels_used(ratio, steps) + 1]
-    assert kit.round_trip_error(sampler, kit.random_eps_fn(0), X0, levels, **options) <= 1e-10
+    assert kit.roundtrip_error(sampler, eps_fn=kit.random_eps_fn(0), x0=X0, levels=levels, **options) <= 1e-10
 
 
 def test_fixed_point_converges_geometrically():
     eps_fn = kit.random_eps_fn(0)
-    errors = [kit.round_trip_error(fixed_point, eps_fn, X0, LEVELS, iterations=n) for n in (0, 2, 4, 6, 20)]
+    errors = [kit.roundtrip_error(fixed_point, eps_fn=eps_fn, x0=X0, levels=LEVELS, iterations=n)
+              for n in (0, 2, 4, 6, 20)]
     assert errors[-1] <= 1e-8 and all(later < 0.1 * earlier for earlier, later in pairwise(errors))
 
 

@@ -77,20 +77,21 @@ def test_round_trip_error_is_relative_and_counts_the_whole_batch():
 
     fake = SimpleNamespace(encode=encode, decode=decode)
     levels, none = SD.levels(1), kit.gaussian_eps(0, 1, SD)
-    assert kit.round_trip_error(fake, none, X, levels) == 0
-    assert kit.round_trip_error(fake, none, X, levels, size=0.25) == pytest.approx(0.25, rel=1e-12)
+    assert kit.roundtrip_error(fake, eps_fn=none, x0=X, levels=levels) == 0
+    assert kit.roundtrip_error(fake, eps_fn=none, x0=X, levels=levels, size=0.25) == pytest.approx(0.25, rel=1e-12)
     size = math.sqrt(X.numel()) / X.norm().item()
-    assert kit.round_trip_error(fake, none, X, levels, shift=0.5) == pytest.approx(0.5 * size, rel=1e-12)
+    error = kit.roundtrip_error(fake, eps_fn=none, x0=X, levels=levels, shift=0.5)
+    assert error == pytest.approx(0.5 * size, rel=1e-12)
     with pytest.raises(TypeError, match="neither encode nor decode takes 'times'"):
-        kit.round_trip_error(fake, none, X, levels, times="source")
+        kit.roundtrip_error(fake, eps_fn=none, x0=X, levels=levels, times="source")
 
 
 def test_round_trip_error_passes_options_to_the_sampler():
     def eps_fn(x, t):
         return torch.full_like(x, math.sin(t))      # destination times invert this exactly, source times don't
 
-    assert kit.round_trip_error(ddim, eps_fn, X, SD.levels(10), time="destination") < 1e-12
-    assert kit.round_trip_error(ddim, eps_fn, X, SD.levels(10), time="source") > 1e-3
+    assert kit.roundtrip_error(ddim, eps_fn=eps_fn, x0=X, levels=SD.levels(10), time="destination") < 1e-12
+    assert kit.roundtrip_error(ddim, eps_fn=eps_fn, x0=X, levels=SD.levels(10), time="source") > 1e-3
 
 
 def test_fitted_order():

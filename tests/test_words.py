@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import diffedit_min as dm
 from diffedit_min.methods.words import Prompt, align, changed_words, parse_weights, refine, swap
 
-quick = settings(deadline=None, database=None, derandomize=True, max_examples=40)
+quick = settings(deadline=None, database=None, derandomize=True, max_examples=25)
 
 TOKENIZER = dm.load("random", device="cpu").tokenizer
 L = TOKENIZER.model_max_length

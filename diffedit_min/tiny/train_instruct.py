@@ -40,7 +40,8 @@ class Recipe:
 
     seed: int = 0
     pairs: int = 25_000             # of the training scenes 0, 1, 2, ...; each serves in both directions
-    steps: int = 3_000
+    steps: int = 3_000              # on the pairs as they come
+    balanced_steps: int = 2_500     # then, from their average: each kind of edit equally often
     batch: int = 32
     rate: float = 5e-4
     ema_decay: float = 0.999
@@ -76,11 +77,15 @@ def train_unet(recipe: Recipe, out: Path, model: StableDiffusion, before: Tensor
     scale, abar = model.vae.config.scaling_factor, torch.tensor(model.schedule.abar)
     latents, pairs = torch.stack([before, after]), [edit_of(seed) for seed in range(recipe.pairs)]
     told = Told(model)
+    by_kind = [[i for i, pair in enumerate(pairs) if pair[0] == kind] for kind in TEMPLATES]
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        random = generator(recipe.seed, "instruct", step)
+    def loss_of(step: int, balanced: bool) -> tuple[Tensor, dict[str, float]]:
+        random = generator(recipe.seed, "instruct balanced" if balanced else "instruct", step)
         draw = partial(torch.randint, size=(recipe.batch,), generator=random)
         chosen, way, template = draw(recipe.pairs), draw(2), draw(len(TEMPLATES["fruit"]))
+        if balanced:
+            chosen = torch.tensor([by_kind[kind][i % len(by_kind[kind])]
+                                   for i, kind in zip(chosen.tolist(), draw(len(by_kind)).tolist(), strict=True)])
         texts = []
         for i, turned, which in zip(chosen.tolist(), way.tolist(), template.tolist(), strict=True):
             kind, *pair = pairs[i]
@@ -97,7 +102,9 @@ def train_unet(recipe: Recipe, out: Path, model: StableDiffusion, before: Tensor
             predicted = unet(x, t, told(texts))
         return F.mse_loss(predicted.float(), eps), {}
 
-    fit(out, "instruct", unet, loss_of, recipe.steps, recipe.rate, recipe.ema_decay)
+    for stage, steps in (("instruct", recipe.steps), ("instruct-balanced", recipe.balanced_steps)):
+        fit(out, stage, unet, partial(loss_of, balanced=stage == "instruct-balanced"), steps, recipe.rate,
+            recipe.ema_decay)
     return unet.eval().requires_grad_(False)
 
 
