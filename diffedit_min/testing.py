@@ -7,7 +7,8 @@
     kit.order_of_convergence("ddim")            # 0.96: of first order
 
 A sampler is a module with `encode` and `decode` (`samplers/__init__.py`). What holds for any network holds for a random
-one, so a sampler that claims to be invertible can be tested here in a second.
+one, so a sampler that claims to be invertible can be tested here in a second. `python -m diffedit_min.testing` prints
+what the samplers here do.
 """
 
 import importlib
@@ -25,8 +26,12 @@ from .model.unet import UNet, UNetConfig
 from .samplers import State
 from .schedule import Level, Schedule, eps_from_x0, generator, levels_used, tau, u_from_x, x_from_u
 
-NAMES = ("ddim", "fixed_point", "edict", "bdia", "belm")
 LEVELS = Schedule.from_config({})       # Stable Diffusion's
+
+# The samplers here, and the options with which their table is made.
+CASES: dict[str, dict[str, Any]] = {
+    "ddim": {}, "fixed_point": {"iterations": 20}, "edict": {"p": 0.93}, "bdia": {"gamma": 0.96}, "belm": {},
+}
 
 # Two levels with attention at the finer one, as small as it gets: 0.2 M weights, some 3 ms a call for 8 x 8 cells.
 TOKENS, WIDTH = 5, 16
@@ -180,8 +185,8 @@ def sampler_of(sampler: str | Sampler) -> Sampler:
     """A sampler by its name, or itself."""
     if not isinstance(sampler, str):
         return sampler
-    if sampler not in NAMES:
-        raise ValueError(f"sampler {sampler!r} is not known; known are {', '.join(NAMES)}")
+    if sampler not in CASES:
+        raise ValueError(f"sampler {sampler!r} is not known; known are {', '.join(CASES)}")
     return importlib.import_module(f".samplers.{sampler}", __package__)
 
 
@@ -209,3 +214,23 @@ def fitted_order(steps: Sequence[int], errors: Sequence[float]) -> float:
         if not 0 < error < math.inf:
             raise ValueError(f"an order is fitted to positive, finite errors, not {error}")
     return linear_regression([-math.log(n) for n in steps], [math.log(error) for error in errors]).slope
+
+
+# ---------------------------------------------------------------- the samplers here
+
+
+def table(seeds: Sequence[int] = (0, 1, 2)) -> Iterator[str]:
+    """Markdown: the worst round trip over random networks, by the network's dtype, and the orders on Gaussian data."""
+    dtypes = (torch.float64, torch.float32, torch.bfloat16)
+    yield f"| sampler | {' | '.join(str(dtype).split('.')[1] for dtype in dtypes)} | order, encoding | decoding |"
+    yield "|---" * 6 + "|"
+    for name, options in CASES.items():
+        errors = [max(roundtrip_error(name, seed=seed, dtype=dtype, **options) for seed in seeds) for dtype in dtypes]
+        orders = [order_of_convergence(name, direction=direction, **options) for direction in ("encode", "decode")]
+        typed = "".join(f", {option} = {value}" for option, value in options.items())
+        yield (f"| {name}{typed} | {' | '.join(f'{error:.0e}' for error in errors)} | "
+               f"{' | '.join(f'{order:.1f}' for order in orders)} |")
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))

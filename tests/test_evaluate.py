@@ -16,7 +16,8 @@ from diffedit_min.tiny.evaluate import cases, cell_mask, iou, measure, nearest_v
 
 def edit_of(image, mask, scene):
     _, frame = fit(scene.render(), 16, 64 * 64)
-    return Edit(image, mask, None, (), (), {}, 140, False, scene.render(), frame, 4)
+    return Edit(image=image, mask=mask, mask_map=None, encoded=(), decoded=(), settings={}, rows=140, backward_rows=0,
+                empty_mask=False, input=scene.render(), source=None, frame=frame, factor=4)
 
 
 @pytest.fixture(params=range(3))

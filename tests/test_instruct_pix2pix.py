@@ -5,7 +5,6 @@ told, and which models each method takes.
 """
 
 import copy
-import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +21,6 @@ from diffedit_min.schedule import standard_noise
 from diffedit_min.tiny.train_instruct import widened
 
 instruct = dm.METHODS["instruct_pix2pix"]
-module = importlib.import_module("diffedit_min.methods.instruct_pix2pix")   # the package has the method under this name
 QUERY = "replace the apples with pears"
 STEPS = 8
 
@@ -215,30 +213,28 @@ def test_the_picture_and_the_instruction_matter(wide):
     assert torch.equal(same[-1], latents[-1]) and edit.settings["reference"] == "a bowl of apples"
 
 
-def test_in_half_the_predictions_are_combined_in_float32(seen, monkeypatch):
-    """One step by hand, from what the U-Net put out in bfloat16."""
+def test_in_half_the_predictions_are_combined_in_float32(monkeypatch):
+    """The first step by hand, from what the U-Net put out in bfloat16."""
     wide, outputs, forward = following(dm.load("random", dtype="bfloat16")), [], UNet.forward
 
-    def keeping(self, *arguments):
-        outputs.append(forward(self, *arguments))
+    def keeping(self, x, *rest):
+        assert x.dtype == torch.bfloat16
+        outputs.append(forward(self, x, *rest))
         return outputs[-1]
 
     monkeypatch.setattr(UNet, "forward", keeping)
-    edit, (latent,) = run(wide, steps=1, eta=0.0)
-    assert outputs[0].dtype == seen[0][0].dtype == torch.bfloat16 and latent.dtype == torch.float32
-    start, clean = wide.schedule.levels(1)[1].abar, wide.schedule.levels(1)[0].abar
-    x = standard_noise(latent, (0,), "instruct", 1)
-
-    def stepped(eps):
-        return clean**0.5 * (x - (1 - start) ** 0.5 * eps) / start**0.5 + (1 - clean) ** 0.5 * eps
-
-    def combined(nothing, shown, both):
-        return nothing + 1.5 * (shown - nothing) + 7.5 * (both - shown)
-
-    assert distance(latent, stepped(combined(*outputs[0].float().chunk(3)))) <= 1e-6
-    assert distance(latent, stepped(combined(*outputs[0].chunk(3)).float())) > 1e-4, "bfloat16 would show"
-    _, latents = run(wide)
+    _, latents = run(wide, eta=0.0)
+    assert outputs[0].dtype == torch.bfloat16
     assert all(latent.dtype == torch.float32 and latent.isfinite().all() for latent in latents)
+    *_, b, a = (level.abar for level in wide.schedule.levels(STEPS))
+    x = standard_noise(latents[0], (0,), "instruct", STEPS)
+
+    def stepped(nothing, shown, both):
+        eps = (nothing + 1.5 * (shown - nothing) + 7.5 * (both - shown)).float()
+        return b**0.5 * (x - (1 - a) ** 0.5 * eps) / a**0.5 + (1 - b) ** 0.5 * eps
+
+    assert distance(latents[0], stepped(*outputs[0].float().chunk(3))) <= 1e-6
+    assert distance(latents[0], stepped(*outputs[0].chunk(3))) > 1e-4, "bfloat16 would show"
 
 
 # ---------------------------------------------------------------- rows, batches, repetition

@@ -1,4 +1,4 @@
-"""Run with `python -m pytest tests/test_unitune.py` from the repository's root; takes about 10 seconds.
+"""Run with `python -m pytest tests/test_unitune.py` from the repository's root; takes about 15 seconds.
 
 UniTune: what it is without tuning, that tuning is Adam on Eq. (1) of the one picture under the rare word, that the
 caller's model stays as it was, and the files of kept tunings.
@@ -47,9 +47,9 @@ def distance(a, b):
 def tuned_unet(model, path, **options):
     """The tuned U-Net, read back from the file where the method leaves it."""
     run(model, save=str(path), **options)
-    unet = copy.deepcopy(model.unet).float()
-    unet.load_state_dict(load_file(path))
-    return unet
+    unet = copy.deepcopy(model.unet)
+    unet.load_state_dict(load_file(path), assign=True)
+    return unet.requires_grad_(False)
 
 
 def weights_of(model):
@@ -120,7 +120,7 @@ def test_tuning_lowers_the_loss_on_the_picture_under_the_rare_word(model, tmp_pa
     x0 = model.encode(dm.picture.to_pixels(picture()))
     tuned = tuned_unet(model, tmp_path / "t.safetensors", tuning_steps=25, batch=2, learning_rate=3e-3).double()
     before, after = (loss(model, unet, x0, RARE).mean() for unet in (model.unet, tuned))
-    assert after < 0.8 * before, f"{before:.3f} -> {after:.3f}"
+    assert after < 0.6 * before, f"{before:.3f} -> {after:.3f}"
 
 
 def test_rows_add_up_to_the_mean_gradient_of_a_batch(model):
@@ -161,7 +161,7 @@ def test_tuning_is_adam_on_batches_of_its_own_noises(model, tmp_path, batch):
     by_hand.requires_grad_(False)
     start, ours, theirs = (loss(model, unet, x0, RARE) for unet in (model.unet, tuned, by_hand))
     moved = (theirs - start).abs().max()
-    assert moved > 1e-2 and (ours - theirs).abs().max() < 1e-3 * moved, "Adam enlarges what float32 rounds"
+    assert moved > 1e-2 and (ours - theirs).abs().max() < 1e-4 * moved, "Adam enlarges what float32 rounds"
 
 
 def test_checkpointing_changes_memory_only(model, monkeypatch):
@@ -315,7 +315,7 @@ def test_alone_and_in_a_batch_are_the_same(model, sizes):
     for i, (edit, latent) in enumerate(zip(edits, latents, strict=True)):
         alone, (expected,) = run(model, images[i], queries[i], seed=[3, 8][i])
         # The VAE rounds otherwise in a batch, which float32 can show and Adam enlarges.
-        assert distance(latent, expected) <= 1e-3, f"picture {i}"
+        assert distance(latent, expected) <= 1e-4, f"picture {i}"
         assert edit.image.size == images[i].size == alone.image.size
         assert (edit.rows, edit.backward_rows) == (alone.rows, alone.backward_rows) == (4 + 10, 4)
     assert distance(latents[0], run(model, images[0], queries[0], seed=8)[1][0]) > 1e-2
