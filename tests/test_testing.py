@@ -106,3 +106,81 @@ def test_fitted_order():
             kit.fitted_order(short, [0.1] * len(short))
     with pytest.raises(ValueError):
         kit.fitted_order(steps, [0.1, 0.05])
+
+
+# ---------------------------------------------------------------- whole measurements
+
+
+def test_points_eps_is_the_posterior_mean_over_the_points():
+    points = torch.randn(3, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    t, x = 300, 0.3 * X
+    abar = SD.abar[t]
+    weights = torch.stack([
+        torch.distributions.Normal(math.sqrt(abar) * point, math.sqrt(1 - abar)).log_prob(x).sum(dim=(1, 2, 3))
+        for point in points
+    ], dim=1).softmax(dim=1)                                            # (B, n), by Bayes
+    expected = eps_from_x0(x, sum(weights[:, i, None, None, None] * points[i] for i in range(3)), abar)
+    assert worst(kit.points_eps(points, SD)(x, t), expected) < 1e-12
+    # One point is Gaussian data without any width.
+    assert worst(kit.points_eps(points[:1], SD)(x, t), kit.gaussian_eps(points[:1], 0.0, SD)(x, t)) < 1e-12
+
+
+def test_all_that_comes_from_a_finite_set_is_decoded_to_one_of_its_points():
+    points = 2 * torch.randn(4, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    levels = SD.levels(100)
+    *_, last = ddim.decode(kit.points_eps(points, SD), State(100, levels[100], X), levels)
+    distances = (last.latent[:, None] - points).flatten(2).norm(dim=2) / points.flatten(1).norm(dim=1)
+    assert (distances.min(dim=1).values < 0.05).all(), distances
+
+
+def test_roundtrip_error_by_name_is_that_of_its_module_on_the_same_network():
+    levels = SD.levels(20)[:17]
+    by_hand = kit.roundtrip_error(ddim, eps_fn=kit.random_eps_fn(5), x0=kit.random_latent(5), levels=levels)
+    assert kit.roundtrip_error("ddim", steps=20, ratio=0.8, seed=5) == by_hand > 1e-3
+    assert kit.roundtrip_error("ddim", steps=20, ratio=0.8, seed=6) != by_hand
+    with pytest.raises(ValueError) as error:
+        kit.roundtrip_error("euler")
+    assert str(error.value) == "sampler 'euler' is not known; known are ddim, fixed_point, edict, bdia, belm"
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.5)])
+def test_latents_are_at_least_float32(dtype, bound):
+    assert kit.random_latent(0, dtype).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert kit.random_eps_fn(0, dtype)(kit.random_latent(0, dtype), 1).dtype == kit.random_latent(0, dtype).dtype
+    assert kit.roundtrip_error("edict", steps=10, dtype=dtype) < bound
+
+
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_order_of_convergence_of_ddim_is_one_and_of_heun_two(direction):
+    def walk(eps_fn, state, levels, path):
+        yield state
+        x, here = state.latent, state.level
+        for index in path:
+            there = levels[index]
+            eps = eps_fn(x, here.t)
+            guess = ddim.step(x, eps, here.abar, there.abar)
+            x, here = ddim.step(x, (eps + eps_fn(guess, there.t)) / 2, here.abar, there.abar), there
+            yield State(index, there, x)
+
+    heun = SimpleNamespace(
+        encode=lambda eps_fn, x0, levels: walk(eps_fn, State(0, levels[0], x0), levels, range(1, len(levels))),
+        decode=lambda eps_fn, state, levels, blend=None: walk(eps_fn, state, levels, range(state.index)[::-1]),
+    )
+    assert 0.9 <= kit.order_of_convergence("ddim", direction=direction) <= 1.1
+    assert 1.9 <= kit.order_of_convergence(heun, direction=direction) <= 2.1
+
+
+def test_order_of_convergence_goes_one_way_or_the_other():
+    with pytest.raises(ValueError, match="direction 'up' is not known; known are encode and decode"):
+        kit.order_of_convergence("ddim", direction="up")
+    with pytest.raises(TypeError, match="neither encode nor decode takes 'gamma'"):
+        kit.order_of_convergence("ddim", gamma=1.0)
+
+
+def test_the_table_has_a_line_for_each_sampler(monkeypatch):
+    monkeypatch.setattr(kit, "CASES", {"ddim": {}, "bdia": {"gamma": 1.0}})
+    monkeypatch.setattr(kit, "roundtrip_error", lambda name, seed, dtype, **options: 1e-9 * (seed + 1))
+    orders = {"encode": 1, "decode": 2}
+    monkeypatch.setattr(kit, "order_of_convergence", lambda name, direction, **options: orders[direction])
+    assert list(kit.table(seeds=(0, 1)))[2:] == ["| ddim | 2e-09 | 2e-09 | 2e-09 | 1.0 | 2.0 |",
+                                                 "| bdia, gamma = 1.0 | 2e-09 | 2e-09 | 2e-09 | 1.0 | 2.0 |"]
