@@ -104,9 +104,9 @@ def demo(
 
 @app.command("edit")
 def edit_command(
+    query: Annotated[str, Option(help="What the edited picture should show; for instruct-pix2pix, what to do.")],
     image: Annotated[str | None, Argument(metavar="IMAGE", show_default=False, help="The picture: a file that Pillow "
                      "can read, of any size. prompt-to-prompt can do without: it makes one of the reference.")] = None,
-    query: Annotated[str, Option(help="What the edited picture should show; for instruct-pix2pix, what to do.")] = "",
     reference: Reference = "",
     model: Annotated[str | None, Option(help=f"{MODEL_HELP} Left out: the embedded one that fits the method.")] = None,
     method: Annotated[str, Option(help="One of those that `info` lists.")] = "diffedit",

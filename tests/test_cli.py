@@ -26,6 +26,8 @@ from diffedit_min.tiny.evaluate import cell_mask
 
 RANDOM = ("--model", "random", "-o", "steps=4", "-o", "mask_samples=2")
 EDIT = ("edit", "a.png", "--query", "a basket of pears", *RANDOM)
+P2P = ("edit", "--method", "prompt-to-prompt", "--query", "a basket of pears", "--reference", "a bowl of pears",
+       "--model", "random", "-o", "steps=4")
 UNWANTED_LOAD = "AssertionError: loaded"
 
 
@@ -131,6 +133,31 @@ def test_an_empty_mask_gives_the_input_back_and_says_so(run):
     assert np.array_equal(pixels("a-edit.png"), pixels("a.png"))
 
 
+def test_prompt_to_prompt_makes_both_pictures_from_a_seed(run):
+    done = run(*P2P, "-o", "reweight=pears:2,basket:-0.5", "--source-out", "source.png", "--seed", "3")
+    assert (done.code, done.err, done.new) == (0, "", {"generated-edit.png", "source.png"})
+    assert "16 rows through the U-Net in" in done.out and "wrote generated-edit.png and source.png" in done.out
+    settings = json.loads(Image.open("generated-edit.png").text["diffedit"])
+    assert settings["reweight"] == {"pears": 2.0, "basket": -0.5} and settings["seed"] == 3
+    edit = dm.prompt_to_prompt(dm.load("random"), None, "a basket of pears", "a bowl of pears", seed=3, steps=4,
+                               reweight={"pears": 2, "basket": -0.5})
+    assert np.array_equal(pixels("generated-edit.png"), np.asarray(edit.image))
+    assert np.array_equal(pixels("source.png"), np.asarray(edit.source))
+
+
+def test_rows_that_go_back_are_counted_apart(run):
+    done = run("edit", "a.png", "--method", "null-text", *P2P[3:], "-o", "iterations=2", "-o", "stop_at=0")
+    assert "rows through the U-Net and 8 back in" in done.out
+
+
+def test_each_method_has_an_embedded_model(run, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(loading, "load", lambda name, **_: loaded.append(name) or fail_to_load())
+    for method in ("sdedit", "instruct-pix2pix"):
+        run("edit", "a.png", "--query", "q", "--method", method)
+    assert loaded == ["tiny", "tiny-instruct"]
+
+
 def test_an_option_with_a_dash_and_a_bool(run):
     @dataclasses.dataclass(frozen=True)
     class Flags:
@@ -192,7 +219,7 @@ def test_info_shows_which_defaults_are_the_cards(run, folder, tmp_path_factory):
     assert "32 x 32 px" in done.out and "4 x 8 x 8; a cell is 4 px" in done.out
     assert ["steps", "25", "*"] in spaced and ["encoding_ratio", "0.8"] in spaced
     assert "verified     every number is finite" in lines
-    assert any(line.startswith("encode-decode: encoding_ratio=0.8, steps=50, ") for line in lines)
+    assert any(line.startswith("encode-decode: steps=50, guidance_scale=7.5, ") for line in lines)
 
 
 def test_info_for_machines(run, folder):
@@ -268,7 +295,16 @@ EARLY = [
                                     "negative_prompt, steps"),
     (("invert", "a.png", "-o", "ratio=1"), "invert has no option 'ratio'; it has encoding_ratio, gamma, "
                                            "guidance_scale, iterations, negative_prompt, p, sampler, steps, time"),
-    ((*EDIT, "--method", "magic"), "--method 'magic' is not known; known are diffedit, sdedit, encode-decode"),
+    ((*EDIT, "--method", "magic"), "--method 'magic' is not known; known are diffedit, sdedit, encode-decode, "
+                                   "prompt-to-prompt, null-text, negative-prompt-inversion, direct-inversion, "
+                                   "cycle-diffusion, edit-friendly, unitune, instruct-pix2pix"),
+    (("edit", "--query", "a bowl"), "diffedit needs a picture to edit: give its file, IMAGE"),
+    ((*P2P, "-o", "reweight=pears"), "reweight must be words with numbers, for example apples:2,red bowl:0.5, not "
+                                     "'pears'"),
+    ((*P2P, "-o", "word_windows=pears:1.5"), "word_windows of 'pears' must be from 0 to 1, not 1.5"),
+    ((*P2P, "--source-out", "missing/b.png"), "there is no folder 'missing': make it first"),
+    ((*EDIT[:4], "--method", "cycle-diffusion", "-o", "eta=0"),
+     "eta = 0 leaves no noise to find: CycleDiffusion needs eta above 0"),
     ((*EDIT, "--out", "missing/b.png"), "there is no folder 'missing': make it first"),
     ((*EDIT, "--out", "b.gif"), "'b.gif' has the suffix '.gif': use one of .png, .jpg, .jpeg, .webp"),
     ((*EDIT, "--out", "b"), "'b' has the suffix '': use one of .png, .jpg, .jpeg, .webp"),
@@ -281,6 +317,13 @@ EARLY = [
     (("demo", "--seed", "-1"), "--seed must be from 0 to 999999999, not -1"),
 ]
 LATE = [
+    ((*P2P, "-o", "reweight=figs:2"), "'figs' is not in the prompt 'a basket of pears'"),
+    ((*P2P[:3], "--query", "pears", *P2P[5:], "-o", "align=swap"),
+     "a swap needs as many words: 'a bowl of pears' has 4, 'pears' has 1; align=refine takes any"),
+    (("edit", "a.png", "--query", "q", "--model", "random", "--method", "instruct-pix2pix"),
+     "instruct_pix2pix needs a U-Net with 8 input channels; 'random' has 4 and is made for making pictures from text, "
+     "as most methods here do"),
+    ((*EDIT, "--source-out", "s.png"), "diffedit has no source branch: leave out --source-out 's.png'"),
     (("edit", "a.png", "--query", " ", *RANDOM), "the query is empty: say what the edited picture should show"),
     (("mask", "a.png", "--query", "", *RANDOM), "the query is empty: say what the edited picture should show"),
     ((*EDIT, "-o", "steps=1000"), "steps must be from 1 to 999, not 1000"),

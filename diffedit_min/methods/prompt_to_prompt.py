@@ -27,7 +27,8 @@ from ..samplers import State
 from ..schedule import Level, check_ratio, levels_used, standard_noise
 from .base import Method, Outcome, RatioOptions, Step, Task, Trajectory
 from .coding import CodingOptions, decode, encode
-from .words import Prompt, align, changed_words, parse_weights
+from .local_blend import LocalBlend, blend_tokens
+from .words import Prompt, align, parse_weights
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class Control:
     weighted_steps: int
     self_steps: int
     self_height: float              # the tallest feature map whose self-attention is replaced
-    blend: "LocalBlend | None"
+    blend: LocalBlend | None
 
     @classmethod
     def of(cls, task: Task, options: AttentionOptions, k: int) -> "Control":
@@ -192,7 +193,10 @@ class Control:
             for found, tokens in zip(words, blend_tokens(source, target, options.local_blend), strict=True):
                 found.append(tokens)
         stacked = (torch.stack(parts, dim).to(task.x0) for parts, dim in ((tables, 0), (taken, 1), (weights, 0)))
-        blend = LocalBlend.of(task, options, k, torch.stack(words[0] + words[1])) if options.local_blend else None
+        blend = None
+        if options.local_blend:
+            blend = LocalBlend.of(task, torch.stack(words[0] + words[1]), options.blend_size, options.blend_threshold,
+                                  levels_used(options.blend_start, k))
         return cls(len(tables), *stacked, levels_used(options.reweight_until, k), levels_used(options.self_replace, k),
                    options.self_size * task.x0.shape[-2], blend)
 
@@ -283,71 +287,6 @@ def weights_of(target: Prompt, weights: dict[str, float]) -> Tensor:
     for phrase, weight in weights.items():
         c[target.find(phrase)] = weight
     return c
-
-
-# ---------------------------------------------------------------- local blend
-
-
-def blend_tokens(source: Prompt, target: Prompt, words: str) -> tuple[Tensor, Tensor]:
-    """The tokens to blend around, in source and target: (L,) in {0, 1} each. Words need be in one of the two only."""
-    chosen = torch.zeros(2, source.length)
-    if words == "changed":
-        for row, places in zip(chosen, changed_words(source, target), strict=True):
-            row[places] = 1
-        return tuple(chosen)
-    for word in filter(None, (word.strip() for word in words.split(","))):
-        found, missing = 0, None
-        for row, prompt in zip(chosen, (source, target), strict=True):
-            try:
-                row[prompt.find(word)] = 1
-                found += 1
-            except ValueError as error:
-                missing = error
-        if not found:
-            raise missing
-    return tuple(chosen)
-
-
-@dataclass(eq=False)
-class LocalBlend:
-    """Where the attention of chosen words is, in either branch, averaged over heads, layers and the steps so far.
-
-    It keeps two small maps a picture, not the attention itself.
-    """
-
-    tokens: Tensor                  # (2B, L) in {0, 1}
-    threshold: float
-    first: int                      # steps without blending
-    height: int                     # of the feature maps that are read
-    valid: Tensor                   # bool (B, h, w)
-    total: Tensor | None = None     # (2B, h', w'), summed so far
-
-    @classmethod
-    def of(cls, task: Task, options: AttentionOptions, k: int, tokens: Tensor) -> "LocalBlend":
-        """ValueError if the U-Net has no attention to the text at that size."""
-        config = task.model.unet.config
-        sizes = [0.5**i for i, kind in enumerate(config.down_block_types) if kind.startswith("CrossAttn")]
-        sizes += [0.5 ** (len(config.down_block_types) - 1)] if config.mid_block_type else []
-        if options.blend_size not in sizes:
-            raise ValueError(f"blend_size must be one of {', '.join(f'{size:g}' for size in sizes)}, where "
-                             f"{task.model.name!r} has attention to the text, not {options.blend_size:g}")
-        return cls(tokens.to(task.x0), options.blend_threshold, levels_used(options.blend_start, k),
-                   int(options.blend_size * task.x0.shape[-2]), task.valid)
-
-    def add(self, maps: Tensor, place: Place) -> None:
-        """(2B, heads, hw, L) of one layer."""
-        words = (maps.mean(dim=1) * self.tokens[:, None].to(maps.dtype)).sum(dim=-1)            # (2B, hw)
-        words = words.unflatten(1, (place.height, place.width))
-        self.total = words if self.total is None else self.total + words
-
-    def mask(self) -> Tensor:
-        """bool (B, 1, h, w): above the threshold in either branch, one cell around included."""
-        size = tuple(self.valid.shape[-2:])
-        near = F.max_pool2d(self.total[:, None], 3, stride=1, padding=1)                        # (2B, 1, h', w')
-        near = F.interpolate(near, size) * self.valid.repeat(2, 1, 1)[:, None]
-        above = near > self.threshold * near.amax(dim=(2, 3), keepdim=True)
-        source, target = above.chunk(2)
-        return source | target
 
 
 prompt_to_prompt = Method("prompt_to_prompt", run, PromptToPromptOptions, uses=frozenset({"reference", "encoded"}),
