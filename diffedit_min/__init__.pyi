@@ -100,14 +100,14 @@ class _NullText(_Attention, total=False):
     authors_schedule: bool
     checkpointing: bool
 
-class _EditFriendly(_Ratio, total=False):
+class _Stochastic(_Ratio, total=False):
     source_guidance_scale: float
     eta: float
+
+class _EditFriendly(_Stochastic, total=False):
     zero_last_noise: bool
 
-class _Cycle(_Ratio, total=False):
-    source_guidance_scale: float
-    eta: float
+class _Cycle(_Stochastic, total=False):
     trials: int
     clip: str
 

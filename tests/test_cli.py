@@ -304,7 +304,7 @@ EARLY = [
     ((*P2P, "-o", "word_windows=pears:1.5"), "word_windows of 'pears' must be from 0 to 1, not 1.5"),
     ((*P2P, "--source-out", "missing/b.png"), "there is no folder 'missing': make it first"),
     ((*EDIT[:4], "--method", "cycle-diffusion", "-o", "eta=0"),
-     "eta = 0 leaves no noise to find: CycleDiffusion needs eta above 0"),
+     "eta = 0 leaves no noise to find: give eta above 0"),
     ((*EDIT, "--out", "missing/b.png"), "there is no folder 'missing': make it first"),
     ((*EDIT, "--out", "b.gif"), "'b.gif' has the suffix '.gif': use one of .png, .jpg, .jpeg, .webp"),
     ((*EDIT, "--out", "b"), "'b' has the suffix '': use one of .png, .jpg, .jpeg, .webp"),

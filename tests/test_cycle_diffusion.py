@@ -383,8 +383,8 @@ def test_bad_options(method, change, message, model):
 
 
 @pytest.mark.parametrize(("method", "change", "message"), [
-    (CYCLE, {"eta": 0}, "eta = 0 leaves no noise to find: CycleDiffusion needs eta above 0"),
-    (FRIENDLY, {"eta": 0}, "eta = 0 leaves no noise to find: edit-friendly inversion needs eta above 0"),
+    (CYCLE, {"eta": 0}, "eta = 0 leaves no noise to find: give eta above 0"),
+    (FRIENDLY, {"eta": 0}, "eta = 0 leaves no noise to find: give eta above 0"),
     (CYCLE, {"trials": 0}, "trials must be at least 1, not 0"),
     (CYCLE, {"trials": 3}, "trials = 3 needs clip=, a CLIP model's folder or Hub id, to choose by"),
     (CYCLE, {"reference": " "}, "cycle_diffusion needs a reference: a caption of the input picture"),

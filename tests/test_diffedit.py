@@ -401,10 +401,11 @@ def test_other_refusals(model):
 
 def test_map_is_found_for_a_task_by_itself(model):
     """`find_map` is a function of the task: it can be read and called alone."""
-    x0 = model.encode(dm.picture.to_pixels(picture()))
+    pixels = dm.picture.to_pixels(picture())
+    x0 = model.encode(pixels)
     contexts = [model.embed([text]) for text in (QUERY, REFERENCE, "", "")]
     valid = torch.ones(1, 8, 8, dtype=torch.bool)
-    task = Task(model, x0, *contexts, (0,), valid, Rows(), "result")
+    task = Task(model, pixels, x0, (QUERY,), (REFERENCE,), *contexts, (0,), valid, Rows(), "result", False)
     with torch.no_grad():
         mask_map, trace = find_map(task, dm.METHODS["diffedit"].settings(model, {"mask_samples": 3}))
         assert conditional(model.eps, contexts[0], Rows())(x0, 1).shape == x0.shape

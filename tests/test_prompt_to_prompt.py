@@ -18,7 +18,8 @@ from PIL import Image
 import diffedit_min as dm
 from diffedit_min.guidance import Rows, conditional, guided
 from diffedit_min.methods.coding import SAMPLERS
-from diffedit_min.methods.prompt_to_prompt import Control, EditedAttention, LocalBlend
+from diffedit_min.methods.local_blend import LocalBlend
+from diffedit_min.methods.prompt_to_prompt import Control, EditedAttention
 from diffedit_min.model.attention import Place
 from diffedit_min.picture import unfit
 from diffedit_min.samplers import State, ddim
@@ -121,7 +122,7 @@ def test_ratio_zero_gives_the_reconstruction(model):
 
 @given(cross=st.floats(0, 1), own=st.floats(0, 1), size=st.sampled_from([0.0, 0.5, 1.0]), window=st.floats(0, 1),
        align=st.sampled_from(["auto", "swap", "refine"]), image=st.sampled_from([PICTURE, None]))
-@settings(deadline=None, database=None, derandomize=True, max_examples=12)
+@settings(deadline=None, database=None, derandomize=True, max_examples=8)
 def test_equal_prompts_make_equal_branches(cross, own, size, window, align, image):
     model = dm.load("random", dtype="float64")
     _, outcome, _ = run(model, image, LONGER, LONGER, steps=4, cross_replace=cross, self_replace=own, self_size=size,
@@ -135,8 +136,9 @@ def test_equal_prompts_make_equal_branches(cross, own, size, window, align, imag
 class ByHand:
     """Attention at every place, one target token at a time.
 
-    counterparts: of each picture, {target token: its source tokens}; missing ones are new. shares: how many target
-    tokens share them. c: {token: weight}, the same for all pictures' targets by picture.
+    Of each picture: counterparts {target token: (source tokens, how many target tokens share them)}, without the new
+    ones; taken, the target tokens that may take their attention; weights {target token: c}. own_height: the tallest map
+    whose self-attention is the source's.
     """
 
     def __init__(self, counterparts, taken, weights, own_height):
@@ -168,16 +170,16 @@ class ByHand:
 #   a 1, red 2-3, frog 4-5, on 6, sand 7, end 8  ->  a 1, red 2-3, lamp 4-7, on 8, sand 9, end 10
 #                                                ->  a 1, red 2-3, frog 4-5, on 6, a 7, sand 8, end 9
 FROG, QUERIES = "a red frog on sand", ["a red lamp on sand", "a red frog on a sand"]
-SWAPPED = {j: ([j], 1) for j in range(4)} | {j: ([4, 5], 4) for j in range(4, 8)} | {j: ([j - 2], 1)
-                                                                                    for j in range(8, L)}
-REFINED = {j: ([j], 1) for j in range(7)} | {j: ([j - 1], 1) for j in range(8, L)}
-ALL, SAND = (set(range(L)),) * 2, ({9}, {8})
-NOT_SAND = ALL[0] - {9}, ALL[0] - {8}
-WEIGHTS = {"sand": -1.5, "red frog": 0.5}, {"sand": -1.5, "red": 0.5}
+SWAPPED = {**{j: ([j], 1) for j in range(4)}, **{j: ([4, 5], 4) for j in range(4, 8)},
+           **{j: ([j - 2], 1) for j in range(8, L)}}
+REFINED = {**{j: ([j], 1) for j in range(7)}, **{j: ([j - 1], 1) for j in range(8, L)}}
+ALL, NONE, SAND = (set(range(L)), set(range(L))), (set(), set()), ({9}, {8})
+NOT_SAND = ALL[0] - {9}, ALL[1] - {8}
+WEIGHTED = {"reweight": {"sand": -1.5, "red": 0.5}}
 LIGHT = {2: 0.5, 3: 0.5, 9: -1.5}, {2: 0.5, 3: 0.5, 8: -1.5}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frogs(model):
     """A task of two pictures."""
     _, _, task = run(model, [picture(0), picture(1)], QUERIES, FROG, steps=1)
@@ -192,10 +194,10 @@ def control_of(task, k=4, **options):
     (FULL, 0, ALL, ({}, {}), 4),
     (FULL | {"self_size": 1.0}, 3, ALL, ({}, {}), 8),
     (PLAIN | {"cross_replace": 1.0}, 3, ALL, ({}, {}), 0),
-    (PLAIN | {"self_replace": 0.5}, 1, (set(), set()), ({}, {}), 4),
-    (PLAIN | {"reweight": {"sand": -1.5, "red": 0.5}}, 3, (set(), set()), LIGHT, 0),
-    (FULL | {"reweight": {"sand": -1.5, "red": 0.5}}, 0, ALL, LIGHT, 4),
-    (FULL | {"reweight": {"sand": -1.5, "red": 0.5}, "reweight_until": 0.5}, 2, ALL, ({}, {}), 4),
+    (PLAIN | {"self_replace": 0.5}, 1, NONE, ({}, {}), 4),
+    (PLAIN | WEIGHTED, 3, NONE, LIGHT, 0),
+    (FULL | WEIGHTED, 0, ALL, LIGHT, 4),
+    (FULL | WEIGHTED | {"reweight_until": 0.5}, 2, ALL, ({}, {}), 4),
     ({"cross_replace": 0.5, "self_replace": 0.25, "word_windows": {"sand": (0.5, 1.0)}}, 0, NOT_SAND, ({}, {}), 4),
     ({"cross_replace": 0.5, "self_replace": 0.25, "word_windows": {"sand": (0.5, 1.0)}}, 2, SAND, ({}, {}), 0),
 ])
@@ -417,7 +419,7 @@ def test_changed_words_are_the_ones_to_blend_around(model):
 @pytest.mark.parametrize("steps", [1, 2, 6])
 @pytest.mark.filterwarnings("ignore:the fixed-point iteration does not converge")
 def test_every_sampler_can_blend(model, sampler, steps):
-    _, outcome, _ = run(model, **BLEND, blend_start=0.0, sampler=sampler, steps=steps)
+    _, outcome, _ = run(model, **BLEND, blend_start=0.0, sampler=sampler, steps=steps, iterations=2)
     changed = (outcome.source != outcome.latent).any(dim=1, keepdim=True)
     assert outcome.mask is None or not (changed & ~outcome.mask).any()
     assert steps < 6 or changed.any()
@@ -430,13 +432,13 @@ def test_every_sampler_can_blend(model, sampler, steps):
 def test_alone_and_in_a_batch_are_the_same(model, method):
     """One swap with a weight, one refinement, each with its own mask."""
     images, queries = [picture(0), picture(1)], ["a bowl of (pears:2)", LONGER]
-    together = run(model, images, queries, method=method, **BLEND)
-    assert len(together[2].x0) == 2
-    for i, edit in enumerate(together[0]):
+    edits, both, task = run(model, images, queries, method=method, **BLEND)
+    assert len(task.x0) == 2
+    for i, edit in enumerate(edits):
         alone, outcome, _ = run(model, images[i], queries[i], method=method, **BLEND)
         assert torch.equal(edit.mask, alone.mask) and edit.rows == alone.rows
         assert distance(final(edit), final(alone)) <= 1e-12
-        assert distance(together[1].source[i], outcome.source[0]) <= 1e-12
+        assert distance(both.source[i], outcome.source[0]) <= 1e-12
 
 
 @pytest.mark.parametrize(("method", "image", "s", "invert", "decode"), [
@@ -507,8 +509,6 @@ def test_exact_samplers_bring_the_source_back(model, sampler, method, s):
     edit, outcome, _ = run(model, query=LONGER, method=method, sampler=sampler, guidance_scale=s)
     assert distance(outcome.source, edit.encoded[0].latent) <= 1e-9
     assert distance(outcome.latent, outcome.source) > 1e-4
-    _, lossy, _ = run(model, query=LONGER, method=method, guidance_scale=s)
-    assert distance(lossy.source, edit.encoded[0].latent) > 1e-4
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -531,6 +531,7 @@ def test_null_text_has_no_samplers(model):
 def test_negative_prompt_inversions_source_is_decoded_unguided(model):
     """As it came, whatever the guidance, the query and the negative prompt."""
     back = dm.invert(model, PICTURE, reference=REFERENCE, steps=STEPS, encoding_ratio=1.0)
+    assert distance(final(back), back.encoded[0].latent) > 1e-4, "DDIM's own error"
     for options in ({"guidance_scale": 1.0}, {"guidance_scale": 3.0}, {"query": LONGER}, {"negative_prompt": "grass"}):
         _, outcome, _ = run(model, method="negative_prompt_inversion", **options)
         assert distance(outcome.source, final(back)) <= 1e-12
@@ -597,16 +598,19 @@ def test_a_reference_is_needed(model, name):
     ({"blend_start": 2}, "blend_start must be from 0 to 1, not 2.0"),
     ({"word_windows": {"bowl": 2}}, "word_windows of 'bowl' must be from 0 to 1, not 2"),
     ({"word_windows": {"bowl": (0.2, 1.2)}}, "word_windows of 'bowl' must be from 0 to 1, not 1.2"),
-    ({"word_windows": {"bowl": (0, 0.5, 1)}}, "a window must be a number or two, from 0 to 1, not (0, 0.5, 1)"),
-    ({"word_windows": {"bowl": "all"}}, "a window must be a number or two, from 0 to 1, not 'all'"),
-    ({"word_windows": {"bowl": (0, "1")}}, "a window must be a number or two, from 0 to 1, not (0, '1')"),
+    ({"word_windows": {"bowl": (0, 0.5, 1)}},
+     "word_windows of 'bowl' must be a number or two, from 0 to 1, not (0, 0.5, 1)"),
+    ({"word_windows": {"bowl": "all"}}, "word_windows of 'bowl' must be a number or two, from 0 to 1, not 'all'"),
+    ({"word_windows": {"bowl": (0, "1")}}, "word_windows of 'bowl' must be a number or two, from 0 to 1, not (0, '1')"),
     ({"word_windows": {"apples": 1}}, "'apples' is not in the prompt 'a bowl of pears'"),
     ({"word_windows": ["bowl"]}, "word_windows must be a dict, not ['bowl']"),
     ({"reweight": {"pears": "2"}}, "reweight of 'pears' must be a number, not '2'"),
     ({"reweight": {"pears": float("inf")}}, "reweight of 'pears' must be a number, not inf"),
     ({"reweight": {"apples": 2}}, "'apples' is not in the prompt 'a bowl of pears'"),
-    ({"local_blend": "lion", "blend_size": 0.5}, "'lion' is not in the prompt 'a bowl of pears'"),
-    ({"local_blend": "bowl, lion", "blend_size": 0.5}, "'lion' is not in the prompt 'a bowl of pears'"),
+    ({"local_blend": "lion", "blend_size": 0.5}, "'lion' is in neither prompt: 'a bowl of apples', 'a bowl of pears'"),
+    ({"local_blend": "bowl, lion", "blend_size": 0.5},
+     "'lion' is in neither prompt: 'a bowl of apples', 'a bowl of pears'"),
+    ({"local_blend": ",", "blend_size": 0.5}, "local_blend ',' must be words, by commas, or changed"),
     ({"local_blend": "bowl"}, "blend_size must be one of 1, 0.5, where 'random' has attention to the text, not 0.25"),
 ])
 def test_bad_options(model, change, message):

@@ -12,6 +12,7 @@ import torch
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.loading.sources import EMBEDDED
 from diffedit_min.model.text import make_tokenizer
 from diffedit_min.tiny import scenes, vocabulary
 from diffedit_min.tiny.evaluate import cases, latent_error, measure
@@ -78,14 +79,17 @@ def test_sizes(tiny):
     assert eps.shape == (2, 4, 16, 16) and eps.isfinite().all()
 
 
-def test_it_is_small_enough_for_a_package(tiny):
-    files = [path for path in loading.TINY.rglob("*") if path.is_file()]
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_it_is_small_enough_for_a_package(name):
+    files = [path for path in EMBEDDED[name].rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 24e6
     assert not [path.name for path in files if path.suffix == ".part"]
 
 
-def test_its_recommendations_are_valid_options(tiny):
-    assert "diffedit" in tiny.defaults and set(tiny.defaults) <= set(dm.METHODS)
+@pytest.mark.parametrize("model, for_it", [("tiny", "diffedit"), ("tiny-instruct", "instruct_pix2pix")])
+def test_its_recommendations_are_valid_options(model, for_it):
+    tiny = dm.load(model)
+    assert for_it in tiny.defaults and set(tiny.defaults) <= set(dm.METHODS)
     for name, recommended in tiny.defaults.items():
         settings = dm.METHODS[name].settings(tiny, {})
         assert {option: getattr(settings, option) for option in recommended} == recommended

@@ -123,14 +123,15 @@ def block(text):
 def test_a_swap_is_word_for_word(pairs):
     """Words of as many tokens token by token; otherwise each new token gets its share of the sum over the old ones."""
     source, target = (" ".join(words) for words in zip(*pairs, strict=True))
-    expected = torch.zeros(L, L)
+    expected = torch.zeros(L, L, dtype=torch.float64)
     for (i, m), (j, n) in zip(block(source)[0], block(target)[0], strict=True):
         for old in range(m):
             for new in range(n):
                 expected[i + old, j + new] = float(old == new) if m == n else 1 / n
     table = swap(prompt(source), prompt(target))
     assert torch.allclose(table, expected, rtol=0, atol=1e-7)
-    assert torch.allclose(table.sum(dim=1)[1 : block(source)[1]], torch.ones(()), atol=1e-6), "no attention is lost"
+    kept = table.sum(dim=1)[1 : block(source)[1]]
+    assert torch.allclose(kept, torch.ones_like(kept), atol=1e-12), "no attention is lost"
 
 
 def test_a_swap_needs_as_many_words():
@@ -180,7 +181,7 @@ def test_what_refinement_adds_is_new():
 def test_equal_prompts_correspond_token_by_token(text):
     for how in ("auto", "swap", "refine"):
         table, shared = align(prompt(text), prompt(text), how)
-        assert torch.equal(table, torch.eye(L)) and torch.equal(shared, torch.ones(L))
+        assert torch.equal(table, torch.eye(L, dtype=table.dtype)) and torch.equal(shared, torch.ones_like(shared))
 
 
 @given(known, known, st.sampled_from(["auto", "refine"]))
@@ -189,7 +190,7 @@ def test_start_end_and_padding_correspond(first, second, how):
     """The end token to the end token, what follows in step with it, and beyond the last place to the last."""
     source, target = prompt(first), prompt(second)
     table, shared = align(source, target, how)
-    expected = torch.zeros(L, L)
+    expected = torch.zeros(L, L, dtype=torch.float64)
     expected[0, 0] = 1
     old = block(first)[1]
     for new in range(block(second)[1], L):

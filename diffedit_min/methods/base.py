@@ -152,6 +152,7 @@ class Method:
     takes_query: bool = True
     needs_reference: bool = False       # a caption of the input, not only the empty text
     needs_instruction: bool = False     # the query says what to do, not what to show
+    plain: Callable[[str], str] = str   # a query -> what the network is told of it, without notes for the method
     generates: bool = False             # can do without a picture: edits the one that the seed makes of the reference
     channels: int = 4                   # of the U-Net's input
 
@@ -218,7 +219,7 @@ class Method:
         for chosen in same_shapes([pixels for pixels, _ in fitted]):
             task = make_task(model, [fitted[i] for i in chosen], [queries[i] for i in chosen],
                              [references[i] for i in chosen], tuple(seeds[i] for i in chosen), settings, keep,
-                             image is None, given)
+                             image is None, given, [self.plain(queries[i]) for i in chosen])
             outcome = yield from self.run(task, settings)
             decoded, remade = (None if latent is None else model.decode(latent)
                                for latent in (outcome.latent, outcome.source))      # (B, 3, H, W) each
@@ -294,8 +295,12 @@ def make_task(
     keep: str,
     generate: bool,
     given: dict[str, Any],
+    told: list[str] | None = None,
 ) -> Task:
-    """Pictures -> latents, words -> contexts, and the caller's mask, map and trajectory checked against them."""
+    """Pictures -> latents, words -> contexts, and the caller's mask, map and trajectory checked against them.
+
+    told: the queries as the network is told them, where that is not all they say.
+    """
     frames, count, device = [frame for _, frame in fitted], len(fitted), model.device
     encoded = given["encoded"]
     pixels = torch.cat([pixels for pixels, _ in fitted])
@@ -311,7 +316,7 @@ def make_task(
         if mask_map.shape != own:
             raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {own}")
         mask_map = mask_map[None].to(device)
-    contexts = model.embed([*queries, *references, *([options.negative_prompt] * count), *([""] * count)])
+    contexts = model.embed([*(told or queries), *references, *([options.negative_prompt] * count), *([""] * count)])
     query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))
     return Task(model, pixels, x0, tuple(queries), tuple(references), query, reference, negative, empty, seeds,
                 valid.to(device), Rows(), keep, generate, mask, mask_map, encoded)

@@ -73,12 +73,12 @@ def encode(task: Task, options: CodingOptions, levels: Sequence[Level]) -> Gener
 
 def decode(
     task: Task, options: Options, start: State, levels: Sequence[Level], blend: Blend | None = None,
-    eps_fn: EpsFn | None = None,
+    eps_fn: EpsFn | None = None, shown: slice = slice(None),
 ) -> Generator[Step, None, Trajectory]:
     """D_r(start, query), guided: the states at all levels, the clean one first; only that one if no trace is kept.
 
     DDIM, which methods without a choice of samplers use: 2k rows a picture; k at guidance scale 1. eps_fn: in place of
-    the guided prediction under the query.
+    the guided prediction under the query. shown: which latents of the batch the steps show.
     """
     run = SAMPLERS[options.sampler](options)[1] if isinstance(options, CodingOptions) else ddim.decode
     decoded: list[State] = []
@@ -87,5 +87,5 @@ def decode(
     for state in run(eps_fn, start, levels, blend):
         decoded = [state, *decoded] if task.keep == "trace" else [state]
         if state.index < start.index:
-            yield Step("decode", start.index - state.index, start.index, state.latent)
+            yield Step("decode", start.index - state.index, start.index, state.latent[shown])
     return tuple(decoded)

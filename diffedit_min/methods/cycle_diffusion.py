@@ -29,38 +29,43 @@ Code = tuple[Tensor, list[Tensor]]      # x_k and e_k, ..., e_1, which both side
 
 
 @dataclass(frozen=True)
-class CycleOptions(RatioOptions):
-    """The paper's for Stable Diffusion; of its grids (ratio 0.5 to 0.85, guidance 1 to 5) a value in the middle."""
+class StochasticOptions(RatioOptions):
+    """Of methods that find a stochastic sampler's noises."""
 
     steps: int = 100
-    encoding_ratio: float = 0.7         # (steps - "skip steps") / steps
-    guidance_scale: float = 3.0
     source_guidance_scale: float = 1.0
     eta: float = 0.1                    # how stochastic: DDIM's eta
-    trials: int = 1                     # latent codes to try, of which `clip` keeps one
-    clip: str = ""                      # a CLIP model's folder or Hub id
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_eta(self.eta)
         if self.eta == 0:
-            raise ValueError("eta = 0 leaves no noise to find: CycleDiffusion needs eta above 0")
-        if self.trials < 1:
-            raise ValueError(f"trials must be at least 1, not {self.trials}")
-        if self.trials > 1 and not self.clip:
-            raise ValueError(f"trials = {self.trials} needs clip=, a CLIP model's folder or Hub id, to choose by")
+            raise ValueError("eta = 0 leaves no noise to find: give eta above 0")
         if not 0 <= self.source_guidance_scale < float("inf"):
             raise ValueError(f"source_guidance_scale must be a number from 0 up, not {self.source_guidance_scale}")
 
 
+@dataclass(frozen=True)
+class CycleOptions(StochasticOptions):
+    """The paper's for Stable Diffusion; of its grids (ratio 0.5 to 0.85, guidance 1 to 5) a value in the middle."""
+
+    encoding_ratio: float = 0.7         # (steps - "skip steps") / steps
+    guidance_scale: float = 3.0
+    trials: int = 1                     # latent codes to try, of which `clip` keeps one
+    clip: str = ""                      # a CLIP model's folder or Hub id
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1, not {self.trials}")
+        if self.trials > 1 and not self.clip:
+            raise ValueError(f"trials = {self.trials} needs clip=, a CLIP model's folder or Hub id, to choose by")
+
+
 def run(task: Task, options: CycleOptions) -> Generator[Step, None, Outcome]:
     """k rows for the encoding and 2k for the decoding, a picture and trial; 2k for a guided encoding."""
-    k = levels_used(options.encoding_ratio, options.steps)
-    levels = task.model.schedule.levels(options.steps)[: k + 1]
-    deviations = check_deviations([sigma(options.eta, levels[j], levels[j - 1]) for j in range(k, 0, -1)], levels)
-    eps_of = partial(guided, task.model.eps, negative=task.negative, rows=task.rows)
-    source = eps_of(task.reference, s=options.source_guidance_scale)
-    target = eps_of(task.query, s=options.guidance_scale)
+    levels, deviations = way_down(task, options)
+    source, target = both_sides(task, options)
     clip = DirectionalClip(options.clip) if options.clip else None
     best, best_score = task.x0, torch.full((len(task.x0),), -torch.inf)
     for trial in range(options.trials):
@@ -108,13 +113,22 @@ def replay(
     return y
 
 
-def check_deviations(deviations: list[float], levels: Sequence[Level]) -> list[float]:
-    """Themselves; ValueError if a step adds no noise, which then can't be found."""
+def way_down(task: Task, options: StochasticOptions) -> tuple[tuple[Level, ...], list[float]]:
+    """Levels 0 to k, and sigma_k, ..., sigma_1. ValueError if a step adds no noise, which then can't be found."""
+    k = levels_used(options.encoding_ratio, options.steps)
+    levels = task.model.schedule.levels(options.steps)[: k + 1]
+    deviations = [sigma(options.eta, levels[j], levels[j - 1]) for j in range(k, 0, -1)]
     for deviation, left in zip(deviations, reversed(levels[1:]), strict=True):
         if deviation == 0:
             raise ValueError(f"the step from t = {left.t} has zero variance, so its noise can't be found: it needs a "
                              "schedule whose clean level is not quite clean (set_alpha_to_one: false)")
-    return deviations
+    return levels, deviations
+
+
+def both_sides(task: Task, options: StochasticOptions) -> tuple[EpsFn, EpsFn]:
+    """The predictions under the reference and under the query, each guided at its own scale."""
+    eps_of = partial(guided, task.model.eps, negative=task.negative, rows=task.rows)
+    return eps_of(task.reference, s=options.source_guidance_scale), eps_of(task.query, s=options.guidance_scale)
 
 
 cycle_diffusion = Method("cycle_diffusion", run, CycleOptions, uses=frozenset({"reference"}), needs_reference=True)

@@ -10,17 +10,17 @@ the rounding. The source's guided prediction is then never needed, only the atte
 from collections.abc import Generator
 
 from .base import Method, Outcome, Step, Task
-from .prompt_to_prompt import PromptToPromptOptions, branches, invert, levels_of, start_of, without_weights
+from .prompt_to_prompt import PromptToPromptOptions, branches, invert, prepare
+from .words import without_weights
 
 
 def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Outcome]:
     """k + 3k rows a picture."""
-    task = without_weights(task)
-    levels = levels_of(task, options)
+    levels, control = prepare(task, options)
     encoded = yield from invert(task, options, levels)
-    return (yield from branches(task, options, start_of(task, encoded, levels), levels, encoded, source_scale=1.0,
+    return (yield from branches(task, options, control, levels, encoded, source_scale=1.0,
                                 pinned=True))
 
 
 direct_inversion = Method("direct_inversion", run, PromptToPromptOptions, knob="cross_replace",
-                          uses=frozenset({"reference", "encoded"}), needs_reference=True)
+                          uses=frozenset({"reference", "encoded"}), needs_reference=True, plain=without_weights)

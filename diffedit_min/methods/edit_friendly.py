@@ -11,45 +11,31 @@ have more to say than them. As the x_j don't depend on each other, all k predict
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
-from ..guidance import guided
-from ..samplers.stochastic import check_eta, mean, sigma
-from ..schedule import add_noise, levels_used, standard_noise
-from .base import Method, Outcome, RatioOptions, Step, Task
-from .cycle_diffusion import check_deviations, replay
+from ..samplers.stochastic import mean
+from ..schedule import add_noise, standard_noise
+from .base import Method, Outcome, Step, Task
+from .cycle_diffusion import StochasticOptions, both_sides, replay, way_down
 
 
 @dataclass(frozen=True)
-class EditFriendlyOptions(RatioOptions):
+class EditFriendlyOptions(StochasticOptions):
     """The paper's for Stable Diffusion."""
 
-    steps: int = 100
     encoding_ratio: float = 0.64        # 36 of 100 steps are skipped
     guidance_scale: float = 15.0
     source_guidance_scale: float = 3.5
     eta: float = 1.0
     zero_last_noise: bool = False       # the authors' code sets z_1 = 0: the picture no longer comes back exactly
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_eta(self.eta)
-        if self.eta == 0:
-            raise ValueError("eta = 0 leaves no noise to find: edit-friendly inversion needs eta above 0")
-        if not 0 <= self.source_guidance_scale < float("inf"):
-            raise ValueError(f"source_guidance_scale must be a number from 0 up, not {self.source_guidance_scale}")
-
 
 def run(task: Task, options: EditFriendlyOptions) -> Generator[Step, None, Outcome]:
     """2k + 2k rows a picture, both sides being guided."""
-    k = levels_used(options.encoding_ratio, options.steps)
-    levels = task.model.schedule.levels(options.steps)[: k + 1]
-    deviations = check_deviations([sigma(options.eta, levels[j], levels[j - 1]) for j in range(k, 0, -1)], levels)
-    eps_of = partial(guided, task.model.eps, negative=task.negative, rows=task.rows)
-    source = eps_of(task.reference, s=options.source_guidance_scale)
-    target = eps_of(task.query, s=options.guidance_scale)
+    levels, deviations = way_down(task, options)
+    source, target = both_sides(task, options)
+    k = len(levels) - 1
 
     x = [task.x0] + [add_noise(task.x0, standard_noise(task.x0, task.seeds, "edit-friendly", j), levels[j].abar)
                      for j in range(1, k + 1)]

@@ -16,24 +16,23 @@ from .base import Task
 from .words import Prompt, changed_words
 
 
-def blend_tokens(source: Prompt, target: Prompt, words: str) -> tuple[Tensor, Tensor]:
-    """The tokens to blend around, in source and target: (L,) in {0, 1} each. Words need be in one of the two only."""
+def blend_tokens(source: Prompt, target: Prompt, words: str) -> Tensor:
+    """The tokens to blend around, in source and target: (2, L) in {0, 1}. Words need be in one of the two only."""
     chosen = torch.zeros(2, source.length)
     if words == "changed":
         for row, places in zip(chosen, changed_words(source, target), strict=True):
             row[places] = 1
-        return tuple(chosen)
-    for word in filter(None, (word.strip() for word in words.split(","))):
-        found, missing = 0, None
-        for row, prompt in zip(chosen, (source, target), strict=True):
-            try:
-                row[prompt.find(word)] = 1
-                found += 1
-            except ValueError as error:
-                missing = error
-        if not found:
-            raise missing
-    return tuple(chosen)
+        return chosen
+    named = [word.strip() for word in words.split(",")]
+    if not all(named):
+        raise ValueError(f"local_blend {words!r} must be words, by commas, or changed")
+    for word in named:
+        places = [prompt.places_of(word) for prompt in (source, target)]
+        if not any(places):
+            raise ValueError(f"{word!r} is in neither prompt: {source.text!r}, {target.text!r}")
+        for row, own in zip(chosen, places, strict=True):
+            row[own] = 1
+    return chosen
 
 
 @dataclass(eq=False)

@@ -8,17 +8,18 @@ up to DDIM's own error. The target's is eps(C) + s (eps(query) - eps(C)). Attent
 from collections.abc import Generator
 
 from .base import Method, Outcome, Step, Task
-from .prompt_to_prompt import PromptToPromptOptions, branches, invert, levels_of, start_of, without_weights
+from .prompt_to_prompt import PromptToPromptOptions, branches, invert, prepare
+from .words import without_weights
 
 
 def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Outcome]:
     """k + 3k rows a picture. The negative prompt is not used: the reference takes its place."""
-    task = without_weights(task)
-    levels = levels_of(task, options)
+    levels, control = prepare(task, options)
     encoded = yield from invert(task, options, levels)
-    return (yield from branches(task, options, start_of(task, encoded, levels), levels, encoded, source_scale=1.0,
+    return (yield from branches(task, options, control, levels, encoded, source_scale=1.0,
                                 negatives=lambda j: task.reference))
 
 
 negative_prompt_inversion = Method("negative_prompt_inversion", run, PromptToPromptOptions, knob="cross_replace",
-                                   uses=frozenset({"reference", "encoded"}), needs_reference=True)
+                                   uses=frozenset({"reference", "encoded"}), needs_reference=True,
+                                   plain=without_weights)

@@ -22,7 +22,8 @@ from ..samplers import State, ddim
 from ..schedule import Level
 from .base import Method, Outcome, Step, Task, Trajectory
 from .coding import CodingOptions
-from .prompt_to_prompt import AttentionOptions, branches, invert, levels_of, start_of, without_weights
+from .prompt_to_prompt import AttentionOptions, branches, invert, prepare
+from .words import without_weights
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,10 @@ class NullTextOptions(AttentionOptions):
 
 def run(task: Task, options: NullTextOptions) -> Generator[Step, None, Outcome]:
     """k + (2 + iterations) k + 4k rows a picture at most, and iterations k backward."""
-    task = without_weights(task)
-    levels = levels_of(task, options)
+    levels, control = prepare(task, options)
     encoded = yield from invert(task, CodingOptions(), levels)
     null = yield from tune(task, options, levels, encoded)
-    return (yield from branches(task, options, start_of(task, encoded, levels), levels, encoded,
+    return (yield from branches(task, options, control, levels, encoded,
                                 negatives=lambda j: replace(task.negative, tokens=null[j])))
 
 
@@ -107,4 +107,4 @@ class Leaving:
 
 
 null_text = Method("null_text", run, NullTextOptions, knob="cross_replace", uses=frozenset({"reference", "encoded"}),
-                   needs_reference=True)
+                   needs_reference=True, plain=without_weights)

@@ -28,7 +28,7 @@ from ..schedule import Level, check_ratio, levels_used, standard_noise
 from .base import Method, Outcome, RatioOptions, Step, Task, Trajectory
 from .coding import CodingOptions, decode, encode
 from .local_blend import LocalBlend, blend_tokens
-from .words import Prompt, align, parse_weights
+from .words import Prompt, align, parse_weights, without_weights
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class AttentionOptions(RatioOptions):
         for name in ("cross_replace", "self_replace", "reweight_until", "blend_threshold", "blend_start"):
             check_ratio(getattr(self, name), name)
         for word, window in self.word_windows.items():
-            for edge in window_of(window):
+            for edge in window_of(window, f"word_windows of {word!r}"):
                 check_ratio(edge, f"word_windows of {word!r}")
         for word, weight in self.reweight.items():
             if not isinstance(weight, int | float) or not abs(weight) < float("inf"):
@@ -69,16 +69,15 @@ class PromptToPromptOptions(AttentionOptions, CodingOptions):
 
 def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Outcome]:
     """k rows for the inversion of a real picture under the reference, 4k for the branches."""
-    task = without_weights(task)
-    levels = levels_of(task, options)
+    levels, control = prepare(task, options)
     encoded = () if task.generate else (yield from invert(task, options, levels))
-    return (yield from branches(task, options, start_of(task, encoded, levels), levels, encoded))
+    return (yield from branches(task, options, control, levels, encoded))
 
 
-def levels_of(task: Task, options: AttentionOptions) -> tuple[Level, ...]:
-    """Up to the encoding ratio's; to generate, all of them."""
-    ratio = 1.0 if task.generate else options.encoding_ratio
-    return task.model.schedule.levels(options.steps)[: levels_used(ratio, options.steps) + 1]
+def prepare(task: Task, options: AttentionOptions) -> tuple[tuple[Level, ...], "Control"]:
+    """The levels, to generate all of them; and what is done to attention, which refuses words that don't fit."""
+    k = levels_used(1.0 if task.generate else options.encoding_ratio, options.steps)
+    return task.model.schedule.levels(options.steps)[: k + 1], Control.of(task, options, k)
 
 
 def invert(task: Task, options: CodingOptions, levels: tuple[Level, ...]) -> Generator[Step, None, Trajectory]:
@@ -86,17 +85,14 @@ def invert(task: Task, options: CodingOptions, levels: tuple[Level, ...]) -> Gen
     return (yield from encode(replace(task, empty=task.reference), options, levels))
 
 
-def start_of(task: Task, encoded: Trajectory, levels: tuple[Level, ...]) -> State:
-    """Where both branches start: the end of an inversion, or noise from the seed."""
-    if encoded:
-        return encoded[-1]
-    return State(len(levels) - 1, levels[-1], standard_noise(task.x0, task.seeds, "generate"))
-
-
-def without_weights(task: Task) -> Task:
-    """The task with the queries embedded as they read without "(words:2)"."""
-    plain = [parse_weights(query)[0] for query in task.queries]
-    return task if plain == list(task.queries) else replace(task, query=task.model.embed(plain))
+def twice(task: Task, encoded: Trajectory, levels: tuple[Level, ...]) -> State:
+    """Where both branches start, 2B latents: at the end of the inversion, or at noise from the seed."""
+    if not encoded:
+        noise = standard_noise(task.x0, task.seeds, "generate")
+        return State(len(levels) - 1, levels[-1], noise.repeat(2, 1, 1, 1))
+    state = encoded[-1]
+    partners = tuple((j, latent.repeat(2, 1, 1, 1)) for j, latent in state.partners)
+    return State(state.index, state.level, state.latent.repeat(2, 1, 1, 1), partners, state.memory)
 
 
 # ---------------------------------------------------------------- two branches
@@ -105,7 +101,7 @@ def without_weights(task: Task) -> Task:
 def branches(
     task: Task,
     options: AttentionOptions,
-    start: State,
+    control: "Control",
     levels: tuple[Level, ...],
     encoded: Trajectory,
     *,
@@ -118,7 +114,7 @@ def branches(
     source_scale: the source's guidance, by default the target's. negatives: level's index -> what stands in for the
     empty text there. pinned: the source branch is set back to `encoded` at every level.
     """
-    B, control = len(task.x0), Control.of(task, options, len(levels) - 1)
+    B = len(task.x0)
     eps_fn = eps_of_branches(task, levels, control, negatives or (lambda j: task.negative),
                              (options.guidance_scale if source_scale is None else source_scale, options.guidance_scale))
 
@@ -131,9 +127,8 @@ def branches(
             target = torch.where(mask, target, source)
         return torch.cat([source, target])
 
-    partners = tuple((j, latent.repeat(2, 1, 1, 1)) for j, latent in start.partners)
-    twice = State(start.index, start.level, start.latent.repeat(2, 1, 1, 1), partners, start.memory)
-    decoded = yield from decode(task, options, twice, levels, blend, eps_fn)
+    start = twice(task, encoded, levels)
+    decoded = yield from decode(task, options, start, levels, blend, eps_fn, shown=slice(B, None))
     source, target = decoded[0].latent.split(B)
     of_target = tuple(State(state.index, state.level, state.latent[B:]) for state in decoded)
     return Outcome(target, control.blend_mask(len(levels) - 1), encoded=encoded, decoded=of_target, source=source)
@@ -182,7 +177,7 @@ class Control:
     @classmethod
     def of(cls, task: Task, options: AttentionOptions, k: int) -> "Control":
         """Raises ValueError, naming them, for prompts that don't align or words that aren't there."""
-        tables, taken, weights, words = [], [], [], ([], [])
+        tables, taken, weights, words = [], [], [], []
         for query, reference in zip(task.queries, task.references, strict=True):
             plain, typed = parse_weights(query)
             source, target = (Prompt(text, task.model.tokenizer) for text in (reference, plain))
@@ -190,12 +185,13 @@ class Control:
             tables.append(table)
             taken.append(shared * windows(target, options, k))          # (k, L)
             weights.append(weights_of(target, {**options.reweight, **typed}))
-            for found, tokens in zip(words, blend_tokens(source, target, options.local_blend), strict=True):
-                found.append(tokens)
+            if options.local_blend:
+                words.append(blend_tokens(source, target, options.local_blend))             # (2, L)
         stacked = (torch.stack(parts, dim).to(task.x0) for parts, dim in ((tables, 0), (taken, 1), (weights, 0)))
         blend = None
-        if options.local_blend:
-            blend = LocalBlend.of(task, torch.stack(words[0] + words[1]), options.blend_size, options.blend_threshold,
+        if words:
+            tokens = torch.stack(words, dim=1).flatten(0, 1)            # (2B, L), all sources first
+            blend = LocalBlend.of(task, tokens, options.blend_size, options.blend_threshold,
                                   levels_used(options.blend_start, k))
         return cls(len(tables), *stacked, levels_used(options.reweight_until, k), levels_used(options.self_replace, k),
                    options.self_size * task.x0.shape[-2], blend)
@@ -211,7 +207,9 @@ class Control:
 
     def blend_mask(self, steps: int) -> Tensor | None:
         """Where the target may differ from the source after so many steps, bool (B, 1, h, w); None: anywhere."""
-        return None if self.blend is None or steps <= self.blend.first else self.blend.mask()
+        if self.blend is None or self.blend.total is None or steps <= self.blend.first:
+            return None
+        return self.blend.mask()
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +262,7 @@ def windows(target: Prompt, options: AttentionOptions, k: int) -> Tensor:
     open_at, steps = torch.zeros(k, target.length), torch.arange(k)
 
     def window(places: Any, edges: Any) -> None:
-        first, last = (levels_used(edge, k) for edge in window_of(edges))
+        first, last = (levels_used(edge, k) for edge in window_of(edges, "a window"))
         open_at[:, places] = ((steps >= first) & (steps < last)).float()[:, None]
 
     window(slice(None), options.cross_replace)
@@ -273,21 +271,21 @@ def windows(target: Prompt, options: AttentionOptions, k: int) -> Tensor:
     return open_at
 
 
-def window_of(value: Any) -> tuple[float, float]:
-    """A window's ends: of 0.4 from 0 to 0.4, of a pair themselves. ValueError for anything else."""
+def window_of(value: Any, name: str) -> tuple[float, float]:
+    """A window's ends: of 0.4 from 0 to 0.4, of a pair themselves. ValueError, with its name, for anything else."""
     edges = (0.0, value) if isinstance(value, int | float) else tuple(value) if isinstance(value, tuple | list) else ()
     if len(edges) != 2 or not all(isinstance(edge, int | float) for edge in edges):
-        raise ValueError(f"a window must be a number or two, from 0 to 1, not {value!r}")
+        raise ValueError(f"{name} must be a number or two, from 0 to 1, not {value!r}")
     return edges
 
 
 def weights_of(target: Prompt, weights: dict[str, float]) -> Tensor:
     """c of each target token, (L,)."""
-    c = torch.ones(target.length)
+    c = torch.ones(target.length, dtype=torch.float64)
     for phrase, weight in weights.items():
         c[target.find(phrase)] = weight
     return c
 
 
 prompt_to_prompt = Method("prompt_to_prompt", run, PromptToPromptOptions, uses=frozenset({"reference", "encoded"}),
-                          knob="cross_replace", needs_reference=True, generates=True)
+                          knob="cross_replace", needs_reference=True, generates=True, plain=without_weights)

@@ -18,6 +18,11 @@ def parse_weights(prompt: str) -> tuple[str, dict[str, float]]:
     return WEIGHTED.sub(lambda match: match[1].strip(), prompt), weights
 
 
+def without_weights(prompt: str) -> str:
+    """What the prompt says besides its weights."""
+    return parse_weights(prompt)[0]
+
+
 class Prompt:
     """A prompt's words, and the token places of each."""
 
@@ -36,12 +41,16 @@ class Prompt:
 
     def find(self, phrase: str) -> list[int]:
         """The token places of a word or of some in a row, wherever they occur. ValueError if they don't."""
-        wanted, own = [bare(word) for word in phrase.lower().split()], [bare(word) for word in self.words]
-        found = [place for first in range(len(own) - len(wanted) + 1) if own[first : first + len(wanted)] == wanted
-                 for word in range(first, first + len(wanted)) for place in self.places[word]]
-        if not wanted or not found:
+        found = self.places_of(phrase)
+        if not found:
             raise ValueError(f"{phrase!r} is not in the prompt {self.text!r}")
         return found
+
+    def places_of(self, phrase: str) -> list[int]:
+        """The same; none if they don't occur."""
+        wanted, own = [bare(word) for word in phrase.lower().split()], [bare(word) for word in self.words]
+        return [place for first in range(len(own) - len(wanted) + 1) if own[first : first + len(wanted)] == wanted
+                for word in range(first, first + len(wanted)) for place in self.places[word]]
 
 
 def bare(word: str) -> str:
@@ -70,7 +79,7 @@ def swap(source: Prompt, target: Prompt) -> Tensor:
     if len(source.words) != len(target.words):
         raise ValueError(f"a swap needs as many words: {source.text!r} has {len(source.words)}, {target.text!r} has "
                          f"{len(target.words)}; align=refine takes any")
-    table = torch.zeros(source.length, target.length)
+    table = torch.zeros(source.length, target.length, dtype=torch.float64)
     for old, new in zip(source.places, target.places, strict=True):
         if len(old) == len(new):
             table[list(old), list(new)] = 1
@@ -86,7 +95,7 @@ def refine(source: Prompt, target: Prompt) -> Tensor:
     for i in reversed(range(len(a))):
         for j in reversed(range(len(b))):
             longest[i][j] = 1 + longest[i + 1][j + 1] if a[i] == b[j] else max(longest[i + 1][j], longest[i][j + 1])
-    table, i, j = torch.zeros(source.length, target.length), 0, 0
+    table, i, j = torch.zeros(source.length, target.length, dtype=torch.float64), 0, 0
     while i < len(a) and j < len(b):
         if a[i] == b[j]:
             table[1 + i, 1 + j] = 1
