@@ -6,6 +6,7 @@ tuning itself against torch.autograd and Adam in plain lines. Random weights in 
 
 import copy
 import importlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,10 +16,10 @@ from PIL import Image
 from torch.nn.functional import mse_loss
 
 import diffedit_min as dm
-from diffedit_min.methods.base import make_task
+from diffedit_min.methods.base import Outcome
 from diffedit_min.methods.coding import CodingOptions
-from diffedit_min.methods.prompt_to_prompt import invert, levels_of
-from diffedit_min.picture import fit
+from diffedit_min.methods.prompt_to_prompt import invert
+from diffedit_min.samplers import ddim
 from diffedit_min.schedule import levels_used
 
 NULL_TEXT, PROMPT_TO_PROMPT = dm.METHODS["null_text"], dm.METHODS["prompt_to_prompt"]
@@ -39,11 +40,19 @@ def null_text(model, image=None, query=QUERY, reference=REFERENCE, **options):
 
 def watched(model, image=None, **options):
     """The edit, and the latents on its way: of the tuning, and of the source and target branches (B, C, h, w) each."""
-    steps = {"encode": [], "tune": [], "decode": []}
-    edit = null_text(model, image, on_step=lambda step: steps[step.stage].append(step.latent), **options)
-    branches = [latent.chunk(2) for latent in steps["decode"]]
-    return edit, SimpleNamespace(tuned=steps["tune"], source=[one for one, _ in branches],
-                                 target=[two for _, two in branches])
+    tuned, source, target, decode = [], [], [], ddim.decode
+
+    def spy(eps_fn, state, *rest):
+        for made in decode(eps_fn, state, *rest):
+            for seen, latent in zip((source, target), made.latent.chunk(2), strict=True):
+                seen.append(latent)
+            yield made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ddim, "decode", spy)
+        edit = null_text(model, image, on_step=lambda step: step.stage == "tune" and tuned.append(step.latent),
+                         **options)
+    return edit, SimpleNamespace(tuned=tuned, source=source[1:], target=target[1:])
 
 
 def final(edit):
@@ -54,27 +63,21 @@ def distance(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
-
-
-@torch.no_grad()
-def tuning(model, *seeds, reference=REFERENCE, **options):
+def tuning(model, *seeds, **options):
     """The tuning alone, of the pictures of these seeds: null_j by level, the pivot, the levels, and the rows."""
-    chosen = module.NullTextOptions(**{**FEW, **options})
-    fitted = [fit(picture(seed), model.multiple, model.native_area) for seed in seeds]
-    count, nothing = len(seeds), {"mask": None, "mask_map": None, "encoded": None}
-    task = make_task(model, fitted, [QUERY] * count, [reference] * count, seeds, chosen, "result", False, nothing)
-    levels = levels_of(task, chosen)
-    pivot = drained(invert(task, CodingOptions(), levels))
-    before = task.rows.count
-    null = drained(module.tune(task, chosen, levels, pivot))
-    return SimpleNamespace(null=null, pivot=pivot, levels=levels, rows=task.rows.count - before,
-                           backward=task.rows.backward)
+    found = SimpleNamespace()
+
+    def run(task, options):
+        k = levels_used(options.encoding_ratio, options.steps)
+        found.levels = task.model.schedule.levels(options.steps)[: k + 1]
+        found.pivot = yield from invert(task, CodingOptions(), found.levels)
+        before = task.rows.count
+        found.null = yield from module.tune(task, options, found.levels, found.pivot)
+        found.rows, found.backward = task.rows.count - before, task.rows.backward
+        return Outcome(task.x0)
+
+    replace(NULL_TEXT, run=run)(model, [picture(seed) for seed in seeds], QUERY, REFERENCE, **{**FEW, **options})
+    return found
 
 
 # ---------------------------------------------------------------- without tuning
@@ -433,7 +436,7 @@ def test_steps_count_up(model):
     null_text(model, steps=8, encoding_ratio=0.5, on_step=seen.append)
     expected = [(stage, i, 4) for stage in ("encode", "tune", "decode") for i in range(1, 5)]
     assert [(step.stage, step.index, step.total) for step in seen] == expected
-    assert [len(step.latent) for step in seen] == [1] * 8 + [2] * 4
+    assert all(step.latent.shape == (1, 4, 8, 8) for step in seen)
 
 
 def test_the_papers_settings(model):

@@ -62,6 +62,9 @@ class Options:
         if not 0 <= self.guidance_scale < float("inf"):
             raise ValueError(f"guidance_scale must be a number from 0 up, not {self.guidance_scale}")
 
+    def check_count(self, pictures: int) -> None:
+        """ValueError if so many pictures at once are too many for these options."""
+
 
 def kind_of(option: Field) -> type:
     """What an option's values are: of the same type as its default."""
@@ -207,10 +210,12 @@ class Method:
         given = {"mask": mask, "mask_map": mask_map, "encoded": encoded}
         self.check(model, pictures, keep, given)
         count = len(pictures)
+        settings.check_count(count)
         queries, references = spread(query, count, "queries"), spread(reference, count, "references")
         seeds = spread(seed, count, "seeds")
         if self.takes_query and not all(text.strip() for text in queries):
-            raise ValueError("the query is empty: say what the edited picture should show")
+            wanted = "what to do with the picture" if self.needs_instruction else "what the edited picture should show"
+            raise ValueError(f"the query is empty: say {wanted}")
         if self.needs_reference and not all(text.strip() for text in references):
             raise ValueError(f"{self.name} needs a reference: a caption of the input picture")
 

@@ -85,7 +85,12 @@ def decode(
     if eps_fn is None:
         eps_fn = guided(task.model.eps, task.query, task.negative, options.guidance_scale, task.rows)
     for state in run(eps_fn, start, levels, blend):
-        decoded = [state, *decoded] if task.keep == "trace" else [state]
+        decoded = kept(decoded, state, task.keep)
         if state.index < start.index:
             yield Step("decode", start.index - state.index, start.index, state.latent[shown])
     return tuple(decoded)
+
+
+def kept(decoded: list[State], state: State, keep: str) -> list[State]:
+    """A decoding's states so far, by level, with the one below them; only that one if no trace is kept."""
+    return [state, *decoded] if keep == "trace" else [state]

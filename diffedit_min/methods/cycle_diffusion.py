@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from ..guidance import EpsFn, guided
+from ..samplers import State
 from ..samplers.stochastic import check_eta, mean, sigma, toward
 from ..schedule import Level, add_noise, eps_from_x0, levels_used, standard_noise
-from .base import Method, Outcome, RatioOptions, Step, Task
+from .base import Method, Outcome, RatioOptions, Step, Task, Trajectory
+from .coding import kept
 from .directional_clip import DirectionalClip
 
 Code = tuple[Tensor, list[Tensor]]      # x_k and e_k, ..., e_1, which both sides share; (B, C, h, w) each
@@ -70,14 +72,15 @@ def run(task: Task, options: CycleOptions) -> Generator[Step, None, Outcome]:
     best, best_score = task.x0, torch.full((len(task.x0),), -torch.inf)
     for trial in range(options.trials):
         code = yield from dpm_encoder(source, task, levels, deviations, trial)
-        y = yield from replay(target, code, levels, deviations)
+        decoded = yield from replay(target, code, levels, deviations, task.keep)
+        y = decoded[0].latent
         if clip is None:
-            return Outcome(y)
+            return Outcome(y, decoded=decoded)
         score = clip.similarity(task.pixels, task.model.decode(y), task.references, task.queries)       # (B,)
         better = score > best_score
         best, best_score = torch.where(better.to(y.device)[:, None, None, None], y, best), score.maximum(best_score)
         yield Step("trials", trial + 1, options.trials)
-    return Outcome(best)
+    return Outcome(best, decoded=(State(0, levels[0], best),))
 
 
 def dpm_encoder(
@@ -102,15 +105,17 @@ def dpm_encoder(
 
 
 def replay(
-    eps_fn: EpsFn, code: Code, levels: Sequence[Level], deviations: list[float]
-) -> Generator[Step, None, Tensor]:
-    """The stochastic sampler with given noises: from x_k to y_0 (B, C, h, w)."""
+    eps_fn: EpsFn, code: Code, levels: Sequence[Level], deviations: list[float], keep: str = "result"
+) -> Generator[Step, None, Trajectory]:
+    """The stochastic sampler with given noises, from x_k to y_0: the states by level, or only the clean one."""
     (y, noises), k = code, len(levels) - 1
+    decoded = [State(k, levels[k], y)]
     for j, deviation, z in zip(range(k, 0, -1), deviations, noises, strict=True):
         left, reached = levels[j], levels[j - 1]
         y = mean(y, eps_fn(y, left.t), left, reached, deviation) + deviation * z
+        decoded = kept(decoded, State(j - 1, reached, y), keep)
         yield Step("decode", k - j + 1, k, y)
-    return y
+    return tuple(decoded)
 
 
 def way_down(task: Task, options: StochasticOptions) -> tuple[tuple[Level, ...], list[float]]:

@@ -45,8 +45,8 @@ def run(task: Task, options: EditFriendlyOptions) -> Generator[Step, None, Outco
         z = (x[j - 1] - mean(x[j], source(x[j], left.t), left, reached, deviation)) / deviation
         noises.append(torch.zeros_like(z) if j == 1 and options.zero_last_noise else z)
         yield Step("encode", k - j + 1, k, x[j - 1])
-    y = yield from replay(target, (x[k], noises), levels, deviations)
-    return Outcome(y)
+    decoded = yield from replay(target, (x[k], noises), levels, deviations, task.keep)
+    return Outcome(decoded[0].latent, decoded=decoded)
 
 
 edit_friendly = Method("edit_friendly", run, EditFriendlyOptions, uses=frozenset({"reference"}), needs_reference=True)

@@ -4,7 +4,7 @@ channels, and its text c_T says what to do, not what to show. Two guidance scale
     eps~ = eps(0, empty) + s_I [eps(c_I, empty) - eps(0, empty)] + s_T [eps(c_I, c_T) - eps(c_I, empty)]
 
 c_I is the posterior's mode, not scaled as latents are. Sampling starts from noise; k-diffusion's Euler ancestral, which
-the authors use, is DDIM with eta = 1 (samplers/stochastic.py).
+the authors use, is DDIM with eta = 1 but for the last step (samplers/stochastic.py).
 """
 
 from collections.abc import Generator
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from ..guidance import EpsFn
+from ..samplers import State
 from ..samplers.stochastic import check_eta, mean, sigma
 from ..schedule import standard_noise
 from .base import Method, Options, Outcome, Step, Task
+from .coding import kept
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,15 @@ def run(task: Task, options: InstructOptions) -> Generator[Step, None, Outcome]:
     picture = task.x0 / model.vae.config.scaling_factor                     # c_I
     eps_fn = instructed(task, picture, options.guidance_scale, options.image_guidance_scale)
     x = standard_noise(task.x0, task.seeds, "instruct", options.steps)      # (B, C, h, w)
+    decoded = [State(options.steps, levels[-1], x)]
     for j in range(options.steps, 0, -1):
         left, reached = levels[j], levels[j - 1]
         deviation = sigma(options.eta, left, reached)
         x = mean(x, eps_fn(x, left.t), left, reached, deviation)
         x = x + deviation * standard_noise(x, task.seeds, "instruct", j - 1)
+        decoded = kept(decoded, State(j - 1, reached, x), task.keep)
         yield Step("decode", options.steps - j + 1, options.steps, x)
-    return Outcome(x)
+    return Outcome(x, decoded=tuple(decoded))
 
 
 def instructed(task: Task, picture: Tensor, s_T: float, s_I: float) -> EpsFn:

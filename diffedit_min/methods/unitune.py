@@ -22,6 +22,7 @@ from torch import Tensor
 from ..model.stable_diffusion import StableDiffusion
 from ..model.text import Context
 from ..model.unet import UNet
+from ..samplers import State
 from ..schedule import add_noise, generator, standard_noise
 from .base import Method, Outcome, RatioOptions, Step, Task
 from .sdedit import sdedit
@@ -54,34 +55,39 @@ class UniTuneOptions(RatioOptions):
             raise ValueError("rare is empty: give a word that the text model hardly knows")
         for name in ("save", "tuned"):
             path = getattr(self, name)
-            if path and not path.endswith(".safetensors"):
+            if path and (not path.endswith(".safetensors") or Path(path).is_dir()):
                 raise ValueError(f"{name} {path!r} must be a .safetensors file")
-        if self.save and not Path(self.save).absolute().parent.is_dir():
-            raise ValueError(f"save {self.save!r}: its folder does not exist")
+        if self.save and not os.access(Path(self.save).absolute().parent, os.W_OK):
+            raise ValueError(f"save {self.save!r}: its folder does not exist, or can't be written to")
         if self.save and self.tuned:
             raise ValueError(f"save {self.save!r} has nothing to save: tuned={self.tuned!r} skips the tuning")
+
+    def check_count(self, pictures: int) -> None:
+        """A file holds one picture's tuning."""
+        if (self.save or self.tuned) and pictures > 1:
+            raise ValueError(f"a tuning belongs to one picture, but {pictures} are given: leave out save and tuned")
 
 
 def run(task: Task, options: UniTuneOptions) -> Generator[Step, None, Outcome]:
     """tuning_steps x batch rows forward and back, unless `tuned`; then 2k rows, a picture."""
-    if (options.save or options.tuned) and len(task.x0) > 1:
-        raise ValueError(f"a tuning belongs to one picture, but {len(task.x0)} are given: leave out save and tuned")
     given = read_tuned(options, task.model.unet) if options.tuned else None
     context = task.model.embed([f"{options.rare} {query}" for query in task.queries])
-    latents = []
+    each = []
     for i in range(len(task.x0)):
         unet = given if given is not None else (yield from tune(task, options, i))
         if options.save:
             save_tuned(unet, options)
         own = replace(task, model=replace(task.model, unet=unet.to(task.model.dtype)), x0=task.x0[i : i + 1],
                       query=context[i : i + 1], negative=task.negative[i : i + 1], seeds=task.seeds[i : i + 1])
-        latents.append((yield from sdedit.run(own, options)).latent)
-    return Outcome(torch.cat(latents))
+        each.append((yield from sdedit.run(own, options)).decoded)
+    decoded = tuple(State(states[0].index, states[0].level, torch.cat([state.latent for state in states]))
+                    for states in zip(*each, strict=True))
+    return Outcome(decoded[0].latent, decoded=decoded)
 
 
 def tune(task: Task, options: UniTuneOptions, i: int) -> Generator[Step, None, UNet]:
-    """A copy of the U-Net that knows picture i under the rare word; in float32, as small steps vanish in half."""
-    unet = copy.deepcopy(task.model.unet).float().requires_grad_(True)
+    """A copy of the U-Net that knows picture i under the rare word."""
+    unet = copy_to_tune(task.model.unet).requires_grad_(True)
     model, context = replace(task.model, unet=unet), task.model.embed([options.rare])
     optimizer = OPTIMISER(unet.parameters(), lr=options.learning_rate)
     x0, seed, total = task.x0[i : i + 1], task.seeds[i], options.tuning_steps
@@ -97,6 +103,11 @@ def tune(task: Task, options: UniTuneOptions, i: int) -> Generator[Step, None, U
         optimizer.zero_grad(set_to_none=True)
         yield Step("tune", i * total + step + 1, len(task.x0) * total)
     return unet.requires_grad_(False)
+
+
+def copy_to_tune(unet: UNet) -> UNet:
+    """In at least float32: small steps vanish in half."""
+    return copy.deepcopy(unet).to(torch.promote_types(unet.conv_in.weight.dtype, torch.float32))
 
 
 @torch.enable_grad()
@@ -130,12 +141,14 @@ def read_tuned(options: UniTuneOptions, like: UNet) -> UNet:
             rare, weights = (file.metadata() or {}).get("rare"), {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError) as error:
         raise ValueError(f"tuned {options.tuned!r} can't be read: {error}") from None
+    if rare is None:
+        raise ValueError(f"tuned {options.tuned!r} is not a file that unitune has saved: it names no rare word")
     if rare != options.rare:
         raise ValueError(f"tuned {options.tuned!r} was tuned under {rare!r}, not under {options.rare!r}: pass rare=")
     own = like.state_dict()
     if {name: weight.shape for name, weight in weights.items()} != {name: weight.shape for name, weight in own.items()}:
         raise ValueError(f"tuned {options.tuned!r} holds the U-Net of another kind of model")
-    unet = copy.deepcopy(like).float()
+    unet = copy_to_tune(like)
     unet.load_state_dict(weights)
     return unet
 

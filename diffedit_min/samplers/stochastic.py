@@ -5,7 +5,8 @@
     sigma = eta sqrt((1 - abar_to) / (1 - abar_from)) sqrt(1 - abar_from / abar_to)
 
 Its noises z determine the picture that comes out, and can be found for a given one: methods/cycle_diffusion.py. With
-eta = 1 it is also k-diffusion's "Euler ancestral", which is written in u and tau (schedule.py).
+eta = 1 it is also k-diffusion's "Euler ancestral", which is written in u and tau (schedule.py); but for the last step,
+which ends here at the clean level's abar and there at none of the noise.
 """
 
 import math

@@ -89,7 +89,7 @@ def draw_all(draw: Callable[[int], np.ndarray], count: int, path: Path) -> np.nd
                 pixels[i] = picture
         pixels.flush()
         os.replace(path.with_suffix(".part"), path)
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="c")      # torch warns of arrays that can't be written to
 
 
 def draw_scene(seed: int) -> np.ndarray:
