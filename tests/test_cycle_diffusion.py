@@ -209,10 +209,13 @@ def test_the_noises_replay_the_path(seed, eta):
     eps_fn, x0, levels = kit.random_eps_fn(seed), latents(), SD.levels(20)[:15]
     path, code, deviations = encoder(eps_fn, x0, levels, eta)
     assert len(path) == len(code[1]) == 14 and torch.equal(path[-1], x0)
-    again, y = drained(replay(eps_fn, code, levels, deviations))
+    again, (end,) = drained(replay(eps_fn, code, levels, deviations))
     for ours, theirs in zip(again, path, strict=True):
         assert distance(ours, theirs) <= 1e-12
-    assert torch.equal(y, again[-1])
+    assert torch.equal(end.latent, again[-1]) and (end.index, end.level) == (0, levels[0])
+    _, states = drained(replay(eps_fn, code, levels, deviations, "trace"))
+    assert [state.index for state in states] == list(range(15)) and torch.equal(states[-1].latent, code[0])
+    assert all(torch.equal(state.latent, made) for state, made in zip(states[-2::-1], again, strict=True))
     others, _ = drained(replay(kit.random_eps_fn(seed, text=1), code, levels, deviations))
     assert all(distance(ours, theirs) > 1e-6 for ours, theirs in zip(others, path, strict=True))
 
@@ -310,7 +313,8 @@ def test_edit_friendly_noises_are_larger_than_the_samplers(monkeypatch):
     x0, levels, best = latents(32, count=1), SD.levels(20), kit.gaussian_eps(0.0, 1.0, SD)
     _, (_, of_path), _ = encoder(best, x0, levels, 1.0)
     codes, network = spied_code(monkeypatch), SimpleNamespace(schedule=SD, eps=lambda x, t, context: best(x, t))
-    task = SimpleNamespace(model=network, x0=x0, seeds=(0,), rows=Rows(), query="", reference="", negative="")
+    task = SimpleNamespace(model=network, x0=x0, seeds=(0,), rows=Rows(), query="", reference="", negative="",
+                           keep="result")
     settings = FRIENDLY.options(steps=20, encoding_ratio=1.0, guidance_scale=1.0, source_guidance_scale=1.0)
     drained(FRIENDLY.run(task, settings))
     for ours, theirs in list(zip(codes[0][1], of_path, strict=True))[:15]:      # the clean end is harder for both
@@ -497,9 +501,9 @@ def scores_of_trials(model, image, query, seed, count, folder, options):
         source, target = guided(model, REFERENCE, 1.0), guided(model, query, options["guidance_scale"])
         for trial in range(count):
             _, code, deviations = encoder(source, x0, levels, options["eta"], trial, seed)
-            _, y = drained(replay(target, code, levels, deviations))
-            score = clip.similarity(dm.picture.to_pixels(image), model.decode(y), [REFERENCE], [query])
-            found.append((score.item(), y))
+            _, (end,) = drained(replay(target, code, levels, deviations))
+            score = clip.similarity(dm.picture.to_pixels(image), model.decode(end.latent), [REFERENCE], [query])
+            found.append((score.item(), end.latent))
     return found
 
 

@@ -17,12 +17,19 @@ class DirectionalClip:
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
         try:
-            self.model = CLIPModel.from_pretrained(name, use_safetensors=True).eval().requires_grad_(False)
+            self.model, found = CLIPModel.from_pretrained(name, use_safetensors=True, output_loading_info=True)
             self.tokenizer = CLIPTokenizer.from_pretrained(name)
             self.process = CLIPImageProcessor.from_pretrained(name)
+            # What is missing, the library makes up: random weights, or a tokenizer without words.
+            if found["missing_keys"]:
+                raise ValueError(f"{len(found['missing_keys'])} weights are missing")
+            if len(self.tokenizer) != self.model.config.text_config.vocab_size:
+                raise ValueError(f"its tokenizer has {len(self.tokenizer)} tokens, the model knows "
+                                 f"{self.model.config.text_config.vocab_size}")
         except Exception as error:      # the library raises errors of many kinds, in several lines
             raise ValueError(f"clip {name!r} can't be read as a CLIP model with weights in safetensors: "
                              f"{' '.join(str(error).split())}") from None
+        self.model.eval().requires_grad_(False)
 
     def similarity(self, before: Tensor, after: Tensor, source: Sequence[str], target: Sequence[str]) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1], texts B each -> (B,) in [-1, 1], on the CPU."""

@@ -57,8 +57,11 @@ class UniTuneOptions(RatioOptions):
             path = getattr(self, name)
             if path and (not path.endswith(".safetensors") or Path(path).is_dir()):
                 raise ValueError(f"{name} {path!r} must be a .safetensors file")
-        if self.save and not os.access(Path(self.save).absolute().parent, os.W_OK):
-            raise ValueError(f"save {self.save!r}: its folder does not exist, or can't be written to")
+        folder = Path(self.save).absolute().parent
+        if self.save and not folder.is_dir():
+            raise ValueError(f"save {self.save!r}: its folder does not exist")
+        if self.save and not os.access(folder, os.W_OK):
+            raise ValueError(f"save {self.save!r}: its folder can't be written to")
         if self.save and self.tuned:
             raise ValueError(f"save {self.save!r} has nothing to save: tuned={self.tuned!r} skips the tuning")
 
