@@ -1,4 +1,4 @@
-"""Run with `python -m pytest tests/test_cycle_diffusion.py` from the repository's root; takes about 15 seconds.
+"""Run with `python -m pytest tests/test_cycle_diffusion.py` from the repository's root; takes about 10 seconds.
 
 CycleDiffusion and edit-friendly DDPM inversion: the picture comes back under its own text, the noises are those of the
 formulas, and both methods are what their papers' loops are. Directional CLIP similarity against CLIPModel's own

@@ -1,4 +1,4 @@
-"""Run with `python -m pytest tests/test_null_text.py` from the repository's root; takes about 20 seconds.
+"""Run with `python -m pytest tests/test_null_text.py` from the repository's root; takes about 15 seconds.
 
 Null-text inversion: what it is without iterations, that tuning brings the source branch back to the pivot, and the
 tuning itself against torch.autograd and Adam in plain lines. Random weights in float64.

@@ -1,4 +1,4 @@
-"""Run with `python -m pytest tests/test_stochastic.py` from the repository's root; takes about 4 seconds.
+"""Run with `python -m pytest tests/test_stochastic.py` from the repository's root; takes about 3 seconds.
 
 DDIM with noise against what it must be: DDIM at eta = 0, DDPM's posterior and k-diffusion's Euler ancestral step at
 eta = 1, and at any eta a step that keeps the noised picture's marginal.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..guidance import classifier_free_guidance, conditional
+from ..model.stable_diffusion import at_least_float32
 from ..samplers import State, ddim
 from ..schedule import Level
 from .base import Method, Outcome, Step, Task, Trajectory
@@ -59,11 +60,11 @@ def tune(
 ) -> Generator[Step, None, dict[int, Tensor]]:
     """null_j (B, L, D) for j = k, ..., 1. With no iterations: the negative prompt's embedding for all."""
     k, z, found = len(levels) - 1, pivot[-1].latent, {}
-    null = task.negative.tokens
+    null = at_least_float32(task.negative.tokens)
     for i, j in enumerate(range(k, 0, -1)):
         rate, enough = options.learning_rate, options.stop_at
         if options.authors_schedule:
-            rate, enough = rate * (1 - i / 100), enough + 2e-5 * i
+            rate, enough = rate * max(0.0, 1 - i / 100), enough + 2e-5 * i
         at = Leaving(task, options, levels[j], levels[j - 1], z)
         null = at.tuned(null, pivot[j - 1], rate, enough)
         z, found[j] = at.step(null, range(len(z))), null
@@ -92,17 +93,21 @@ class Leaving:
         """null_j (B, L, D) from a first guess. Each picture stops by itself, so a batch changes nothing for it."""
         each = [row.clone().requires_grad_() for row in null]               # B of (L, D)
         optimizer, active = torch.optim.Adam(each, lr=rate), list(range(len(each)))
-        for _ in range(self.options.iterations):
+        # At scale 1 the empty text has no say.
+        for _ in range(0 if self.options.guidance_scale == 1 else self.options.iterations):
             made = self.step(torch.stack([each[i] for i in active]), active)
             losses = (made - wanted.latent[active]).square().flatten(1).mean(dim=1)     # (number active,)
             going = losses.detach() >= enough
+            stopped = [i for i, goes in zip(active, going.tolist(), strict=True) if not goes]
             if not going.any():
                 break
-            optimizer.zero_grad(set_to_none=True)       # of a picture that has stopped the gradient stays None
-            losses[going].sum().backward()
+            optimizer.zero_grad()
+            losses[going].sum().backward(inputs=[each[i] for i in active])
             self.task.rows.backward += len(active)
+            for i in stopped:
+                each[i].grad = None         # a gradient of zeros would let Adam's momentum go on
             optimizer.step()
-            active = [i for i, goes in zip(active, going.tolist(), strict=True) if goes]
+            active = [i for i in active if i not in stopped]
         return torch.stack([row.detach() for row in each])
 
 
