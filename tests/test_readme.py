@@ -46,11 +46,17 @@ def test_no_row_of_the_equation_map_dangles(row):
         module, _, function = name.rpartition(".")
         importlib.import_module(f"diffedit_min.{module}")       # as an attribute it may be the method of that name
         assert callable(getattr(sys.modules[f"diffedit_min.{module}"], function))
-    targets = re.findall(r"`(test_\w+\.py)::(test_\w+)`", tests)
-    assert targets, "a row names a test"
-    for file, test in targets:
-        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
-        assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert named_tests(tests), "a row names a test"
+
+
+def named_tests(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
+
+
+@pytest.mark.parametrize(("file", "test"), named_tests(README))
+def test_every_named_test_is_there(file, test):
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def test_line_counts():
