@@ -25,7 +25,7 @@ from ..schedule import check_ratio
 
 # What U-Nets are for, by their input channels, and which method takes them.
 MADE_FOR = {4: "making pictures from text, as most methods here do",
-            8: "following instructions, with method instruct_pix2pix",
+            8: "InstructPix2Pix, which is method instruct_pix2pix",
             9: "inpainting, for which there is no method here"}
 
 Pictures = Image.Image | Sequence[Image.Image]
