@@ -331,8 +331,8 @@ def test_bad_options(wide, change, message):
 def test_other_methods_refuse_its_model(wide, name, seen):
     with pytest.raises(ValueError) as error:
         dm.METHODS[name](wide, picture(), QUERY, "a bowl of apples")
-    assert str(error.value) == (f"{name} needs a U-Net with 4 input channels; 'random' has 8 and is made for following "
-                                "instructions, with method instruct_pix2pix")
+    assert str(error.value) == (f"{name} needs a U-Net with 4 input channels; 'random' has 8 and is made for "
+                                "InstructPix2Pix, which is method instruct_pix2pix")
     assert not seen
 
 
