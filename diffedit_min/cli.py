@@ -233,7 +233,7 @@ def find_method(name: str) -> Method:
 
 def parse_options(method: Method, texts: list[str] | None) -> dict[str, Any]:
     """["steps=25", ...] -> {"steps": 25, ...}, each of its option's type and in its range."""
-    from .methods.base import kind_of
+    from .methods.options import kind_of
 
     kinds = {f.name: kind_of(f) for f in fields(method.options)}
     options: dict[str, Any] = {}

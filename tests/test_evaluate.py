@@ -106,10 +106,13 @@ def test_the_table_has_what_a_method_measures(tmp_path):
     kinds = [{"kind": kind} for kind in evaluate.KINDS]
     measured = {"sdedit": [entry | kind for kind in kinds], "null_text": [tuned | kind for kind in kinds]}
     lines = table(measured).splitlines()
-    assert lines[2] == ("| sdedit | all (3) | - | 1.00 (1.00–1.00) | 30.0 (30.0–30.0) | 20.0 (20.0–20.0) | - | 100 | "
-                        "1.2 |")
-    assert lines[6] == ("| null_text | all (3) | 0.50 (0.50–0.50) | 1.00 (1.00–1.00) | 30.0 (30.0–30.0) | "
-                        "20.0 (20.0–20.0) | 40.0 (40.0–40.0) | 100 + 40 | 1.2 |")
+    assert lines[2:] == [
+        "| sdedit | 3 | - | 1.00 (1.00–1.00) | 1.00 | 1.00 | 1.00 | 30.0 (30.0–30.0) | 20.0 (20.0–20.0) | - | 100 | "
+        "1.2 |",
+        "| null_text | 3 | 0.50 (0.50–0.50) | 1.00 (1.00–1.00) | 1.00 | 1.00 | 1.00 | 30.0 (30.0–30.0) | "
+        "20.0 (20.0–20.0) | 40.0 (40.0–40.0) | 100 + 40 | 1.2 |",
+    ]
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
 
 
 def test_methods_with_instructions_are_asked_by_them(tmp_path, monkeypatch):

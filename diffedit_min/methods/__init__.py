@@ -1,6 +1,6 @@
 """The methods by name. Each is one paper and one file."""
 
-from .base import Edit, Method, Options, Step
+from .base import Edit, Method, Step
 from .cycle_diffusion import cycle_diffusion
 from .diffedit import diffedit
 from .direct_inversion import direct_inversion
@@ -9,6 +9,7 @@ from .encode_decode import encode_decode, invert
 from .instruct_pix2pix import instruct_pix2pix
 from .negative_prompt_inversion import negative_prompt_inversion
 from .null_text import null_text
+from .options import Options
 from .prompt_to_prompt import prompt_to_prompt
 from .sdedit import sdedit
 from .unitune import unitune

@@ -11,7 +11,8 @@ from typing import Any
 from ..guidance import EpsFn, conditional, guided
 from ..samplers import Blend, State, bdia, belm, ddim, edict, fixed_point
 from ..schedule import Level
-from .base import Options, RatioOptions, Step, Task, Trajectory
+from .base import Step, Task, Trajectory
+from .options import Options, RatioOptions
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from ..guidance import EpsFn, guided
 from ..samplers import State
 from ..samplers.stochastic import check_eta, mean, sigma, toward
 from ..schedule import Level, add_noise, eps_from_x0, levels_used, standard_noise
-from .base import Method, Outcome, RatioOptions, Step, Task, Trajectory
+from .base import Method, Outcome, Step, Task, Trajectory
 from .coding import kept
 from .directional_clip import DirectionalClip
+from .options import RatioOptions
 
 Code = tuple[Tensor, list[Tensor]]      # x_k and e_k, ..., e_1, which both sides share; (B, C, h, w) each
 

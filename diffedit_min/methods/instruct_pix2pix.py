@@ -17,8 +17,9 @@ from ..guidance import EpsFn
 from ..samplers import State
 from ..samplers.stochastic import check_eta, mean, sigma
 from ..schedule import standard_noise
-from .base import Method, Options, Outcome, Step, Task
+from .base import Method, Outcome, Step, Task
 from .coding import kept
+from .options import Options
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from ..model.attention import Place
 from ..model.text import Context
 from ..samplers import State
 from ..schedule import Level, check_ratio, levels_used, standard_noise
-from .base import Method, Outcome, RatioOptions, Step, Task, Trajectory
+from .base import Method, Outcome, Step, Task, Trajectory
 from .coding import CodingOptions, decode, encode
 from .local_blend import LocalBlend, blend_tokens
+from .options import RatioOptions
 from .words import Prompt, align, parse_weights, without_weights
 
 

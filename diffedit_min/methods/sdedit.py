@@ -7,8 +7,9 @@ from collections.abc import Generator
 
 from ..samplers import State
 from ..schedule import add_noise, levels_used, standard_noise
-from .base import Method, Outcome, RatioOptions, Step, Task
+from .base import Method, Outcome, Step, Task
 from .coding import decode
+from .options import RatioOptions
 
 
 def run(task: Task, options: RatioOptions) -> Generator[Step, None, Outcome]:

@@ -24,7 +24,8 @@ from ..model.text import Context
 from ..model.unet import UNet
 from ..samplers import State
 from ..schedule import add_noise, generator, standard_noise
-from .base import Method, Outcome, RatioOptions, Step, Task
+from .base import Method, Outcome, Step, Task
+from .options import RatioOptions
 from .sdedit import sdedit
 
 OPTIMISER = torch.optim.Adam
