@@ -90,7 +90,8 @@ def dpm_encoder(
     """A random path from x_k down to x_0, and the noises with which the sampler takes it."""
     k, x0 = len(levels) - 1, task.x0
     noise = partial(standard_noise, x0, task.seeds, f"cycle {trial}")
-    x, noises = add_noise(x0, noise(k), levels[k].abar) if k else x0, []
+    x = start = add_noise(x0, noise(k), levels[k].abar) if k else x0
+    noises = []
     for j, deviation in zip(range(k, 0, -1), deviations, strict=True):
         left, reached = levels[j], levels[j - 1]
         if j == 1:
@@ -98,11 +99,9 @@ def dpm_encoder(
         else:
             below = toward(x0, eps_from_x0(x, x0, left.abar), reached, deviation) + deviation * noise(j - 1)
         noises.append((below - mean(x, eps_fn(x, left.t), left, reached, deviation)) / deviation)
-        if j == k:
-            start = x
         x = below
         yield Step("encode", k - j + 1, k, x)
-    return (start if k else x0), noises
+    return start, noises
 
 
 def replay(
