@@ -108,8 +108,7 @@ def cases(split: str, count: int) -> Iterator[tuple[scenes.Scene, str, scenes.Sc
 def run(model: StableDiffusion, method: str, split: str, count: int, out: Path, options: dict[str, Any],
         batch: int = 10) -> list[dict[str, Any]]:
     """Measure one method on the first `count` scenes, skipping what `out`/results.jsonl holds already."""
-    chosen = METHODS[method]
-    settings = chosen.settings(model, options)
+    settings = METHODS[method].settings(model, options)
     key = hashlib.sha256(f"{model_hash(model)} {method} {settings}".encode()).hexdigest()[:16]
     path = out / "results.jsonl"
     done = {entry["seed"]: entry for entry in read_results(path) if entry["key"] == key}
@@ -117,23 +116,31 @@ def run(model: StableDiffusion, method: str, split: str, count: int, out: Path, 
     with tqdm(total=count, initial=count - len(todo), desc=f"{method} {split}") as bar:
         for i in range(0, len(todo), batch):
             part = todo[i : i + batch]
-            queries = [instruction(kind, scene, answer) if chosen.needs_instruction else answer.caption
-                       for scene, kind, answer in part]
             started = time.perf_counter()
-            edits = chosen(
-                model, [scene.render() for scene, _, _ in part], queries, [scene.caption for scene, _, _ in part],
-                seed=[scene.seed for scene, _, _ in part], **options,
-            )
+            edits = edit_all(method, model, part, **options)
             seconds = (time.perf_counter() - started) / len(part)
             lines = []
-            for (scene, kind, answer), query, edit in zip(part, queries, edits, strict=True):
-                done[scene.seed] = {"key": key, "seed": scene.seed, "method": method, "kind": kind, "query": query,
-                                    **measure(edit, scene, kind, answer), "seconds": round(seconds, 3)}
+            for (scene, kind, answer), edit in zip(part, edits, strict=True):
+                done[scene.seed] = {"key": key, "seed": scene.seed, "method": method, "kind": kind,
+                                    "query": edit.settings["query"], **measure(edit, scene, kind, answer),
+                                    "seconds": round(seconds, 3)}
                 lines.append(json.dumps(done[scene.seed]) + "\n")
             with path.open("a") as file:
                 file.writelines(lines)
             bar.update(len(part))
     return [done[scene.seed] for scene, _, _ in cases(split, count)]
+
+
+def edit_all(
+    method: str, model: StableDiffusion, part: list[tuple[scenes.Scene, str, scenes.Scene]], **options: Any
+) -> list[Edit]:
+    """Cases of `cases`, edited as one batch, each with its scene's seed."""
+    queries = [instruction(kind, scene, answer) if METHODS[method].needs_instruction else answer.caption
+               for scene, kind, answer in part]
+    return METHODS[method](
+        model, [scene.render() for scene, _, _ in part], queries, [scene.caption for scene, _, _ in part],
+        seed=[scene.seed for scene, _, _ in part], **options,
+    )
 
 
 def model_of(method: str) -> str:
@@ -248,10 +255,25 @@ def draw(model: StableDiffusion, method: str, entries: list[dict[str, Any]], pat
         mask = [] if edit.mask is None else [overlay(edit.input, edit.mask_image)]
         captions = [scene.caption, *(["mask"] if mask else []), query, "true answer"]
         rows.append(strip([edit.input, *mask, edit.image, answer.render()], captions, scale=2))
+    save(stacked(rows), path)
+
+
+def draw_gallery(methods: list[str], split: str, path: Path) -> None:
+    """The split's first three scenes, a row each: input, every method's edit, true answer."""
+    rows = []
+    for scene, kind, answer in cases(split, len(KINDS)):
+        edits = {method: edit_all(method, load(model_of(method)), [(scene, kind, answer)])[0] for method in methods}
+        pictures = [scene.render(), *(edit.image for edit in edits.values()), answer.render()]
+        rows.append(strip(pictures, [scene.caption, *edits, answer.caption], scale=2))
+    save(stacked(rows), path)
+
+
+def stacked(rows: list[Image.Image]) -> Image.Image:
+    """Pictures one below the other."""
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     for i, row in enumerate(rows):
         sheet.paste(row, (0, sum(above.height for above in rows[:i])))
-    save(sheet, path)
+    return sheet
 
 
 def cases_of(seeds: set[int]) -> list[tuple[scenes.Scene, str, scenes.Scene]]:
@@ -271,6 +293,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/known"))
     parser.add_argument("--reconstructions", type=int, default=60, help="scenes for the table without a query; 0: none")
     parser.add_argument("--failures", type=Path, help="a picture to write: the first method's six worst edits")
+    parser.add_argument("--gallery", type=Path, help="a picture to write: three scenes, edited by every method")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = {}
@@ -281,6 +304,8 @@ def main() -> None:
     print(table(results), end="\n\n")
     if arguments.reconstructions:
         print(reconstruction_table(load(arguments.model or "tiny"), arguments.split, arguments.reconstructions))
+    if arguments.gallery:
+        draw_gallery(arguments.methods, arguments.split, arguments.gallery)
     if arguments.failures:
         method = arguments.methods[0]
         draw(load(arguments.model or model_of(method)), method, worst(results[method], 6), arguments.failures)
