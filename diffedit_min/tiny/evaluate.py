@@ -195,10 +195,11 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         s = summary(entries)
         rows, back, seconds = (np.mean([entry[name] for entry in entries])
                                for name in ("rows", "backward_rows", "seconds"))
-        by_kind = (np.mean([entry["correct"] for entry in entries if entry["kind"] == kind]) for kind in KINDS)
+        by_kind = [[entry["correct"] for entry in entries if entry["kind"] == kind] for kind in KINDS]
         columns = [str(len(entries)), interval(s.get("iou"), 2), interval(s["correct"], 2),
-                   *(f"{share:.2f}" for share in by_kind), interval(s["outside"], 1), interval(s["answer"], 1),
-                   interval(s.get("source"), 1), f"{rows:.0f}" + (f" + {back:.0f}" if back else ""), f"{seconds:.1f}"]
+                   *(f"{np.mean(right):.2f}" if right else "-" for right in by_kind), interval(s["outside"], 1),
+                   interval(s["answer"], 1), interval(s.get("source"), 1),
+                   f"{rows:.0f}" + (f" + {back:.0f}" if back else ""), f"{seconds:.1f}"]
         lines.append(f"| {method} | {' | '.join(columns)} |")
     return "\n".join(lines)
 
