@@ -759,6 +759,24 @@ def test_each_family_edits(small, family):
     assert edit.image.tobytes() != picture.tobytes()
 
 
+def test_instruct_pix2pix_runs_on_its_published_layout(small):
+    picture = Image.new("RGB", (70, 64), "red")
+    edit = dm.instruct_pix2pix(load(small("instruct-pix2pix")), picture, "make it green", steps=2)
+    assert edit.image.size == (70, 64) and edit.rows == 2 * 3
+
+
+@pytest.mark.parametrize(("method", "options"), [
+    ("prompt_to_prompt", {"local_blend": "pears", "blend_size": 0.5, "reweight": {"pears": 2}}),
+    ("null_text", {"iterations": 1}), ("cycle_diffusion", {}), ("unitune", {"tuning_steps": 1, "batch": 1}),
+])
+@pytest.mark.parametrize("family", ["sd15", "sd21-768", "sdxl"])
+def test_other_methods_run_on_each_kind(small, family, method, options):
+    """With conv and with linear projections, predicting epsilon and v, told one text or two and the sizes."""
+    picture = Image.effect_noise((64, 64), 60).convert("RGB")
+    edit = dm.METHODS[method](load(small(family)), picture, "a bowl of pears", "a bowl of plums", steps=2, **options)
+    assert edit.decoded[0].latent.isfinite().all() and edit.image.size == (64, 64)
+
+
 @pytest.mark.parametrize(("family", "channels", "purpose"), [
     ("sd15-inpainting", 9, "inpainting"), ("instruct-pix2pix", 8, "InstructPix2Pix"),
 ])
