@@ -12,6 +12,7 @@ from diffedit_min.picture import psnr
 from diffedit_min.tiny.evaluate import cases, measure, model_of
 from diffedit_min.tiny.instructions import instruction
 
+pytestmark = pytest.mark.slow               # seconds each
 DRAWN = list(cases("validation", 3))        # a container, a fruit, a surface
 
 
