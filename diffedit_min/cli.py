@@ -16,7 +16,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +23,7 @@ import typer
 from typer import Argument, Option
 
 from . import __version__
+from .typed import dashed, find_method, parse_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -125,14 +125,14 @@ def edit_command(
 
         chosen = find_method(method)
         out = out or Path(f"{Path(image or 'generated').stem}-edit.png")
+        if source_out and not chosen.remakes:
+            raise ValueError(f"{dashed(chosen.name)} has no source branch: leave out --source-out {str(source_out)!r}")
         opened, options = prepare(image, chosen, option, out, *filter(None, [source_out]))
         given = None if mask is None else picture.open_mask(mask)
         model = model or ("tiny-instruct" if chosen.needs_instruction else "tiny")
         network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
         edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
                               mask=given, **options)
-        if source_out and edit.source is None:
-            raise ValueError(f"{dashed(chosen.name)} has no source branch: leave out --source-out {str(source_out)!r}")
         picture.save(edit.image, out, record(edit))
         if source_out:
             picture.save(edit.source, source_out, record(edit))
@@ -215,50 +215,6 @@ def info_command(
 def source(prediction_type: str | None, config: str | None, revision: str | None) -> dict[str, Any]:
     """Where a model's files come from, as `load` takes it."""
     return {"prediction_type": prediction_type, "config": config, "revision": revision}
-
-
-def dashed(name: str) -> str:
-    """A method's name as it is typed."""
-    return name.replace("_", "-")
-
-
-def find_method(name: str) -> Method:
-    """The method of that name, typed with dashes or underscores."""
-    from .methods import METHODS
-
-    if name.replace("-", "_") not in METHODS:
-        raise ValueError(f"--method {name!r} is not known; known are {', '.join(map(dashed, METHODS))}")
-    return METHODS[name.replace("-", "_")]
-
-
-def parse_options(method: Method, texts: list[str] | None) -> dict[str, Any]:
-    """["steps=25", ...] -> {"steps": 25, ...}, each of its option's type and in its range."""
-    from .methods.options import kind_of
-
-    kinds = {f.name: kind_of(f) for f in fields(method.options)}
-    options: dict[str, Any] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals:
-            raise ValueError(f"-o {text!r} has no value: write it as name=value, for example steps=25")
-        if name not in kinds:
-            raise ValueError(f"{dashed(method.name)} has no option {name!r}; it has {', '.join(sorted(kinds))}")
-        options[name] = parse_value(name, value, kinds[name])
-    method.options(**options)       # refuses, before a model is loaded, what is out of range
-    return options
-
-
-def parse_value(name: str, text: str, kind: type) -> Any:
-    """A value as its option's type has it."""
-    words = {int: "a whole number", float: "a number", bool: "true or false",
-             dict: "words with numbers, for example apples:2,red bowl:0.5"}
-    try:
-        if kind is dict:
-            return {word.strip(): float(number) for word, number in (pair.split(":") for pair in text.split(","))}
-        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-    except (ValueError, KeyError):
-        raise ValueError(f"{name} must be {words[kind]}, not {text!r}") from None
 
 
 def prepare(

@@ -298,6 +298,7 @@ EARLY = [
     ((*EDIT, "--method", "magic"), "--method 'magic' is not known; known are diffedit, sdedit, encode-decode, "
                                    "prompt-to-prompt, null-text, negative-prompt-inversion, direct-inversion, "
                                    "cycle-diffusion, edit-friendly, unitune, instruct-pix2pix"),
+    ((*EDIT, "--source-out", "s.png"), "diffedit has no source branch: leave out --source-out 's.png'"),
     (("edit", "--query", "a bowl"), "diffedit needs a picture to edit: give its file, IMAGE"),
     ((*P2P, "-o", "reweight=pears"), "reweight must be words with numbers, for example apples:2,red bowl:0.5, not "
                                      "'pears'"),
@@ -323,7 +324,6 @@ LATE = [
     (("edit", "a.png", "--query", "q", "--model", "random", "--method", "instruct-pix2pix"),
      "instruct_pix2pix needs a U-Net with 8 input channels; 'random' has 4 and is made for making pictures from text, "
      "as most methods here do"),
-    ((*EDIT, "--source-out", "s.png"), "diffedit has no source branch: leave out --source-out 's.png'"),
     (("edit", "a.png", "--query", " ", *RANDOM), "the query is empty: say what the edited picture should show"),
     (("mask", "a.png", "--query", "", *RANDOM), "the query is empty: say what the edited picture should show"),
     ((*EDIT, "-o", "steps=1000"), "steps must be from 1 to 999, not 1000"),

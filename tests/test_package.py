@@ -198,7 +198,7 @@ MAY_IMPORT = {
     "tiny.paint": ("tiny.scenes",),
     "loading": ("schedule", "model", "tiny", "loading"),
 }
-PROGRAMS = ("loading", "tiny", "report", "bench", "cli", "app", "__main__")
+PROGRAMS = ("loading", "tiny", "report", "bench", "cli", "typed", "app", "__main__")
 
 
 @pytest.mark.parametrize("part", MAY_IMPORT)

@@ -617,3 +617,11 @@ def test_bad_options(model, change, message):
     with pytest.raises(ValueError) as error:
         run(model, **{"steps": 2, **change})
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", [name for name, method in dm.METHODS.items() if method.channels == 4])
+def test_which_methods_remake_the_picture(model, name):
+    """What is said of a method before it runs is so after it."""
+    few = {"steps": 2} | {"null_text": {"iterations": 0}, "unitune": {"tuning_steps": 0}}.get(name, {})
+    edit = dm.METHODS[name](model, Image.new("RGB", (32, 32), "red"), "a bowl of pears", "a bowl of apples", **few)
+    assert (edit.source is not None) == dm.METHODS[name].remakes

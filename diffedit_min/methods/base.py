@@ -116,6 +116,7 @@ class Method:
     needs_reference: bool = False       # a caption of the input, not only the empty text
     needs_instruction: bool = False     # the query says what to do, not what to show
     plain: Callable[[str], str] = str   # a query -> what the network is told of it, without notes for the method
+    remakes: bool = False               # makes the picture anew beside the edit: its Edits have a `source`
     generates: bool = False             # can do without a picture: edits the one that the seed makes of the reference
     channels: int = 4                   # of the U-Net's input
 

@@ -23,4 +23,5 @@ def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Out
 
 
 direct_inversion = Method("direct_inversion", run, PromptToPromptOptions, knob="cross_replace",
-                          uses=frozenset({"reference", "encoded"}), needs_reference=True, plain=without_weights)
+                          uses=frozenset({"reference", "encoded"}), needs_reference=True,
+                          remakes=True, plain=without_weights)

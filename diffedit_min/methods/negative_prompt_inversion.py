@@ -22,4 +22,4 @@ def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Out
 
 negative_prompt_inversion = Method("negative_prompt_inversion", run, PromptToPromptOptions, knob="cross_replace",
                                    uses=frozenset({"reference", "encoded"}), needs_reference=True,
-                                   plain=without_weights)
+                                   remakes=True, plain=without_weights)

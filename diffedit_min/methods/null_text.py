@@ -112,4 +112,4 @@ class Leaving:
 
 
 null_text = Method("null_text", run, NullTextOptions, knob="cross_replace", uses=frozenset({"reference", "encoded"}),
-                   needs_reference=True, plain=without_weights)
+                   needs_reference=True, remakes=True, plain=without_weights)

@@ -289,4 +289,5 @@ def weights_of(target: Prompt, weights: dict[str, float]) -> Tensor:
 
 
 prompt_to_prompt = Method("prompt_to_prompt", run, PromptToPromptOptions, uses=frozenset({"reference", "encoded"}),
-                          knob="cross_replace", needs_reference=True, generates=True, plain=without_weights)
+                          knob="cross_replace", needs_reference=True, remakes=True, generates=True,
+                          plain=without_weights)
