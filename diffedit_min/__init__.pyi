@@ -58,7 +58,7 @@ class _Ratio(_Options, total=False):
     encoding_ratio: float
 
 class _Coding(_Ratio, total=False):
-    encoded: Trajectory | None
+    encoded: Trajectory | Sequence[Trajectory] | None
     sampler: str
     time: str
     iterations: int
@@ -67,7 +67,7 @@ class _Coding(_Ratio, total=False):
 
 class _DiffEdit(_Coding, total=False):
     mask: Image.Image | Tensor | None
-    mask_map: Tensor | None
+    mask_map: Tensor | Sequence[Tensor] | None
     mask_noise_ratio: float
     mask_samples: int
     mask_threshold: float
@@ -78,7 +78,7 @@ class _DiffEdit(_Coding, total=False):
     mask_rescale: str
 
 class _Attention(_Ratio, total=False):
-    encoded: Trajectory | None
+    encoded: Trajectory | Sequence[Trajectory] | None
     align: str
     cross_replace: float
     word_windows: dict[str, float | tuple[float, float]]

@@ -152,8 +152,8 @@ class Method:
         size: int | None = None,
         keep: str = "result",
         mask: Any = None,
-        mask_map: Tensor | None = None,
-        encoded: Trajectory | None = None,
+        mask_map: Tensor | Sequence[Tensor] | None = None,
+        encoded: Trajectory | Sequence[Trajectory] | None = None,
         **options: Any,
     ) -> Generator[Step, None, Edit | list[Edit]]:
         """Edit a picture, or a list of them in batches; yields `Step`s and returns an `Edit` or a list of them.
@@ -161,8 +161,8 @@ class Method:
         query, reference, seed: one for all pictures, or one each; methods without a use for a reference ignore it.
         size: edit at about size x size pixels. keep: "trace" keeps every intermediate. mask: a picture, white = edit,
         or a bool (h, w); skips step 1.
-        mask_map, encoded: from an earlier Edit of the same picture and settings; skip what they hold. options: see
-        `self.options`; what is left out is the model's recommendation, else the paper's value.
+        mask_map, encoded: from an earlier Edit of the same picture and settings, of each if there are more; skip what
+        they hold. options: see `self.options`; what is left out is the model's recommendation, else the paper's value.
         Without a picture (None), a method that `generates` edits one that it makes from the seed and the reference.
         Raises ValueError, in one line that names the value.
         """
@@ -172,6 +172,8 @@ class Method:
         self.check(model, pictures, keep, given)
         count = len(pictures)
         settings.check_count(count)
+        maps = each_ones(mask_map, isinstance(mask_map, Tensor), count, "mask_map")
+        trajectories = each_ones(encoded, bool(encoded) and isinstance(encoded[0], State), count, "encoded")
         queries, references = spread(query, count, "queries"), spread(reference, count, "references")
         seeds = spread(seed, count, "seeds")
         if self.takes_query and not all(text.strip() for text in queries):
@@ -185,7 +187,8 @@ class Method:
         for chosen in same_shapes([pixels for pixels, _ in fitted]):
             task = make_task(model, [fitted[i] for i in chosen], [queries[i] for i in chosen],
                              [references[i] for i in chosen], tuple(seeds[i] for i in chosen), settings, keep,
-                             image is None, given, [self.plain(queries[i]) for i in chosen])
+                             image is None, mask, [maps[i] for i in chosen], [trajectories[i] for i in chosen],
+                             [self.plain(queries[i]) for i in chosen])
             outcome = yield from self.run(task, settings)
             decoded, remade = (None if latent is None else model.decode(latent)
                                for latent in (outcome.latent, outcome.source))      # (B, 3, H, W) each
@@ -225,8 +228,6 @@ class Method:
         for name, value in given.items():
             if value is not None and name not in self.uses:
                 raise ValueError(f"{self.name} takes no {name}")
-            if value is not None and name != "mask" and len(pictures) > 1:
-                raise ValueError(f"{name} belongs to one picture, but {len(pictures)} are given")
         has = model.unet.config.in_channels
         if has != self.channels:
             raise ValueError(f"{self.name} needs a U-Net with {self.channels} input channels; {model.name!r} has {has} "
@@ -241,6 +242,27 @@ def spread(value: Any, count: int, name: str) -> list[Any]:
     if len(values) != count:
         raise ValueError(f"{count} pictures but {len(values)} {name}: give one for all, or one each")
     return values
+
+
+def each_ones(value: Any, single: bool, count: int, name: str) -> list[Any]:
+    """What earlier Edits hold, one for each picture; None for each if there is nothing."""
+    if single and count > 1:
+        raise ValueError(f"{name} belongs to one picture, but {count} are given")
+    return [None] * count if value is None else [value] if single else spread(value, count, name)
+
+
+def joined(trajectories: Sequence[Trajectory | None]) -> Trajectory | None:
+    """Pictures' trajectories as their batch's, as far as the shortest goes; None if one of them has none."""
+    if not all(trajectories):
+        return None
+    batch = []
+    for states in zip(*trajectories, strict=False):     # at one level each
+        first = states[0]
+        partners = tuple((index, torch.cat([state.partners[i][1] for state in states]))
+                         for i, (index, _) in enumerate(first.partners))
+        latent = torch.cat([state.latent for state in states])      # (B, C, h, w)
+        batch.append(State(first.index, first.level, latent, partners, first.memory))
+    return tuple(batch)
 
 
 def same_shapes(tensors: list[Tensor]) -> list[list[int]]:
@@ -259,8 +281,10 @@ def make_task(
     seeds: tuple[int, ...],
     options: Options,
     keep: str,
-    generate: bool,
-    given: dict[str, Any],
+    generate: bool = False,
+    mask: Any = None,
+    maps: Sequence[Tensor | None] | None = None,
+    trajectories: Sequence[Trajectory | None] | None = None,
     told: list[str] | None = None,
 ) -> Task:
     """Pictures -> latents, words -> contexts, and the caller's mask, map and trajectory checked against them.
@@ -268,20 +292,20 @@ def make_task(
     told: the queries as the network is told them, where that is not all they say.
     """
     frames, count, device = [frame for _, frame in fitted], len(fitted), model.device
-    encoded = given["encoded"]
     pixels = torch.cat([pixels for pixels, _ in fitted])
-    x0 = encoded[0].latent if encoded else model.encode(pixels)
     valid = torch.stack([frame.valid(model.factor) for frame in frames])        # (B, h, w)
     own = tuple(valid.shape[-2:])
-    if x0.shape[-2:] != own:
-        raise ValueError(f"encoded is of latents of {tuple(x0.shape[-2:])}, but the picture's are {own}")
-    mask, mask_map = given["mask"], given["mask_map"]
+    maps, trajectories = maps or [None] * count, trajectories or [None] * count
+    for earlier, mask_map in zip(trajectories, maps, strict=True):
+        if earlier and (has := tuple(earlier[0].latent.shape[-2:])) != own:
+            raise ValueError(f"encoded is of latents of {has}, but the picture's are {own}")
+        if mask_map is not None and tuple(mask_map.shape) != own:
+            raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {own}")
+    encoded = joined(trajectories)
+    x0 = encoded[0].latent if encoded else model.encode(pixels)
     if mask is not None:
         mask = torch.cat([fit_mask(mask, frame, model.factor) for frame in frames]).to(device)
-    if mask_map is not None:
-        if mask_map.shape != own:
-            raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {own}")
-        mask_map = mask_map[None].to(device)
+    mask_map = None if any(each is None for each in maps) else torch.stack(list(maps)).to(device)     # (B, h, w)
     contexts = model.embed([*(told or queries), *references, *([options.negative_prompt] * count), *([""] * count)])
     query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))
     return Task(model, pixels, x0, tuple(queries), tuple(references), query, reference, negative, empty, seeds,

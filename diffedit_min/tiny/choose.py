@@ -47,12 +47,11 @@ def raw_maps(model: StableDiffusion, count: int, noise_ratio: float) -> dict[tup
     options = DiffEditOptions(mask_noise_ratio=noise_ratio)
     maps = defaultdict(list)
     todo = list(cases("validation", count))
-    nothing = {"mask": None, "mask_map": None, "encoded": None}
     for i in tqdm(range(0, count, BATCH), f"noise ratio {noise_ratio}"):
         inputs, _, answers = zip(*todo[i : i + BATCH], strict=True)
         fitted = [fit(scene.render(), model.multiple, model.native_area) for scene in inputs]
         task = make_task(model, fitted, [scene.caption for scene in answers], [scene.caption for scene in inputs],
-                         tuple(scene.seed for scene in inputs), options, "trace", False, nothing)
+                         tuple(scene.seed for scene in inputs), options, "trace")
         _, trace = find_map(replace(task, rows=Rows()), options)
         for norm, average in itertools.product(("l1", "l2"), ("maps", "differences")):
             maps[norm, average].append(difference_map(trace["eps_query"], trace["eps_reference"], norm, average))

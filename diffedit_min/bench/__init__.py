@@ -1,0 +1,11 @@
+"""The paper's benchmark: methods on datasets, trade-off curves; `diffedit-min bench` (section 4 of arXiv:2210.11427).
+
+    datasets    what is edited, read from each set's own files
+    metrics     what is measured of an edit, or of all edits of a method
+    variants    methods with settings: a sweep's points, and the paper's ablations
+    sweep       the edits of some pictures at all points of a sweep, nothing computed twice
+    store       results on disk, so that a run can be stopped anywhere and taken up again
+    run         the loop over it all, one machine's share of it
+    report      table, curves and contact sheets from the results
+    theory      Proposition 1 measured: Figure 3 with a model's own constants
+"""

@@ -1,0 +1,75 @@
+"""What every dataset is to the benchmark: items, each a picture with words and what is known of its edit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+Opens = Callable[[], Image.Image]       # a picture, opened when it is needed: a set's pictures don't fit in memory
+
+
+@dataclass(frozen=True)
+class Item:
+    """One edit to make. Texts are as a method is given them; "" is the empty text."""
+
+    id: str                             # unique in its dataset, made of letters, digits and . _ -
+    image: Opens                        # RGB
+    query: str
+    reference: str = ""                 # what the picture shows now
+    instruction: str = ""               # what to do, for methods that follow instructions
+    group: str = ""                     # its kind or target class
+    seed: int = 0
+    mask: Opens | None = None           # the region that the edit is meant for: "L", white = edit, as large as the image
+    answer: Opens | None = None         # what a perfect edit returns, as large as the image
+    truth: Any = None                   # what only the dataset's own metrics understand
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str
+    items: tuple[Item, ...]
+    about: str                          # one line: which files, how many of how many items and why
+    metrics: tuple[str, ...]            # the families of metrics.FAMILIES that are this benchmark's
+    panels: tuple[tuple[str, str], ...]     # of its curves: (horizontal, vertical) columns of these metrics
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset's files are, as the command is told: readers say which of these they need."""
+
+    data: Path | None = None            # the file with the queries
+    images: Path | None = None          # the folder with the pictures
+    split: str | None = None            # a part of the set, by its name
+
+
+# ---------------------------------------------------------------- checks that readers share
+
+
+def need(path: Path | None, option: str, what: str, where: str) -> Path:
+    """The path, if it exists. ValueError naming the option, what it should hold and where that is to be had."""
+    if path is None:
+        raise ValueError(f"{option} is missing: give {what} ({where})")
+    if not path.exists():
+        raise ValueError(f"{option} {str(path)!r} does not exist: give {what} ({where})")
+    return path
+
+
+def check_unique(ids: Iterable[str], source: Path | str) -> None:
+    """ValueError naming an id that stands for two items."""
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ValueError(f"{str(source)!r}: {len(twice)} ids stand for more than one item, {twice[0]!r} first: "
+                         "give each item an id of its own")
+
+
+def check_pictures(paths: Sequence[Path], folder: Path) -> None:
+    """ValueError if a picture's file is missing, with how many are and the first of them."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(paths)} pictures are missing under {str(folder)!r}, "
+                         f"{str(missing[0])!r} first: complete the folder or take them out of the list")
