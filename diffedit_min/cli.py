@@ -1,19 +1,15 @@
 """The command `diffedit-min`: the library's functions from a shell. It holds no algorithm.
 
-Exit codes: 0 done; 2 the command line can't be parsed; 130 Ctrl-C; 1 anything else, with one line `error: ...` on
-stderr. What can be refused early is refused before any work, and files are written last, whole or not at all.
-torch is imported inside the commands only, so that --help and --version answer at once.
+What can be refused early is refused before any work, and files are written last, whole or not at all. torch is
+imported inside the commands only, so that --help and --version answer at once. Exit codes: console.py.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +19,28 @@ import typer
 from typer import Argument, Option
 
 from . import __version__
-from .typed import dashed, find_method, parse_options
+from .bench.command import bench
+from .console import (
+    MODEL_HELP,
+    Config,
+    Debug,
+    Device,
+    DType,
+    ListsCommand,
+    Model,
+    Options,
+    Picture,
+    Prediction,
+    Query,
+    Quiet,
+    Reference,
+    Revision,
+    Seed,
+    Size,
+    one_line_errors,
+    source,
+)
+from .typed import dashed, embedded_model, find_method, parse_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,25 +48,6 @@ if TYPE_CHECKING:
     from .methods import Edit, Method, Step
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-# The options that commands share.
-Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
-Query = Annotated[str, Option(help="What the edited picture should show.")]
-Reference = Annotated[str, Option(help="What the picture shows now. It makes the mask better.")]
-MODEL_HELP = """"tiny" or "tiny-instruct" (the embedded models), "random" (random weights), a checkpoint's folder, a
-.safetensors or .ckpt file, or a Hub id, owner/name."""
-Model = Annotated[str, Option(help=MODEL_HELP)]
-Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon or v_prediction, for a file that doesn't say.")]
-Config = Annotated[str | None, Option(help="For a single file: the folder or Hub id with its configs and tokenizer.")]
-Revision = Annotated[str | None, Option(help="A branch, tag or commit on the Hub.")]
-Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
-Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
-Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
-DType = Annotated[str, Option("--dtype", help="auto, float32, float64, float16 or bfloat16.")]
-Options = Annotated[list[str] | None, Option("-o", "--option", metavar="NAME=VALUE",
-                    help="An option of the method, for example steps=25. Can be repeated; `info` lists them all.")]
-Quiet = Annotated[bool, Option("--quiet", help="No progress bars. (There are none either if stderr is no terminal.)")]
-Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")]
 
 
 def show_version(wanted: bool) -> None:
@@ -129,8 +127,8 @@ def edit_command(
             raise ValueError(f"{dashed(chosen.name)} has no source branch: leave out --source-out {str(source_out)!r}")
         opened, options = prepare(image, chosen, option, out, *filter(None, [source_out]))
         given = None if mask is None else picture.open_mask(mask)
-        model = model or ("tiny-instruct" if chosen.needs_instruction else "tiny")
-        network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
+        network = loading.load(model or embedded_model(chosen), device=device, dtype=dtype,
+                               **source(prediction_type, config, revision))
         edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
                               mask=given, **options)
         picture.save(edit.image, out, record(edit))
@@ -209,12 +207,10 @@ def info_command(
         print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 
 
+app.command("bench", cls=ListsCommand)(bench)
+
+
 # ---------------------------------------------------------------- what a person typed
-
-
-def source(prediction_type: str | None, config: str | None, revision: str | None) -> dict[str, Any]:
-    """Where a model's files come from, as `load` takes it."""
-    return {"prediction_type": prediction_type, "config": config, "revision": revision}
 
 
 def prepare(
@@ -282,38 +278,6 @@ def tell(edit: Edit, seconds: float, *paths: Path) -> None:
         covered = f"; the mask covers {edit.mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}"
     back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
     print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s{covered}")
-
-
-# ---------------------------------------------------------------- errors
-
-
-@contextmanager
-def one_line_errors(debug: bool) -> Iterator[None]:
-    """Turn what is raised inside into one line on stderr and an exit code; a warning into one line."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)     # between libraries, not for the user
-            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-            yield
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except BrokenPipeError:     # `diffedit-min info | head -1`: nobody reads on; what was to be written is
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {describe(error)}", file=sys.stderr)
-        raise typer.Exit(1) from None
-
-
-def describe(error: Exception) -> str:
-    """One line. A ValueError says by itself what is wrong and what to do; anything else was not foreseen."""
-    line = next(iter(str(error).splitlines()), "")
-    if isinstance(error, ValueError) and line:
-        return line
-    return f"{type(error).__name__}{': ' if line else ''}{line} (--debug shows where)"
 
 
 def main() -> None:

@@ -60,6 +60,14 @@ def strip(
     return row
 
 
+def stacked(rows: Sequence[Image.Image]) -> Image.Image:
+    """Pictures one below the other."""
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    for i, row in enumerate(rows):
+        sheet.paste(row, (0, sum(above.height for above in rows[:i])))
+    return sheet
+
+
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """The text in lines no wider than `width` px, broken between words, or within one that is too long."""
     lines = []

@@ -26,6 +26,11 @@ def find_method(name: str) -> Method:
     return METHODS[name.replace("-", "_")]
 
 
+def embedded_model(method: Method) -> str:
+    """The embedded model that a method is for."""
+    return "tiny-instruct" if method.needs_instruction else "tiny"
+
+
 def parse_options(method: Method, texts: list[str] | None) -> dict[str, Any]:
     """["steps=25", ...] -> {"steps": 25, ...}, each of its option's type and in its range."""
     from .methods.options import kind_of

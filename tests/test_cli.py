@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min import cli, info, loading, picture
+from diffedit_min import cli, console, info, loading, picture
 from diffedit_min.tiny import demo, scenes
-from diffedit_min.tiny.evaluate import cell_mask
+from diffedit_min.tiny.measures import cell_mask
 
 RANDOM = ("--model", "random", "-o", "steps=4", "-o", "mask_samples=2")
 EDIT = ("edit", "a.png", "--query", "a basket of pears", *RANDOM)
@@ -406,7 +406,7 @@ def test_ctrl_c_leaves_the_old_result_and_nothing_else(run, here, monkeypatch):
 
 
 def test_warnings_are_one_line(capsys):
-    with cli.one_line_errors(False):
+    with console.one_line_errors(False):
         warnings.warn("cut off after 30 tokens", stacklevel=1)
     assert capsys.readouterr().err == "warning: cut off after 30 tokens\n"
 
@@ -460,7 +460,7 @@ def test_exit_codes_of_true_processes(here):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    code = "from diffedit_min.cli import one_line_errors\nwith one_line_errors(False):\n    print('x' * 10**6)"
+    code = "from diffedit_min.console import one_line_errors\nwith one_line_errors(False):\n    print('x' * 10**6)"
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as stdout:

@@ -11,7 +11,8 @@ import diffedit_min as dm
 from diffedit_min.methods.base import Edit
 from diffedit_min.picture import fit
 from diffedit_min.tiny import evaluate, scenes
-from diffedit_min.tiny.evaluate import cases, cell_mask, iou, measure, nearest_value, read_results, summary, table
+from diffedit_min.tiny.evaluate import read_results, summary, table
+from diffedit_min.tiny.measures import cases, cell_mask, iou, measure, nearest_value
 
 
 def edit_of(image, mask, scene):

@@ -9,7 +9,8 @@ import torch
 
 import diffedit_min as dm
 from diffedit_min.picture import psnr
-from diffedit_min.tiny.evaluate import cases, measure, model_of
+from diffedit_min.tiny.evaluate import model_of
+from diffedit_min.tiny.measures import cases, measure
 from diffedit_min.tiny.instructions import instruction
 
 pytestmark = pytest.mark.slow               # seconds each

@@ -15,7 +15,8 @@ from diffedit_min import loading
 from diffedit_min.loading.sources import EMBEDDED
 from diffedit_min.model.text import make_tokenizer
 from diffedit_min.tiny import scenes, vocabulary
-from diffedit_min.tiny.evaluate import cases, latent_error, measure
+from diffedit_min.tiny.evaluate import latent_error
+from diffedit_min.tiny.measures import cases, measure
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,8 @@ from ..methods.diffedit import DiffEditOptions, find_map
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import fit
 from . import scenes
-from .evaluate import KINDS, cases, cell_mask, interval, iou, model_of, run, summary
+from .evaluate import interval, model_of, run, summary
+from .measures import KINDS, cases, cell_mask, iou
 
 NOISE_RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 CLIPS = (("none", 0.0), ("mean", 2.0), ("mean", 3.0), *(("quantile", q) for q in (0.75, 0.8, 0.85, 0.9, 0.95)))

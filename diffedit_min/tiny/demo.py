@@ -7,7 +7,7 @@ from ..methods import Edit
 from ..picture import heat, psnr
 from ..schedule import levels_used
 from . import scenes
-from .evaluate import cell_mask, iou
+from .measures import cell_mask, iou
 
 
 def demo_scenes(seed: int, change: str | None) -> tuple[scenes.Scene, scenes.Scene]:

@@ -23,86 +23,28 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
-from ..drawing import overlay, strip
+from ..drawing import overlay, stacked, strip
 from ..loading import load
 from ..methods import METHODS, Edit, invert
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import save
 from . import scenes
 from .instructions import instruction
+from .measures import KINDS, SPLITS, cases, measure, squared_error
 
-SPLITS = {"validation": scenes.VALIDATION, "test": scenes.TEST}
-KINDS = tuple(scenes.VALUES)
 RESAMPLES = 1000        # of the bootstrap
 SLOW = ("null_text", "unitune")     # methods that optimise for each picture
 
 
-# ---------------------------------------------------------------- measures
-
-
-def cell_mask(changed: np.ndarray, factor: int) -> np.ndarray:
-    """Pixels to latent cells: bool (H, W) -> bool (H/factor, W/factor), True if any pixel of the cell is."""
-    h, w = (side // factor for side in changed.shape)
-    return changed[: h * factor, : w * factor].reshape(h, factor, w, factor).any(axis=(1, 3))
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two masks; 1 if both are empty."""
-    union = (a | b).sum()
-    return float((a & b).sum() / union) if union else 1.0
-
-
-def squared_error(a: Image.Image, b: Image.Image, where: np.ndarray) -> float:
-    """Mean squared difference on the [0, 1] scale over the pixels `where` (H, W); nan if there is none."""
-    difference = (np.asarray(a, np.float64) - np.asarray(b, np.float64)) / 255
-    return float((difference[where] ** 2).mean()) if where.any() else math.nan
-
-
-def nearest_value(result: Image.Image, scene: scenes.Scene, kind: str, where: np.ndarray) -> str:
-    """Which value of the attribute `kind` makes the scene look most like the result over the pixels `where`?"""
-    errors = {value: squared_error(result, scene.replace(**{kind: value}).render(), where)
-              for value in scenes.VALUES[kind]}
-    return min(errors, key=errors.__getitem__)
-
-
-def measure(edit: Edit, scene: scenes.Scene, kind: str, answer: scenes.Scene) -> dict[str, Any]:
-    """One edit against its true answer; all measures of the module's docstring."""
-    before, after = scene.render(), answer.render()
-    changed = scenes.changed(before, after)
-    found = {}
-    if edit.mask is not None:
-        truth, mask = cell_mask(changed, edit.factor), edit.mask.cpu().numpy()
-        found = {"iou": iou(mask, truth), "recall": float(mask[truth].mean()), "coverage": float(mask.mean())}
-    return {
-        **found,
-        "correct": nearest_value(edit.image, scene, kind, changed) == getattr(answer, kind),
-        "outside": squared_error(edit.image, before, ~changed),
-        "answer": squared_error(edit.image, after, np.ones_like(changed)),
-        **({} if edit.source is None else {"source": squared_error(edit.source, before, np.ones_like(changed))}),
-        "rows": edit.rows, "backward_rows": edit.backward_rows,
-    }
-
-
 # ---------------------------------------------------------------- the run
-
-
-def cases(split: str, count: int) -> Iterator[tuple[scenes.Scene, str, scenes.Scene]]:
-    """(scene, kind, true answer): the split's first scenes; the kind goes round, the new value follows the seed."""
-    for i in range(count):
-        scene, kind = scenes.sample(SPLITS[split][i]), KINDS[i % len(KINDS)]
-        others = [value for value in scenes.VALUES[kind] if value != getattr(scene, kind)]
-        yield scene, kind, scene.replace(**{kind: others[(i // len(KINDS)) % len(others)]})
 
 
 def run(model: StableDiffusion, method: str, split: str, count: int, out: Path, options: dict[str, Any],
@@ -123,6 +65,7 @@ def run(model: StableDiffusion, method: str, split: str, count: int, out: Path, 
             for (scene, kind, answer), edit in zip(part, edits, strict=True):
                 done[scene.seed] = {"key": key, "seed": scene.seed, "method": method, "kind": kind,
                                     "query": edit.settings["query"], **measure(edit, scene, kind, answer),
+                                    "rows": edit.rows, "backward_rows": edit.backward_rows,
                                     "seconds": round(seconds, 3)}
                 lines.append(json.dumps(done[scene.seed]) + "\n")
             with path.open("a") as file:
@@ -267,14 +210,6 @@ def draw_gallery(methods: list[str], split: str, path: Path) -> None:
         pictures = [scene.render(), *(edit.image for edit in edits.values()), answer.render()]
         rows.append(strip(pictures, [scene.caption, *edits, answer.caption], scale=2))
     save(stacked(rows), path)
-
-
-def stacked(rows: list[Image.Image]) -> Image.Image:
-    """Pictures one below the other."""
-    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
-    for i, row in enumerate(rows):
-        sheet.paste(row, (0, sum(above.height for above in rows[:i])))
-    return sheet
 
 
 def cases_of(seeds: set[int]) -> list[tuple[scenes.Scene, str, scenes.Scene]]:

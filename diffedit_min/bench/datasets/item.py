@@ -24,7 +24,7 @@ class Item:
     instruction: str = ""               # what to do, for methods that follow instructions
     group: str = ""                     # its kind or target class
     seed: int = 0
-    mask: Opens | None = None           # the region that the edit is meant for: "L", white = edit, as large as the image
+    mask: Opens | None = None           # the region that the edit is for: "L", white = edit, as large as the image
     answer: Opens | None = None         # what a perfect edit returns, as large as the image
     truth: Any = None                   # what only the dataset's own metrics understand
 

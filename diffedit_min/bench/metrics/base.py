@@ -51,12 +51,13 @@ class Metric:
     """A family of metrics. One is made for a run; `why_not` is asked before anything else is."""
 
     columns: tuple[Column, ...] = ()
+    feature_name: str = ""                  # metrics that need the same feature share its name, and it is made once
 
     def __init__(self, files: Files):
         self.files = files
 
     def why_not(self) -> str | None:
-        """Why it can't be computed here, and the way out, in one line; None if it can. Loads nothing, fetches nothing."""
+        """Why it can't be computed here, and the way out, in one line; None if it can. Loads and fetches nothing."""
         return None
 
     def about(self) -> str:

@@ -1,0 +1,89 @@
+"""Trade-off curves: one panel for each pair of columns, one curve for each method, one point for each setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..picture import replacing
+from .metrics.base import Column
+from .report import Line, Value
+
+# Okabe and Ito's, which differ for colour-blind people too; markers tell curves apart without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = "osD^vPX*"
+
+
+def draw(found: Sequence[Line], columns: dict[str, Column], panels: Sequence[tuple[str, str]], out: Path) -> list[Path]:
+    """Write out/curves.png and out/curves.svg; nothing if no panel has a point with both of its columns."""
+    drawn = [(x, y) for x, y in panels if any(point(line, x, y) for line in found)]
+    if not drawn:
+        return []
+
+    def fill(axes: Sequence[Any]) -> None:
+        for own, (x, y) in zip(axes, drawn, strict=True):
+            panel(own, found, columns[x], columns[y])
+        axes[-1].legend(fontsize=8)
+
+    return save_figure(fill, len(drawn), out, "curves")
+
+
+def save_figure(fill: Callable[[Sequence[Any]], None], panels: int, out: Path, name: str) -> list[Path]:
+    """Panels side by side, filled, as out/name.png and .svg, without dates or random ids: equal ones are equal files."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    paths = [out / f"{name}.png", out / f"{name}.svg"]
+    with matplotlib.rc_context({"svg.hashsalt": "diffedit_min", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(5.6 * panels, 4.6), layout="constrained")
+        fill(figure.subplots(1, panels, squeeze=False)[0])
+        for path in paths:
+            with replacing(path) as file:
+                figure.savefig(file, format=path.suffix[1:], dpi=150,
+                               metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    return paths
+
+
+def panel(axes: Any, found: Sequence[Line], x: Column, y: Column) -> None:
+    """Points with their labels and 95 % intervals, each curve's joined in the order of the settings."""
+    for i, name in enumerate(dict.fromkeys(line.variant.name for line in found)):
+        own = [line for line in found if line.variant.name == name]
+        points = [(line, *both) for line in own if (both := point(line, x.name, y.name))]
+        if not points:
+            continue
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        xs, ys = [px.value for _, px, _ in points], [py.value for _, _, py in points]
+        axes.errorbar(xs, ys, xerr=bars([px for _, px, _ in points]), yerr=bars([py for _, _, py in points]),
+                      fmt="none", ecolor=colour, alpha=0.25)
+        axes.plot(xs, ys, color=colour, marker=marker, markersize=4, linewidth=1.2, label=name)
+        for line, px, py in points:
+            axes.annotate(differing(line, own), (px.value, py.value), textcoords="offset points", xytext=(4, 4),
+                          fontsize=7, color=colour)
+    axes.set_xlabel(f"{x.title}{arrow(x)}")
+    axes.set_ylabel(f"{y.title}{arrow(y)}")
+    axes.grid(alpha=0.25)
+
+
+def point(line: Line, x: str, y: str) -> tuple[Value, Value] | None:
+    """Its place in a panel, if it has both values."""
+    both = tuple(line.values.get(name, Value(math.nan)) for name in (x, y))
+    return both if all(math.isfinite(value.value) for value in both) else None
+
+
+def bars(values: Sequence[Value]) -> list[list[float]]:
+    """How far each interval reaches down and up; 0 where there is none."""
+    reach = [(v.value - v.low, v.high - v.value) if math.isfinite(v.low + v.high) else (0.0, 0.0) for v in values]
+    return [[max(0.0, down) for down, _ in reach], [max(0.0, up) for _, up in reach]]
+
+
+def differing(line: Line, own: Sequence[Line]) -> str:
+    """The values of the settings in which a curve's points differ."""
+    options = line.variant.options
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for name, value in options.items()
+                     if len({str(other.variant.options.get(name)) for other in own}) > 1)
+
+
+def arrow(column: Column) -> str:
+    return {"higher": " (higher is better)", "lower": " (lower is better)"}.get(column.better, "")

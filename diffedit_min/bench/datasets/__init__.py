@@ -1,0 +1,4 @@
+"""Datasets (being written)."""
+from . import scenes
+
+DATASETS = {"scenes": scenes.read}

@@ -1,0 +1,96 @@
+"""The paper's comparison and ablations (section 4, figures 5 to 7 and the appendix), as variants to run.
+
+Each is a function of the encoding ratios to try. Values not named here are the model's recommendations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..mask import binarise
+from ..methods import METHODS
+from ..methods.base import Outcome, Step, Task
+from ..methods.coding import decode
+from ..methods.diffedit import DiffEditOptions, find_map
+from ..samplers import State
+from ..schedule import add_noise, levels_used, standard_noise
+from .variants import Variant, grid
+
+Panels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Preset:
+    what: str                                               # in one line
+    variants: Callable[[Sequence[float]], list[Variant]]    # of the encoding ratios
+    panels: Panels = ()                                     # in place of the dataset's
+
+
+def run_without_encoding(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
+    """DiffEdit whose step 2 is SDEdit's: x_j is the input with one noise added, as much as level j has. 2n + 2k rows.
+
+    Inside the mask it is SDEdit; outside the blend keeps the input all the same.
+    """
+    k = levels_used(options.encoding_ratio, options.steps)
+    levels = task.model.schedule.levels(options.steps)[: k + 1]
+    mask_map = find_map(task, options)[0] if task.mask_map is None else task.mask_map
+    mask = binarise(mask_map, options.mask_threshold)                       # (B, 1, h, w)
+    yield Step("mask", 1, 1)
+    noise = standard_noise(task.x0, task.seeds, "noise")
+    x = [task.x0, *(add_noise(task.x0, noise, level.abar) for level in levels[1:])]
+
+    def blend(y: Tensor, j: int, which: int = 0) -> Tensor:
+        return torch.where(mask, y, x[j])
+
+    decoded = yield from decode(task, options, State(k, levels[k], x[k]), levels, blend)
+    return Outcome(decoded[0].latent, mask, mask_map, decoded=decoded)
+
+
+diffedit = METHODS["diffedit"]
+# Named as DiffEdit is, so that a model's recommendations for DiffEdit hold for it too.
+without_encoding = replace(diffedit, run=run_without_encoding, uses=frozenset({"reference", "mask_map"}))
+
+
+def comparison(ratios: Sequence[float]) -> list[Variant]:
+    return grid(["diffedit", "sdedit", "encode_decode"], ratios)
+
+
+def parts(ratios: Sequence[float]) -> list[Variant]:
+    without = [Variant(without_encoding, {"encoding_ratio": ratio}, "diffedit without encoding") for ratio in ratios]
+    names = {"encode-decode": "without mask (encode-decode)", "sdedit": "without either (sdedit)"}
+    others = [replace(variant, curve=names.get(variant.name, "diffedit")) for variant in comparison(ratios)]
+    return [*others[: len(ratios)], *without, *others[len(ratios) :]]
+
+
+def threshold(ratios: Sequence[float]) -> list[Variant]:
+    return [Variant(diffedit, {"encoding_ratio": ratio, "mask_threshold": at}, f"threshold {at}")
+            for at in (0.25, 0.5, 0.75) for ratio in ratios]
+
+
+def reference(ratios: Sequence[float]) -> list[Variant]:
+    return [Variant(diffedit, {"encoding_ratio": ratio}, curve, told)
+            for curve, told in (("reference: the caption", True), ("reference: empty", False)) for ratio in ratios]
+
+
+def values_of(option: str, *values: float) -> Callable[[Sequence[float]], list[Variant]]:
+    """DiffEdit at its recommended ratio, with some values of one option."""
+    return lambda ratios: [Variant(diffedit, {option: value}) for value in values]
+
+
+MASKS: Panels = (("recall", "precision"), ("iou", "answer"))
+
+PRESETS: dict[str, Preset] = {
+    "comparison": Preset("DiffEdit and the paper's baselines, by encoding ratio", comparison),
+    "parts": Preset("DiffEdit with and without its encoding and its mask, by encoding ratio", parts),
+    "threshold": Preset("the mask's threshold, by encoding ratio", threshold),
+    "reference": Preset("the caption or the empty text as the reference, by encoding ratio", reference),
+    "noise": Preset("how noisy the latents are that the mask is made of",
+                    values_of("mask_noise_ratio", 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), MASKS),
+    "samples": Preset("n, the noises that the mask is averaged over",
+                      values_of("mask_samples", 1, 2, 3, 5, 10, 20), MASKS),
+    "guidance": Preset("the guidance scale", values_of("guidance_scale", 1.0, 2.0, 3.0, 5.0, 7.5, 10.0)),
+}

@@ -1,0 +1,222 @@
+"""From a run's results to what one reads: results.jsonl, timings.csv, table.csv, table.md, contact sheets.
+
+Everything is made anew from OUT/parts, in the order of items and variants, so that nothing depends on who computed what
+when. Only timings.csv differs from run to run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..drawing import overlay, stacked, strip
+from ..picture import replacing, save, to_rgb
+from .metrics.base import Column
+from .run import Entry, Plan, input_key, picture_path
+from .store import read_all, unpacked
+from .variants import Variant
+
+RESAMPLES = 1000        # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Value:
+    """A column's value of one variant, with its 95 % bootstrap interval over items, where it has one."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    def text(self, digits: int) -> str:
+        if math.isnan(self.value):
+            return "-"
+        point, low, high = (f"{number:.{digits}f}" for number in (self.value, self.low, self.high))
+        return point if math.isnan(self.low) else f"{point} ({low}–{high})"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A variant's line of the table."""
+
+    variant: Variant
+    edits: int
+    failures: tuple[str, ...]
+    empty: int                          # edits that changed nothing, as nothing to change was found
+    rows: float                         # mean of an edit, as evaluated: what it shared is with the edit that made it
+    backward_rows: float
+    values: dict[str, Value]
+
+
+def results(plan: Plan) -> list[Entry] | None:
+    """All results of a run in order, each item's variants together; None as long as there are some missing."""
+    found = read_all(plan.out, "results")
+    keys = [plan.keys[item.id, variant.title] for item in plan.dataset.items for variant in plan.variants]
+    return [found[key] for key in keys] if all(key in found for key in keys) else None
+
+
+def lines(plan: Plan, entries: Sequence[Entry]) -> list[Line]:
+    """The table: a line for each variant."""
+    features = {name: read_all(plan.out, name) for name in {m.feature_name for m in plan.metrics.values()} - {""}}
+    return [line(plan, variant, entries[i :: len(plan.variants)], features) for i, variant in enumerate(plan.variants)]
+
+
+def line(plan: Plan, variant: Variant, entries: Sequence[Entry], features: dict[str, dict[str, Entry]]) -> Line:
+    good = [entry for entry in entries if "error" not in entry]
+    values = {column.name: average([entry.get(column.name, math.nan) for entry in good], column)
+              for metric in plan.metrics.values() for column in metric.columns if not column.of_set}
+    succeeded = {entry["item"] for entry in good}
+    items = [item for item in plan.dataset.items if item.id in succeeded]
+    for metric in plan.metrics.values():
+        if metric.feature_name and items:
+            stored = features[metric.feature_name]
+            vectors = np.stack([unpacked(stored[entry["key"]]["vector"]) for entry in good])        # (N, D)
+            inputs = {item.id: unpacked(stored[input_key(item)]["vector"]) for item in items}
+            values.update({name: Value(number) for name, number in metric.of_set(items, vectors, inputs).items()})
+    rows, back = (np.mean([entry[name] for entry in good]) if good else math.nan for name in ("rows", "backward_rows"))
+    return Line(variant, len(good), tuple(entry["error"] for entry in entries if "error" in entry),
+                sum(entry["empty_mask"] for entry in good), float(rows), float(back), values)
+
+
+def average(values: Sequence[float], column: Column) -> Value:
+    """Over the edits where it is defined. Mean squared errors are averaged before they are shown in dB."""
+    defined = np.array([value for value in values if not math.isnan(value)], float)
+    if not len(defined):
+        return Value(math.nan)
+    picks = np.random.default_rng(0).integers(len(defined), size=(RESAMPLES, len(defined)))
+    numbers = np.array([defined.mean(), *np.percentile(defined[picks].mean(axis=1), (2.5, 97.5))])
+    if column.average == "psnr":
+        with np.errstate(divide="ignore"):      # no error at all is infinitely many dB
+            numbers = -10 * np.log10(numbers)[[0, 2, 1]]
+    return Value(*map(float, numbers))
+
+
+# ---------------------------------------------------------------- files
+
+
+def write(plan: Plan, entries: Sequence[Entry]) -> list[Line]:
+    """All files but the curves; returns the table's lines."""
+    found = lines(plan, entries)
+    put(plan.out / "results.jsonl", "".join(json.dumps(entry) + "\n" for entry in entries))
+    put(plan.out / "table.csv", table_csv(plan, found))
+    put(plan.out / "table.md", table_markdown(plan, found))
+    put(plan.out / "timings.csv", timings_csv(plan))
+    for item in plan.dataset.items[: plan.pictures]:
+        sheet(plan, item)
+    return found
+
+
+def put(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def columns(plan: Plan, found: Sequence[Line]) -> list[Column]:
+    """Those in which any variant has a value."""
+    return [column for metric in plan.metrics.values() for column in metric.columns
+            if any(not math.isnan(line.values[column.name].value) for line in found if column.name in line.values)]
+
+
+def table_csv(plan: Plan, found: Sequence[Line]) -> str:
+    shown = columns(plan, found)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "settings", "edits", "failed", "empty masks", "rows", "backward rows",
+                     *(f"{column.name}{end}" for column in shown for end in ("", "_low", "_high"))])
+    for line in found:
+        values = [line.values.get(column.name, Value(math.nan)) for column in shown]
+        writer.writerow([line.variant.name, line.variant.label, line.edits, len(line.failures), line.empty,
+                         *(number(n) for n in (line.rows, line.backward_rows)),
+                         *(number(n) for value in values for n in (value.value, value.low, value.high))])
+    return text.getvalue()
+
+
+def number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def table_markdown(plan: Plan, found: Sequence[Line]) -> str:
+    """The table, what its columns mean, and what it cost."""
+    shown = columns(plan, found)
+    head = ["method", "settings", "edits", *(column.title for column in shown), "rows"]
+    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for line in found:
+        cells = [line.values.get(column.name, Value(math.nan)).text(column.digits) for column in shown]
+        back = f" + {line.backward_rows:.0f} back" if line.backward_rows else ""
+        text.append(f"| {line.variant.name} | {line.variant.label} | {line.edits} | {' | '.join(cells)} | "
+                    f"{line.rows:.0f}{back} |")
+    text += ["", f"{plan.dataset.about}; {len(plan.dataset.items)} of them, 95 % bootstrap intervals over items.", "",
+             *(f"- {name}: {metric.about()}" for name, metric in plan.metrics.items()), "",
+             "rows: U-Net rows evaluated for an edit, on average. An encoding serves all smaller ratios, a difference "
+             "map all thresholds, and their rows are with the edit that made them. An item's whole sweep: "
+             + ", ".join(f"{name} {rows:.0f}" for name, rows in sweeps(found).items()) + "."]
+    text += [f"{line.variant.title}: {len(line.failures)} failed, the first with: {line.failures[0]}"
+             for line in found if line.failures]
+    return "\n".join(text) + "\n"
+
+
+def sweeps(found: Sequence[Line]) -> dict[str, float]:
+    """Rows of each curve's points together."""
+    total: dict[str, float] = {}
+    for line in found:
+        total[line.variant.name] = total.get(line.variant.name, 0.0) + line.rows
+    return total
+
+
+def timings_csv(plan: Plan) -> str:
+    """Seconds of an edit; of a shared encoding or map, in the edit that made it."""
+    found = read_all(plan.out, "timings")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "settings", "edits", "seconds an edit", "median", "total"])
+    for variant in plan.variants:
+        keys = [plan.keys[item.id, variant.title] for item in plan.dataset.items]
+        seconds = [found[key]["seconds"] for key in keys if key in found]
+        if seconds:
+            writer.writerow([variant.name, variant.label, len(seconds), f"{np.mean(seconds):.3f}",
+                             f"{np.median(seconds):.3f}", f"{sum(seconds):.1f}"])
+    return text.getvalue()
+
+
+# ---------------------------------------------------------------- pictures to look at
+
+
+def sheet(plan: Plan, item: Any) -> None:
+    """An item's edits on one page, OUT/sheets/ITEM.png: the input, the answer; then a row for each curve."""
+    try:
+        image = to_rgb(item.image())
+    except ValueError:
+        return      # it failed, and the table says so
+    first, captions = [image], [item.reference or "input"]
+    if item.answer is not None:
+        first, captions = [*first, item.answer()], [*captions, f"the true answer: {item.query}"]
+    rows = [strip(first, captions if item.answer else [f"{captions[0]} -> {item.query}"])]
+    for name in dict.fromkeys(variant.name for variant in plan.variants):
+        row = [shown for variant in plan.variants if variant.name == name for shown in kept(plan, item, image, variant)]
+        if row:
+            rows.append(strip(*zip(*row, strict=True)))
+    path = plan.out / "sheets" / f"{item.id}.png"
+    path.parent.mkdir(exist_ok=True)
+    save(stacked(rows), path)
+
+
+def kept(plan: Plan, item: Any, image: Image.Image, variant: Variant) -> list[tuple[Image.Image, str]]:
+    """A variant's result as it was kept, after its mask if it has one and it is the first of its curve."""
+    path = picture_path(plan, item, variant)
+    if not path.exists():
+        return []
+    with Image.open(path) as result:
+        pictures = [(result.convert("RGB"), variant.title)]
+    mask = path.with_suffix(".mask.png")
+    if mask.exists() and variant is next(v for v in plan.variants if v.name == variant.name):
+        with Image.open(mask) as white:
+            pictures.insert(0, (overlay(image, white.convert("L")), f"{variant.name}: mask"))
+    return pictures

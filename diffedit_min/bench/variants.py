@@ -1,0 +1,105 @@
+"""Methods with settings: the points of a sweep.
+
+A `Variant` is one way to edit, a line of the table and a point of a curve. Points of one `name` make one curve.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ..methods import Method
+from ..methods.options import kind_of
+from ..model.stable_diffusion import StableDiffusion
+from ..typed import dashed, find_method, parse_options
+
+
+@dataclass(frozen=True)
+class Variant:
+    method: Method
+    options: Mapping[str, Any] = field(default_factory=dict)    # what differs from the model's recommendations
+    curve: str = ""                     # its name in the table; "": the method's
+    told: bool = True                   # of the dataset's reference; else the reference is the empty text
+
+    @property
+    def name(self) -> str:
+        return self.curve or dashed(self.method.name)
+
+    @property
+    def label(self) -> str:
+        """The point's settings, for example "encoding_ratio=0.5"."""
+        return ", ".join(f"{name}={value}" for name, value in self.options.items())
+
+    @property
+    def title(self) -> str:
+        """What tells it from every other of a run."""
+        return f"{self.name} {self.label}".strip()
+
+    def settings(self, model: StableDiffusion) -> Any:
+        return self.method.settings(model, dict(self.options))
+
+    def strength(self, model: StableDiffusion) -> float:
+        """Its encoding ratio: an encoding serves those with smaller ones."""
+        return getattr(self.settings(model), "encoding_ratio", 0.0)
+
+
+def grid(methods: Sequence[str], ratios: Sequence[float], given: Sequence[str] = ()) -> list[Variant]:
+    """Every combination of the values of each method's options, in the order in which they are given.
+
+    ratios: for the methods that have an encoding ratio. given: "[method:]option=value[,value...]", for one method or
+    for all that have the option; it goes before ratios. Raises ValueError for what no method knows, or can't be told.
+    """
+    chosen = [find_method(name) for name in methods]
+    if len(set(names := [method.name for method in chosen])) < len(chosen):
+        raise ValueError(f"--methods names a method twice: {' '.join(map(dashed, names))}")
+    values: dict[str, dict[str, list[Any]]] = {name: {} for name in names}
+    for method in chosen:
+        if "encoding_ratio" in kinds(method):
+            values[method.name]["encoding_ratio"] = parsed(method, "encoding_ratio", map(str, ratios))
+    for text in given:
+        whose, name, tail = parts(text)
+        takers = [find_method(whose)] if whose else [method for method in chosen if name in kinds(method)]
+        for method in takers or chosen[:1]:     # if it is nobody's, the first will say so
+            if method not in chosen:
+                raise ValueError(f"-o {text!r} is for {dashed(method.name)}, which is not among --methods")
+            several = [tail] if kinds(method).get(name) is dict else tail.split(",")
+            values[method.name][name] = parsed(method, name, several)
+    variants = []
+    for method in chosen:
+        options = {name: several for name, several in values[method.name].items() if several}
+        variants += [Variant(method, dict(zip(options, point, strict=True)))
+                     for point in itertools.product(*options.values())]
+    return variants
+
+
+def parts(text: str) -> tuple[str, str, str]:
+    """"diffedit:steps=20,50" -> ("diffedit", "steps", "20,50")."""
+    head, equals, tail = text.partition("=")
+    if not equals:
+        raise ValueError(f"-o {text!r} has no value: write it as option=value, or option=value,value for several")
+    whose, _, name = head.rpartition(":")
+    return whose.strip(), name.strip().replace("-", "_"), tail
+
+
+def parsed(method: Method, name: str, values: Iterable[str]) -> list[Any]:
+    """An option's values as its type has them, each checked."""
+    return [parse_options(method, [f"{name}={value}"])[name] for value in values]
+
+
+def kinds(method: Method) -> dict[str, type]:
+    """Its options, each with the type of its values."""
+    return {f.name: kind_of(f) for f in fields(method.options)}
+
+
+# What neither an encoding nor a difference map depends on: variants that differ in nothing else share them.
+LATER = {"encoding_ratio", "guidance_scale", "negative_prompt", "mask_threshold"}
+
+
+def sharing(variant: Variant, model: StableDiffusion, earlier: str) -> tuple:
+    """Equal for variants whose `earlier` ("encoded" or "mask_map") is the same for the same item."""
+    settings = vars(variant.settings(model))
+    of_the_mask = {name for name in settings if name.startswith("mask_")}
+    needed = (of_the_mask if earlier == "mask_map" else set(settings) - of_the_mask) - LATER
+    return variant.method, variant.told, *sorted((name, str(settings[name])) for name in needed)

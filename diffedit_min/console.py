@@ -1,0 +1,87 @@
+"""What the commands share: options, and errors in one line.
+
+Exit codes: 0 done; 2 the command line can't be parsed; 130 Ctrl-C; 1 anything else, with one line `error: ...` on
+stderr. torch is not imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+import typer.core
+from typer import Argument, Option
+
+# The options that commands share.
+Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
+Query = Annotated[str, Option(help="What the edited picture should show.")]
+Reference = Annotated[str, Option(help="What the picture shows now. It makes the mask better.")]
+MODEL_HELP = """"tiny" or "tiny-instruct" (the embedded models), "random" (random weights), a checkpoint's folder, a
+.safetensors or .ckpt file, or a Hub id, owner/name."""
+Model = Annotated[str, Option(help=MODEL_HELP)]
+Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon or v_prediction, for a file that doesn't say.")]
+Config = Annotated[str | None, Option(help="For a single file: the folder or Hub id with its configs and tokenizer.")]
+Revision = Annotated[str | None, Option(help="A branch, tag or commit on the Hub.")]
+Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
+Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+DType = Annotated[str, Option("--dtype", help="auto, float32, float64, float16 or bfloat16.")]
+Options = Annotated[list[str] | None, Option("-o", "--option", metavar="NAME=VALUE",
+                    help="An option of the method, for example steps=25. Can be repeated; `info` lists them all.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress bars. (There are none either if stderr is no terminal.)")]
+Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")]
+
+
+def source(prediction_type: str | None, config: str | None, revision: str | None) -> dict[str, Any]:
+    """Where a model's files come from, as `load` takes it."""
+    return {"prediction_type": prediction_type, "config": config, "revision": revision}
+
+
+@contextmanager
+def one_line_errors(debug: bool) -> Iterator[None]:
+    """Turn what is raised inside into one line on stderr and an exit code; a warning into one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)     # between libraries, not for the user
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:     # `diffedit-min info | head -1`: nobody reads on; what was to be written is
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {describe(error)}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def describe(error: Exception) -> str:
+    """One line. A ValueError says by itself what is wrong and what to do; anything else was not foreseen."""
+    line = next(iter(str(error).splitlines()), "")
+    if isinstance(error, ValueError) and line:
+        return line
+    return f"{type(error).__name__}{': ' if line else ''}{line} (--debug shows where)"
+
+
+class ListsCommand(typer.core.TyperCommand):
+    """A command whose options that can be repeated also take several values after one name: --ratios 0.4 0.6 0.8."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        spread, current = [], None
+        for i, word in enumerate(args):
+            if word.startswith("-"):
+                current = word if word in lists else None
+            elif current and args[i - 1] != current:
+                spread.append(current)
+            spread.append(word)
+        return super().parse_args(ctx, spread)
