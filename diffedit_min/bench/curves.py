@@ -31,7 +31,7 @@ def draw(found: Sequence[Line], columns: dict[str, Column], panels: Sequence[tup
 
 
 def save_figure(fill: Callable[[Sequence[Any]], None], panels: int, out: Path, name: str) -> list[Path]:
-    """Panels side by side, filled, as out/name.png and .svg, without dates or random ids: equal ones are equal files."""
+    """Panels side by side as out/name.png and .svg. Equal panels make equal files: no dates, no random ids."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -21,7 +21,7 @@ from PIL import Image
 from ..drawing import overlay, stacked, strip
 from ..picture import replacing, save, to_rgb
 from .metrics.base import Column
-from .run import Entry, Plan, input_key, picture_path
+from .run import Entry, Plan, finished, picture_path
 from .store import read_all, unpacked
 from .variants import Variant
 
@@ -58,7 +58,7 @@ class Line:
 
 def results(plan: Plan) -> list[Entry] | None:
     """All results of a run in order, each item's variants together; None as long as there are some missing."""
-    found = read_all(plan.out, "results")
+    found = finished(plan)
     keys = [plan.keys[item.id, variant.title] for item in plan.dataset.items for variant in plan.variants]
     return [found[key] for key in keys] if all(key in found for key in keys) else None
 
@@ -79,7 +79,7 @@ def line(plan: Plan, variant: Variant, entries: Sequence[Entry], features: dict[
         if metric.feature_name and items:
             stored = features[metric.feature_name]
             vectors = np.stack([unpacked(stored[entry["key"]]["vector"]) for entry in good])        # (N, D)
-            inputs = {item.id: unpacked(stored[input_key(item)]["vector"]) for item in items}
+            inputs = {item.id: unpacked(stored[f"input {item.id}"]["vector"]) for item in items}
             values.update({name: Value(number) for name, number in metric.of_set(items, vectors, inputs).items()})
     rows, back = (np.mean([entry[name] for entry in good]) if good else math.nan for name in ("rows", "backward_rows"))
     return Line(variant, len(good), tuple(entry["error"] for entry in entries if "error" in entry),
@@ -150,9 +150,8 @@ def table_markdown(plan: Plan, found: Sequence[Line]) -> str:
     text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for line in found:
         cells = [line.values.get(column.name, Value(math.nan)).text(column.digits) for column in shown]
-        back = f" + {line.backward_rows:.0f} back" if line.backward_rows else ""
         text.append(f"| {line.variant.name} | {line.variant.label} | {line.edits} | {' | '.join(cells)} | "
-                    f"{line.rows:.0f}{back} |")
+                    f"{cost(line)} |")
     text += ["", f"{plan.dataset.about}; {len(plan.dataset.items)} of them, 95 % bootstrap intervals over items.", "",
              *(f"- {name}: {metric.about()}" for name, metric in plan.metrics.items()), "",
              "rows: U-Net rows evaluated for an edit, on average. An encoding serves all smaller ratios, a difference "
@@ -161,6 +160,13 @@ def table_markdown(plan: Plan, found: Sequence[Line]) -> str:
     text += [f"{line.variant.title}: {len(line.failures)} failed, the first with: {line.failures[0]}"
              for line in found if line.failures]
     return "\n".join(text) + "\n"
+
+
+def cost(line: Line) -> str:
+    """Its rows, and those that went back for gradients."""
+    if not line.edits:
+        return "-"
+    return f"{line.rows:.0f}" + (f" + {line.backward_rows:.0f} back" if line.backward_rows else "")
 
 
 def sweeps(found: Sequence[Line]) -> dict[str, float]:

@@ -134,7 +134,7 @@ def begin(plan: Plan) -> None:
 
 def work(plan: Plan, rank: int = 0, world: int = 1, retry: bool = False, quiet: bool = False) -> None:
     """One process's share: every world-th batch. What is on disk, from whichever process, is not done again."""
-    done = {key for key, entry in read_all(plan.out, "results").items() if not (retry and "error" in entry)}
+    done = {key for key, entry in finished(plan).items() if not (retry and "error" in entry)}
     files = {name: Appender(plan.out, name, rank) for name in ("results", "timings", *feature_names(plan))}
     batches = plan.batches[rank::world]
     with tqdm(total=sum(map(len, batches)) * len(plan.variants), unit="edit", disable=quiet or None) as bar:
@@ -143,8 +143,8 @@ def work(plan: Plan, rank: int = 0, world: int = 1, retry: bool = False, quiet: 
                      if not all(plan.keys[item.id, v.title] in done for item in items for v in variants)]
             bar.update(len(items) * (len(plan.variants) - sum(map(len, units))))
             opened = open_all(items) if units else {}
-            if units:
-                write_inputs(plan, items, opened, files)
+            for name, entries in (input_features(plan, items, opened) if units else {}).items():
+                files[name].append(entries)
             for variants in units:
                 results, timings, features = do(plan, items, opened, variants)
                 for name, entries in features.items():
@@ -156,6 +156,13 @@ def work(plan: Plan, rank: int = 0, world: int = 1, retry: bool = False, quiet: 
 
 def feature_names(plan: Plan) -> list[str]:
     return sorted({metric.feature_name for metric in plan.metrics.values()} - {""})
+
+
+def finished(plan: Plan) -> dict[str, Entry]:
+    """The results on disk by key: those whose features are there too, and their inputs' features."""
+    stored = [read_all(plan.out, name).keys() for name in feature_names(plan)]
+    return {key: entry for key, entry in read_all(plan.out, "results").items()
+            if "error" in entry or all(key in keys and f"input {entry['item']}" in keys for keys in stored)}
 
 
 Opened = dict[str, Shown | Exception]      # by item's id: its pictures, or why they can't be opened
@@ -173,16 +180,11 @@ def open_all(items: Sequence[Item]) -> Opened:
     return opened
 
 
-def write_inputs(plan: Plan, items: Sequence[Item], opened: Opened, files: dict[str, Appender]) -> None:
-    """The features of the inputs, which some metrics compare with."""
-    for name in feature_names(plan):
-        metric = next(metric for metric in plan.metrics.values() if metric.feature_name == name)
-        files[name].append({"key": input_key(item), "vector": packed(metric.feature(opened[item.id]))}
-                           for item in items if isinstance(opened[item.id], Shown))
-
-
-def input_key(item: Item) -> str:
-    return f"input {item.id}"
+def input_features(plan: Plan, items: Sequence[Item], opened: Opened) -> dict[str, list[Entry]]:
+    """Those of the inputs, which some metrics compare with."""
+    makers = {metric.feature_name: metric for metric in plan.metrics.values() if metric.feature_name}
+    return {name: [{"key": f"input {item.id}", "vector": packed(metric.feature(opened[item.id]))}
+                   for item in items if isinstance(opened[item.id], Shown)] for name, metric in makers.items()}
 
 
 Done = tuple[list[Entry], list[Entry], dict[str, list[Entry]]]      # results, timings, features by name

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..methods import Edit
+from ..picture import fit_mask
 from . import scenes
 
 SPLITS = {"validation": scenes.VALIDATION, "test": scenes.TEST}
@@ -70,7 +71,8 @@ def measure(edit: Edit, scene: scenes.Scene, kind: str, answer: scenes.Scene) ->
     changed = scenes.changed(before, after)
     found = {}
     if edit.mask is not None:
-        truth, mask = cell_mask(changed, edit.factor), edit.mask.cpu().numpy()
+        truth = fit_mask(Image.fromarray(changed), edit.frame, edit.factor)[0, 0].numpy()      # any pixel of a cell
+        mask = edit.mask.cpu().numpy()
         found = {"iou": iou(mask, truth), "recall": share(truth, mask), "precision": share(mask, truth)}
     return {
         **found,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from ...picture import open_mask
 
 Opens = Callable[[], Image.Image]       # a picture, opened when it is needed: a set's pictures don't fit in memory
 
@@ -54,9 +58,37 @@ def need(path: Path | None, option: str, what: str, where: str) -> Path:
     """The path, if it exists. ValueError naming the option, what it should hold and where that is to be had."""
     if path is None:
         raise ValueError(f"{option} is missing: give {what} ({where})")
-    if not path.exists():
+    if not os.path.exists(path):        # not path.exists(), which raises where a folder may not be entered
         raise ValueError(f"{option} {str(path)!r} does not exist: give {what} ({where})")
     return path
+
+
+def need_folder(path: Path | None, option: str, what: str, where: str) -> Path:
+    """Likewise; and ValueError if it is no folder."""
+    if not os.path.isdir(found := need(path, option, what, where)):
+        raise ValueError(f"{option} {str(path)!r} is not a folder: give {what} ({where})")
+    return found
+
+
+def need_nothing(given: Path | str | None, option: str, name: str, why: str) -> None:
+    """ValueError if an option is given that this dataset has no use for."""
+    if given is not None:
+        raise ValueError(f"{option} {str(given)!r} means nothing to {name}: leave it out, {why}")
+
+
+def slug(text: str, where: str) -> str:
+    """The text as an id, or as a part of a file's name: other characters than letters, digits and . _ - become "-"."""
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:160].strip("-.")
+    if not found:
+        raise ValueError(f"{where}: {text!r} gives no id: it needs a letter or a digit of ASCII")
+    return found
+
+
+def check_items(items: Sequence[Item], source: Path, part: str = "") -> None:
+    """ValueError if there are none, or if two have one id. part: which of the source's, in words."""
+    if not items:
+        raise ValueError(f"{str(source)!r} has no edits{part and ' ' + part}: give a list that has some")
+    check_unique((item.id for item in items), source)
 
 
 def check_unique(ids: Iterable[str], source: Path | str) -> None:
@@ -69,7 +101,21 @@ def check_unique(ids: Iterable[str], source: Path | str) -> None:
 
 def check_pictures(paths: Sequence[Path], folder: Path) -> None:
     """ValueError if a picture's file is missing, with how many are and the first of them."""
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise ValueError(f"{len(missing)} of {len(paths)} pictures are missing under {str(folder)!r}, "
                          f"{str(missing[0])!r} first: complete the folder or take them out of the list")
+
+
+def as_large(opens: Opens, image: Opens, what: str) -> Image.Image:
+    """What `opens` gives, a mask or an answer. ValueError if it is not as large as its image."""
+    found, whole = opens(), image()
+    if found.size != whole.size:
+        sizes = "{} x {} pixels, and its image {} x {}".format(*found.size, *whole.size)
+        raise ValueError(f"{what} is {sizes}: make them equally large")
+    return found
+
+
+def open_grey(path: Path) -> Image.Image:
+    """A mask's file as "L"; what is transparent is black."""
+    return open_mask(path).convert("L")

@@ -1,0 +1,517 @@
+"""pytest tests/test_bench.py: sweeps share what they can, and a run ends with one table wherever it was cut or spread.
+
+Datasets and metrics have files of their own; runs that are killed for real are in test_bench_kills.py.
+"""
+
+import dataclasses
+import json
+import math
+import random
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import diffedit_min as dm
+from diffedit_min.bench import curves, presets, report, sweep, theory
+from diffedit_min.bench.datasets import scenes as scenes_dataset
+from diffedit_min.bench.datasets.item import Dataset, Item, Place
+from diffedit_min.bench.metrics.base import Column, Files, Metric
+from diffedit_min.bench.metrics.scenes import ScenesMetric
+from diffedit_min.bench.report import Line, Value, average
+from diffedit_min.bench.run import Plan, begin, hash_of, work
+from diffedit_min.bench.store import Appender, packed, read_all, unpacked
+from diffedit_min.bench.variants import Variant, grid
+from diffedit_min.picture import open_picture
+
+FEW = ["steps=10", "diffedit:mask_samples=2"]
+N, K = 2, {0.4: 4, 0.6: 6, 0.8: 8}      # of FEW: noises, and levels by ratio
+
+
+@pytest.fixture(scope="module")
+def items() -> tuple[Item, ...]:
+    return scenes_dataset.read(Place(split="validation")).items[:3]
+
+
+def edits_of(model, items, variants):
+    pictures = [item.image() for item in items]
+    return {variant.title: edits for variant, edits, _ in sweep.sweep(model, items, pictures, variants)}
+
+
+# ---------------------------------------------------------------- what is shared
+
+
+def test_a_sweep_costs_one_mask_one_encoding_and_the_decodes(model, items):
+    edits = edits_of(model, items, grid(["diffedit"], list(K), FEW))
+    for item in range(len(items)):
+        assert sum(edits[title][item].rows for title in edits) == 2 * N + max(K.values()) + 2 * sum(K.values())
+
+
+def test_encode_decode_and_sdedit_cost_what_the_formula_says(model, items):
+    edits = edits_of(model, items, grid(["encode-decode", "sdedit"], list(K), FEW[:1]))
+    rows = {name: sum(edits[title][0].rows for title in edits if title.startswith(name))
+            for name in ("encode-decode", "sdedit")}
+    assert rows == {"encode-decode": max(K.values()) + 2 * sum(K.values()), "sdedit": 2 * sum(K.values())}
+
+
+def test_a_sweep_encodes_each_picture_once(model, items, monkeypatch):
+    calls, encode = [], type(model).encode
+    monkeypatch.setattr(type(model), "encode", lambda self, pixels: calls.append(len(pixels)) or encode(self, pixels))
+    edits_of(model, items, grid(["diffedit"], list(K), FEW))
+    assert calls == [len(items)]
+
+
+@pytest.mark.parametrize("method, given", [
+    ("diffedit", FEW), ("encode-decode", FEW[:1]), ("diffedit", [*FEW, "sampler=edict"]),
+    ("encode-decode", ["steps=10", "sampler=bdia"]), ("encode-decode", ["steps=10", "sampler=belm"]),
+])
+def test_what_is_shared_changes_nothing(model, items, method, given):
+    for variant in (variants := grid([method], list(K), given)):
+        swept = edits_of(model, items, variants)[variant.title]
+        for item, edit in zip(items, swept, strict=True):
+            alone = variant.method(model, item.image(), item.query, item.reference, seed=item.seed, **variant.options)
+            latents = [edit.decoded[0].latent, alone.decoded[0].latent]
+            assert torch.allclose(*latents, rtol=0, atol=1e-11)
+            assert edit.mask is None or torch.equal(edit.mask, alone.mask)
+
+
+def test_thresholds_share_the_map_and_mask_noises_do_not(model, items):
+    thresholds = edits_of(model, items, grid(["diffedit"], [0.4], [*FEW, "mask_threshold=0.3,0.5"]))
+    noises = edits_of(model, items, grid(["diffedit"], [0.4], [*FEW, "mask_noise_ratio=0.3,0.5"]))
+    decodes = 2 * 2 * K[0.4]
+    assert sum(edits[0].rows for edits in thresholds.values()) == 2 * N + K[0.4] + decodes
+    assert sum(edits[0].rows for edits in noises.values()) == 2 * 2 * N + K[0.4] + decodes
+    a, b = thresholds.values()
+    assert torch.equal(a[0].mask_map, b[0].mask_map) and not torch.equal(a[0].mask, b[0].mask)
+
+
+def test_other_steps_share_no_encoding(model, items):
+    edits = edits_of(model, items, grid(["encode-decode"], [0.5], ["steps=4,8"]))
+    assert [edits[title][0].rows for title in sorted(edits)] == [3 * 2, 3 * 4]
+
+
+def test_a_batch_takes_each_pictures_own_earlier_edit(model, items):
+    variant, = grid(["diffedit"], [0.8], FEW)
+    first = edits_of(model, items, [variant])[variant.title]
+    pictures, queries = [item.image() for item in items], [item.query for item in items]
+    told = {"encoded": [edit.encoded for edit in first], "mask_map": [edit.mask_map for edit in first]}
+    again = dm.diffedit(model, pictures, queries, seed=1, **told, **variant.options)
+    for before, after in zip(first, again, strict=True):
+        assert torch.equal(before.decoded[0].latent, after.decoded[0].latent) and after.rows == 2 * K[0.8]
+        assert torch.equal(before.mask_map, after.mask_map)
+    with pytest.raises(ValueError, match="^3 pictures but 2 encoded: give one for all, or one each$"):
+        dm.diffedit(model, pictures, queries, encoded=told["encoded"][:2], **variant.options)
+    with pytest.raises(ValueError, match="^mask_map belongs to one picture, but 3 are given$"):
+        dm.diffedit(model, pictures, queries, mask_map=told["mask_map"][0], **variant.options)
+
+
+# ---------------------------------------------------------------- which variants
+
+
+def test_a_grid_has_every_combination_in_order():
+    variants = grid(["diffedit", "sdedit"], [0.4, 0.8], ["guidance_scale=1,3", "diffedit:mask_threshold=0.5"])
+    assert [variant.title for variant in variants] == [
+        f"{name} encoding_ratio={ratio}, guidance_scale={scale}{more}"
+        for name, more in (("diffedit", ", mask_threshold=0.5"), ("sdedit", ""))
+        for ratio in (0.4, 0.8) for scale in (1.0, 3.0)
+    ]
+    assert variants[0].options == {"encoding_ratio": 0.4, "guidance_scale": 1.0, "mask_threshold": 0.5}
+
+
+def test_every_method_can_be_in_a_grid():
+    variants = grid(list(dm.METHODS), [0.5])
+    assert {variant.method.name for variant in variants} == set(dm.METHODS)
+    assert {variant.label for variant in variants} == {"encoding_ratio=0.5", ""}
+
+
+def test_words_with_numbers_are_one_value():
+    variant, = grid(["prompt-to-prompt"], [], ["reweight=apples:2,red bowl:0.5"])
+    assert variant.options == {"reweight": {"apples": 2.0, "red bowl": 0.5}}
+
+
+@pytest.mark.parametrize("methods, ratios, given, message", [
+    (["diffuse"], [], [], "--method 'diffuse' is not known; known are diffedit, sdedit"),
+    (["sdedit", "sdedit"], [], [], "--methods names a method twice: sdedit sdedit"),
+    (["sdedit"], [1.5], [], "encoding_ratio must be from 0 to 1, not 1.5"),
+    (["sdedit"], [], ["steps"], "-o 'steps' has no value: write it as option=value, or option=value,value for several"),
+    (["sdedit"], [], ["stairs=3"], "sdedit has no option 'stairs'; it has encoding_ratio, guidance_scale"),
+    (["sdedit"], [], ["steps=many"], "steps must be a whole number, not 'many'"),
+    (["sdedit"], [], ["diffedit:steps=3"], "-o 'diffedit:steps=3' is for diffedit, which is not among --methods"),
+])
+def test_a_grid_that_cannot_be(methods, ratios, given, message):
+    with pytest.raises(ValueError) as error:
+        grid(methods, ratios, given)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_presets_fit_the_models_and_differ_in_titles(model, name):
+    variants = presets.PRESETS[name].variants([0.4, 0.8])
+    assert len({variant.title for variant in variants}) == len(variants) > 1
+    assert all(variant.settings(model) for variant in variants)
+
+
+def test_without_encoding_and_with_a_white_map_it_is_sdedit(model, items):
+    given = {"steps": 10, "encoding_ratio": 0.6, "seed": 5}
+    picture, query = items[0].image(), items[0].query
+    white = torch.ones_like(dm.diffedit(model, picture, query, **given).mask_map)
+    edit = presets.without_encoding(model, picture, query, mask_map=white, **given)
+    plain = dm.sdedit(model, picture, query, **given)
+    assert torch.equal(edit.decoded[0].latent, plain.decoded[0].latent)
+    found = presets.without_encoding(model, picture, query, items[0].reference, mask_samples=2, **given)
+    outside = ~found.mask
+    x0 = dm.invert(model, picture, encoding_ratio=0.0).encoded[0].latent
+    assert outside.any() and torch.equal(found.decoded[0].latent[0][:, outside], x0[0][:, outside])
+    assert found.rows == 2 * 2 + 2 * 6
+
+
+def test_the_reference_presets_curves_differ_in_the_reference_alone(model, items):
+    told, empty = (edits_of(model, items[:1], [variant]) for variant in presets.reference([0.4]))
+    with_caption, = told["reference: the caption encoding_ratio=0.4"]
+    without, = empty["reference: empty encoding_ratio=0.4"]
+    assert without.settings == {**with_caption.settings, "reference": ""} != with_caption.settings
+
+
+# ---------------------------------------------------------------- the store
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.text(max_size=8), min_size=1, max_size=6), st.data())
+def test_a_file_cut_anywhere_keeps_its_whole_lines_and_takes_more(tmp_path_factory, values, data):
+    out = tmp_path_factory.mktemp("cut")
+    file = Appender(out, "results", 0)
+    file.append({"key": str(i), "value": value} for i, value in enumerate(values))
+    whole = file.path.read_bytes()
+    cut = whole[: data.draw(st.integers(0, len(whole)))]
+    file.path.write_bytes(cut)
+    left = cut.count(b"\n")
+    assert list(read_all(out, "results")) == [str(i) for i in range(left)]
+    Appender(out, "results", 0).append([{"key": "new"}])
+    assert list(read_all(out, "results")) == [*(str(i) for i in range(left)), "new"]
+
+
+def test_other_processes_files_are_read_and_left_alone(tmp_path):
+    Appender(tmp_path, "results", 0).append([{"key": "a"}])
+    others = tmp_path / "parts" / "results-1.jsonl"
+    others.write_bytes(b'{"key": "b"}\nnonsense\n[1]\n{"no": "key"}\n{"key": "c"}\n{"k')
+    Appender(tmp_path, "results", 0)
+    assert set(read_all(tmp_path, "results")) == {"a", "b", "c"}
+    assert others.read_bytes().endswith(b'{"k')
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=50))
+def test_vectors_come_back_as_they_were(numbers):
+    vector = np.array(numbers, np.float32)
+    assert np.array_equal(unpacked(packed(vector)), vector)
+
+
+# ---------------------------------------------------------------- runs
+
+
+class Brightness(Metric):
+    """A metric with a feature: the mean colour."""
+
+    columns = (Column("brightness", "brightness", ""), Column("shift", "shift", "lower", of_set=True))
+    feature_name = "colour"
+
+    def about(self):
+        return "mean colour"
+
+    def measure(self, shown):
+        return {"brightness": float(np.asarray(shown.result, float).mean())}
+
+    def feature(self, shown):
+        return np.asarray(shown.result, np.float32).mean(axis=(0, 1))
+
+    def of_set(self, items, features, inputs):
+        return {"shift": float(np.abs(features - np.stack([inputs[item.id] for item in items])).mean())}
+
+
+@pytest.fixture(scope="module")
+def plan_in():
+    network = dm.load("random", device="cpu")
+    dataset = scenes_dataset.read(Place(split="validation"))
+    variants = grid(["diffedit", "sdedit"], [0.3, 0.6], ["steps=5", "diffedit:mask_samples=1"])
+
+    def make(out: Path, items: int = 5, **changes) -> Plan:
+        plan = Plan(dataclasses.replace(dataset, items=dataset.items[:items]), tuple(variants), lambda _: network,
+                    {"scenes": ScenesMetric(Files()), "colour": Brightness(Files())}, out, batch=2, pictures=1)
+        return dataclasses.replace(plan, **changes)
+
+    return make
+
+
+def finish(plan: Plan) -> dict[str, bytes]:
+    """The files of a finished run, but for the timings."""
+    entries = report.results(plan)
+    assert entries is not None, "something is missing"
+    found = report.write(plan, entries)
+    columns = {column.name: column for metric in plan.metrics.values() for column in metric.columns}
+    curves.draw(found, columns, plan.dataset.panels, plan.out)
+    return {str(path.relative_to(plan.out)): path.read_bytes() for path in sorted(plan.out.rglob("*"))
+            if path.is_file() and path.parent.name != "parts" and path.name != "timings.csv"}
+
+
+def differing(a: dict[str, bytes], b: dict[str, bytes]) -> set[str]:
+    return {name for name in a.keys() | b.keys() if a.get(name) != b.get(name)}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(plan_in, tmp_path_factory) -> tuple[Plan, dict[str, bytes]]:
+    plan = plan_in(tmp_path_factory.mktemp("whole"))
+    begin(plan)
+    work(plan, quiet=True)
+    return plan, finish(plan)
+
+
+def test_a_run_leaves_what_it_should(uninterrupted):
+    plan, files = uninterrupted
+    first = plan.dataset.items[0].id
+    assert {"run.json", "results.jsonl", "table.csv", "table.md", "curves.png", "curves.svg", f"sheets/{first}.png",
+            f"pictures/{first}/sdedit encoding_ratio=0.3, steps=5.png"} <= set(files)
+    entries = [json.loads(line) for line in files["results.jsonl"].splitlines()]
+    assert [entry["item"] for entry in entries] == [item.id for item in plan.dataset.items for _ in plan.variants]
+    record = json.loads(files["run.json"])
+    assert record["versions"]["torch"] == torch.__version__ and len(record["variants"]) == len(plan.variants)
+    assert record["models"] == {"random": hash_of(plan.model_of(plan.variants[0]))}
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_however_many_processes_share_a_run_its_files_are_the_same(plan_in, uninterrupted, tmp_path, world):
+    plan = plan_in(tmp_path)
+    begin(plan)
+    for rank in reversed(range(world)):
+        assert report.results(plan) is None
+        work(plan, rank, world, quiet=True)
+    assert differing(finish(plan), uninterrupted[1]) == set()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_wherever_a_run_was_cut_it_ends_with_the_same_table(plan_in, uninterrupted, tmp_path, seed):
+    """Every file of results, timings and features is cut at a byte of its own."""
+    rng, before, after = random.Random(seed), uninterrupted[0], plan_in(tmp_path)
+    begin(after)
+    (tmp_path / "parts").mkdir()
+    for path in (before.out / "parts").iterdir():
+        whole = path.read_bytes()
+        (tmp_path / "parts" / path.name).write_bytes(whole[: rng.randrange(len(whole) + 1)])
+    world = rng.choice([1, 2])
+    for rank in range(world):
+        work(after, rank, world, quiet=True)
+    entries = report.results(after)
+    assert "".join(json.dumps(entry) + "\n" for entry in entries).encode() == uninterrupted[1]["results.jsonl"]
+    assert report.table_csv(after, report.lines(after, entries)).encode() == uninterrupted[1]["table.csv"]
+
+
+def test_what_is_done_is_not_done_again(plan_in, uninterrupted, monkeypatch):
+    plan = plan_in(uninterrupted[0].out)
+    monkeypatch.setattr("diffedit_min.bench.run.sweep", lambda *_: pytest.fail("edited again"))
+    work(plan, quiet=True)
+    assert differing(finish(plan), uninterrupted[1]) == set()
+
+
+def test_other_settings_are_other_results(plan_in, uninterrupted):
+    plan, other = uninterrupted[0], dm.load("random", seed=1, device="cpu")
+    for changed in (plan_in(plan.out, size=32), plan_in(plan.out, variants=plan.variants[:1]),
+                    plan_in(plan.out, metrics={"scenes": plan.metrics["scenes"]}),
+                    plan_in(plan.out, model_of=lambda _: other)):
+        assert not set(changed.keys.values()) & set(plan.keys.values())
+    assert set(plan_in(plan.out, items=3).keys.values()) < set(plan.keys.values())
+
+
+def test_results_of_other_versions_are_not_mixed(plan_in, tmp_path):
+    plan = plan_in(tmp_path)
+    begin(plan)
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["versions"]["torch"] = "1.0"
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"holds results made with torch 1\.0, and this is .*: give another --out$"):
+        begin(plan)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json' is not a run's record: give another --out$"):
+        begin(plan)
+
+
+# ---------------------------------------------------------------- failures
+
+
+@pytest.fixture
+def damaged(plan_in, tmp_path):
+    """A run whose second item's picture is cut short."""
+    path = tmp_path / "cut.jpg"
+    Image.effect_noise((64, 64), 50).convert("RGB").save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    plan = plan_in(tmp_path / "out", items=3)
+    first, second, third = plan.dataset.items
+    broken = dataclasses.replace(second, image=partial(open_picture, path))
+    dataset = dataclasses.replace(plan.dataset, items=(first, broken, third))
+    return dataclasses.replace(plan, dataset=dataset), path, whole
+
+
+def test_an_item_that_fails_is_recorded_and_the_run_goes_on(damaged):
+    plan, path, whole = damaged
+    begin(plan)
+    work(plan, quiet=True)
+    files, found = finish(plan), report.lines(plan, report.results(plan))
+    assert [(line.edits, len(line.failures)) for line in found] == [(2, 1)] * len(plan.variants)
+    assert found[0].failures[0].startswith(f"{str(path)!r} is cut short")
+    assert b"1 failed, the first with: " in files["table.md"]
+
+    path.write_bytes(whole)
+    work(plan, quiet=True)
+    assert report.results(plan)[len(plan.variants)]["error"], "failures stay: a resumed run ends as it would have"
+    work(plan, retry=True, quiet=True)
+    assert not any("error" in entry for entry in report.results(plan))
+
+
+def test_an_edit_that_fails_takes_no_other_with_it(plan_in, tmp_path, monkeypatch):
+    plan = plan_in(tmp_path, items=4)
+    bad = plan.dataset.items[1].query
+    embed = dm.StableDiffusion.embed
+
+    def refuse(self, prompts):
+        if bad in prompts:
+            raise RuntimeError("out of\nmemory")
+        return embed(self, prompts)
+
+    monkeypatch.setattr(dm.StableDiffusion, "embed", refuse)
+    begin(plan)
+    work(plan, quiet=True)
+    entries = report.results(plan)
+    assert [entry["item"] for entry in entries if "error" in entry] == [plan.dataset.items[1].id] * len(plan.variants)
+    assert {entry["error"] for entry in entries if "error" in entry} == {"RuntimeError: out of memory"}
+
+
+def test_a_metric_that_fails_is_that_edits_failure(plan_in, tmp_path, monkeypatch):
+    plan = plan_in(tmp_path, items=2)
+    monkeypatch.setattr(Brightness, "measure", lambda self, shown: {}[0])
+    begin(plan)
+    work(plan, quiet=True)
+    assert {entry["error"] for entry in report.results(plan)} == {"KeyError: 0"}
+    found = report.lines(plan, report.results(plan))
+    assert all(line.edits == 0 and math.isnan(line.rows) for line in found)
+    assert "nan" not in report.table_csv(plan, found)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def test_the_table_is_what_the_results_say(uninterrupted):
+    plan, files = uninterrupted
+    entries = [json.loads(line) for line in files["results.jsonl"].splitlines()]
+    for line in report.lines(plan, entries):
+        own = [entry for entry in entries if (entry["method"], entry["settings"]) == (line.variant.name,
+                                                                                      line.variant.label)]
+        assert line.values["correct"].value == pytest.approx(np.mean([entry["correct"] for entry in own]))
+        assert line.values["outside"].value == pytest.approx(-10 * math.log10(np.mean([e["outside"] for e in own])))
+        assert line.rows == np.mean([entry["rows"] for entry in own])
+        assert line.values["shift"].value > 0 and math.isnan(line.values["shift"].low)
+    text = files["table.md"].decode()
+    head, rows = text.splitlines()[0], [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert "| edit accuracy |" in head and len(rows) == len(plan.variants)
+    assert {row.count("|") for row in rows} == {head.count("|")}
+    n, k, short = 1, 3, 2       # of steps=5 and ratios 0.3, 0.6; floor(r N + 0.5) levels
+    assert f"diffedit {2 * n + k + 2 * (k + short)}, sdedit {2 * (k + short)}." in text
+
+
+def test_an_average_has_an_interval_that_holds_the_truth():
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(200):
+        value = average(list(rng.normal(3.0, 1.0, 40)), Column("x", "x", ""))
+        assert value.low <= value.value <= value.high
+        held += value.low <= 3.0 <= value.high
+    assert 0.88 < held / 200 < 0.99
+
+
+def test_averages_of_special_values():
+    assert math.isnan(average([], Column("x", "x", "")).value) and average([], Column("x", "x", "")).text(2) == "-"
+    assert average([math.nan, 2.0, 4.0], Column("x", "x", "")).value == 3.0
+    psnr = average([0.01, 0.0001], Column("x", "x", "higher", 1, "psnr"))
+    assert psnr.value == pytest.approx(-10 * math.log10(0.00505)) and psnr.low <= psnr.value <= psnr.high
+    assert average([0.0, 0.0], Column("x", "x", "higher", 1, "psnr")).value == math.inf
+
+
+# ---------------------------------------------------------------- curves
+
+
+def line_of(curve: str, ratio: float, **values: float) -> Line:
+    return Line(Variant(dm.METHODS["sdedit"], {"encoding_ratio": ratio}, curve), 1, (), 0, 1.0, 0.0,
+                {name: Value(value, value - 0.1, value + 0.1) for name, value in values.items()})
+
+
+COLUMNS = {name: Column(name, f"title of {name}", "higher") for name in "xy"}
+
+
+def test_curves_show_every_method_and_setting(tmp_path):
+    found = [line_of(curve, ratio, x=ratio, y=1 - ratio) for curve in ("one", "two") for ratio in (0.25, 0.75)]
+    paths = curves.draw(found, COLUMNS, [("x", "y")], tmp_path)
+    svg = (tmp_path / "curves.svg").read_text()
+    assert paths == [tmp_path / "curves.png", tmp_path / "curves.svg"]
+    for text in ("one", "two", "0.25", "0.75", "title of x (higher is better)"):
+        assert f">{text}</text>" in svg, text
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width > 500
+    before = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in curves.draw(found, COLUMNS, [("x", "y")], tmp_path)] == before
+
+
+def test_a_panel_without_points_is_not_drawn(tmp_path):
+    assert curves.draw([line_of("one", 0.5, x=1.0)], COLUMNS, [("x", "y")], tmp_path) == []
+    assert curves.draw([line_of("one", 0.5, x=1.0, y=math.nan)], COLUMNS, [("x", "y")], tmp_path) == []
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- theory
+
+
+def test_the_measured_errors_are_the_methods_own(items, monkeypatch):
+    network = dm.load("random", device="cpu", dtype="float64")
+    monkeypatch.setattr(theory, "RATIOS", (0.2, 0.4))
+    monkeypatch.setattr(theory, "STEPS", 10)
+    with torch.no_grad():
+        found = theory.measure(network, items, 2.0)
+    pictures, queries = [item.image() for item in items], [item.query for item in items]
+    given = {"steps": 10, "encoding_ratio": 0.4, "seed": [item.seed for item in items]}
+    for name, edits in (
+        ("sdedit", dm.sdedit(network, pictures, queries, guidance_scale=2.0, **given)),
+        ("encode-decode", dm.encode_decode(network, pictures, queries, guidance_scale=2.0, **given)),
+        ("round trip", dm.encode_decode(network, pictures, queries, guidance_scale=0.0, **given)),
+    ):
+        x0 = [dm.invert(network, picture, encoding_ratio=0.0).encoded[0].latent for picture in pictures]
+        distances = [(edit.decoded[0].latent - x).square().mean().sqrt().item()
+                     for edit, x in zip(edits, x0, strict=True)]
+        assert found["errors"][name][1] == pytest.approx(distances, rel=1e-9)
+    assert 0 < found["K1"] and 0 < found["K2"] <= 2 * found["C"] + 2
+
+
+def test_bounds_hold_where_they_should_and_the_printed_one_is_told_off(tmp_path):
+    lines = [{"ratio": 0.5, "tau": 1.0, "sdedit": 1.0, "encode-decode": 0.5, "round trip": 0.1, "bound (4)": 2.0,
+              "bound (5) as printed": 3.0, "bound (5) as it holds": 2.0, "C": 1.0, "K1": 2.0, "K2": 0.1},
+             {"ratio": 0.9, "tau": 7.0, "sdedit": 1.0, "encode-decode": 7.0, "round trip": 0.1, "bound (4)": 14.0,
+              "bound (5) as printed": 5.0, "bound (5) as it holds": 6.0, "C": 1.0, "K1": 2.0, "K2": 0.1}]
+    said = theory.conclusions(lines)
+    assert "exceeds (5) as printed at ratio 0.9" in said[1]
+    assert said[2].startswith("From ratio 0.9 on (5) as printed is smaller than the worst model allows: that model "
+                              "(theory.counter_example) errs by 6 there, against the 5 printed")
+    assert len(theory.conclusions(lines[:1])) == 2
+
+
+def test_theory_writes_its_files_and_takes_up_where_it_was(items, tmp_path, monkeypatch):
+    network = dm.load("random", device="cpu")
+    monkeypatch.setattr(theory, "RATIOS", (0.25, 0.5))
+    monkeypatch.setattr(theory, "STEPS", 4)
+    monkeypatch.setattr(theory, "BATCH", 2)
+    dataset = Dataset("scenes", items, "three scenes", (), ())
+    said = theory.main(lambda _: network, dataset, tmp_path, 3, True)
+    files = {name: (tmp_path / name).read_bytes() for name in ("theory.md", "theory.csv", "theory.png", "theory.svg")}
+    assert "Guidance scale 1:" in said and len(files["theory.csv"].splitlines()) == 1 + 2 * 2
+    monkeypatch.setattr(theory, "measure", lambda *_: pytest.fail("measured again"))
+    theory.main(lambda _: network, dataset, tmp_path, 3, True)
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
