@@ -671,6 +671,17 @@ def test_a_dino_that_is_not_whole_is_refused(dino_folder, tmp_path):
     assert one_line(lambda: metric.measure(shown())) == f"{start}it has 2 layers, and layer 11 is needed"
 
 
+def test_loading_models_draws_no_bars(clip_folder, dino_folder, capsys):
+    from transformers.utils import logging
+
+    clip.network.cache_clear()
+    pie.dino.cache_clear()
+    drawn = logging.is_progress_bar_enabled()
+    clip.network(clip_folder)
+    pie.dino(dino_folder)
+    assert "Loading weights" not in "".join(capsys.readouterr()) and logging.is_progress_bar_enabled() == drawn
+
+
 def test_about_names_the_weights(clip_folder, dino_folder):
     files = Files(clip=str(clip_folder), dino=str(dino_folder))
     for name, folder in (("clipscore", clip_folder), ("pie_clip", clip_folder), ("pie_structure", dino_folder)):
@@ -777,6 +788,9 @@ def inception_path(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         state = Random("random", ["2048"], nothing).state_dict()
+        for weight in state.values():
+            if weight.ndim == 4:
+                torch.nn.init.kaiming_normal_(weight)       # features would be 1e-8 with the library's own
     path = tmp_path_factory.mktemp("inception") / "net.pth"
     torch.save(state, path)
     return path
@@ -796,7 +810,7 @@ def test_inception_features_are_those_of_torchmetrics_and_torch_fidelity(incepti
 
     image = picture(0, (300, 280))
     found = FAMILIES["fid"](inception_files).feature(shown(image))
-    assert found.shape == (2048,) and found.dtype == np.float32 and found.std() > 0
+    assert found.shape == (2048,) and found.dtype == np.float32 and found.std() > 0.1
     bytes_ = networks.to_bytes(networks.square(image, 256))
     theirs = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(inception_path))
     with torch.no_grad():
@@ -804,7 +818,7 @@ def test_inception_features_are_those_of_torchmetrics_and_torch_fidelity(incepti
         large = networks.to_bytes(picture(0, (299, 299)))       # where neither library resizes
         original = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(inception_path))
         ours = inception.network(networks.weights_file(inception_files, inception.URL))
-        assert torch.allclose(ours(large), original(large)[0], rtol=1e-5, atol=1e-6)
+        assert torch.allclose(ours(large), original(large)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_fid_from_stored_features_is_torchmetrics_own(inception_files, inception_path):
@@ -816,8 +830,8 @@ def test_fid_from_stored_features_is_torchmetrics_own(inception_files, inception
     theirs.update(torch.cat([networks.to_bytes(image) for image in pictures]), real=False)
     metric = FAMILIES["fid"](inception_files)
     stored = np.stack([metric.feature(shown(image)) for image in pictures]).astype(np.float64)
-    assert np.allclose(stored.sum(axis=0), theirs.fake_features_sum, rtol=1e-5, atol=1e-6)
-    assert np.allclose(stored.T @ stored, theirs.fake_features_cov_sum, rtol=1e-4, atol=1e-6)
+    assert np.allclose(stored.sum(axis=0), theirs.fake_features_sum, rtol=1e-5)
+    assert np.allclose(stored.T @ stored, theirs.fake_features_cov_sum, rtol=1e-4)
 
 
 def test_fid_and_csfid_share_their_feature(inception_files, class_folders, tmp_path):

@@ -15,8 +15,9 @@ caption of the picture itself (it has five or more) that differs least from the 
 split "filtered" (if nothing is said) keeps an entry if its query and reference differ by a quarter of their words or
 less; "all" keeps every one. The paper reports 272 filtered queries, and leaves open which of the captions it compared
 and what it counted as a word and as their number. Here: words are parted by white space, without case and without
-punctuation at their ends; the number is that of the longer text. An item's id is bison_id, its seed the entry's number from 0
-on.
+punctuation at their ends; the number is that of the longer text.
+
+An item's id is bison_id, its seed the entry's number from 0 on.
 """
 
 from __future__ import annotations

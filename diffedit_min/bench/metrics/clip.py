@@ -19,12 +19,13 @@ from PIL import Image
 from ...methods.directional_clip import DirectionalClip
 from ...picture import to_pixels
 from .base import Column, Files, Metric, Shown
-from .networks import CLIP, missing_model, model_folder, model_said
+from .networks import CLIP, missing_model, model_folder, model_said, without_bars
 
 
 @lru_cache(maxsize=1)       # one for all families: CLIP ViT-L/14 takes 1.7 GB
 def network(folder: Path) -> DirectionalClip:
-    return DirectionalClip(str(folder))
+    with without_bars():
+        return DirectionalClip(str(folder))
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -118,6 +119,20 @@ def model_said(name: str) -> str:
     parts = [whole] if whole.is_file() else sorted(folder.glob("model-*.safetensors"))
     short = folder.name if Path(name).is_dir() else name        # results don't depend on where the folder is
     return f"{short} (weights {'+'.join(sha256(part)[:8] for part in parts)})"
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """The transformers library draws no progress bars, which would tear the run's own."""
+    from transformers.utils import logging
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
 
 
 # ---------------------------------------------------------------- pictures for networks

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from . import clip, lpips
 from .base import Column, Metric, Shown
-from .networks import CLIP, VIT, missing_model, missing_packages, model_folder, model_said, to_bytes
+from .networks import CLIP, VIT, missing_model, missing_packages, model_folder, model_said, to_bytes, without_bars
 from .pictures import white
 
 LAYER = 11
@@ -121,8 +121,9 @@ def dino(folder: Path) -> nn.Module:
     from transformers import ViTModel
 
     try:
-        vit, found = ViTModel.from_pretrained(folder, add_pooling_layer=False, use_safetensors=True,
-                                              output_loading_info=True, local_files_only=True)
+        with without_bars():
+            vit, found = ViTModel.from_pretrained(folder, add_pooling_layer=False, use_safetensors=True,
+                                                  output_loading_info=True, local_files_only=True)
         if found["missing_keys"]:       # the library makes them up: random weights
             raise ValueError(f"{len(found['missing_keys'])} weights are missing")
         if vit.config.num_hidden_layers <= LAYER:
