@@ -150,6 +150,7 @@ def test_masks_by_hand():
     assert (found["precision"], found["recall"]) == (0.5, 0.25) and math.isnan(found["answer"])
 
 
+@pytest.mark.filterwarnings("error")
 def test_empty_masks():
     none, some = np.zeros((2, 2), bool), np.eye(2, dtype=bool)
     assert str(overlap(none, some)) == "{'iou': 0.0, 'precision': nan, 'recall': 0.0}"

@@ -1,7 +1,7 @@
 """Run with `python -m pytest tests/test_tiny.py` from the repository's root; takes about 10 seconds.
 
 Checks the embedded model: that its files are whole and small, what it can say, and that its VAE keeps a picture.
-(How well it edits is measured by `diffedit_min.tiny.evaluate`.)
+(How well it edits is measured by `diffedit_min.tiny.evaluate`, a run of the benchmark.)
 """
 
 import math

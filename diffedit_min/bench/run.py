@@ -13,11 +13,11 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from tqdm import tqdm
 
 from .. import __version__
@@ -95,7 +95,7 @@ class Plan:
 
 
 def versions() -> dict[str, str]:
-    return {"diffedit_min": __version__, "torch": torch.__version__, "transformers": transformers.__version__,
+    return {"diffedit_min": __version__, "torch": torch.__version__, "transformers": version("transformers"),
             "python": platform.python_version(), "processor": platform.machine()}
 
 

@@ -1,9 +1,13 @@
-"""Choose, on validation scenes, what the paper leaves open: `python -m diffedit_min.tiny.choose --out runs/choose`.
+"""Choose, on validation scenes, how a mask is made of noise differences: what the paper leaves open.
 
-Tables in Markdown. The first tries every rule that makes a mask from noise differences (the differences are computed
-once for each noise ratio; the rules are arithmetic on them). The others try encoding ratios and guidance scales, for
-DiffEdit with the first one's best rule, or any options of other methods (`--methods sdedit --grid
-encoding_ratio=0.5,0.6 guidance_scale=3`). What comes out best is written by hand into checkpoint/diffedit.json.
+    python -m diffedit_min.tiny.choose
+
+Tries every rule (the differences are computed once for each noise ratio; the rules are arithmetic on them) and prints a
+table in Markdown. Encoding ratios, guidance scales and other methods' options are tried by the benchmark instead:
+
+    diffedit-min bench --dataset scenes --split validation --limit 30 --methods sdedit -o guidance_scale=2,3,5
+
+What comes out best is written by hand into checkpoint/diffedit.json.
 """
 
 from __future__ import annotations
@@ -12,10 +16,7 @@ import argparse
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +25,11 @@ from tqdm import tqdm
 from ..guidance import Rows
 from ..loading import load
 from ..mask import binarise, difference_map, remove_extremes, rescale
-from ..methods import METHODS
 from ..methods.base import make_task
 from ..methods.diffedit import DiffEditOptions, find_map
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import fit
 from . import scenes
-from .evaluate import interval, model_of, run, summary
 from .measures import KINDS, cases, cell_mask, iou
 
 NOISE_RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -94,51 +93,15 @@ def mask_table(scores: dict[tuple[float, Rule], dict[str, float]], shown: int = 
     return "\n".join(lines)
 
 
-def edit_table(
-    method: str, count: int, out: Path, rule: dict[str, Any], grid: dict[str, list[Any]]
-) -> Iterator[str]:
-    """Accuracy and PSNRs for every point of a grid of options, a line each."""
-    yield f"| method | {' | '.join(grid)} | accuracy | outside, dB | to the answer, dB |"
-    yield "|---" * (4 + len(grid)) + "|"
-    model = load(model_of(method))
-    for point in itertools.product(*grid.values()):
-        s = summary(run(model, method, "validation", count, out, {**rule, **dict(zip(grid, point, strict=True))}))
-        yield (f"| {method} | {' | '.join(map(str, point))} | {interval(s['correct'], 2)} | "
-               f"{interval(s['outside'], 1)} | {interval(s['answer'], 1)} |")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mask-scenes", type=int, default=90, help="0: no first table, and the card's rule")
-    parser.add_argument("--edit-scenes", type=int, default=30)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["diffedit"])
-    parser.add_argument("--grid", nargs="+", metavar="OPTION=VALUE,VALUE,...",
-                        default=["encoding_ratio=0.6,0.7,0.8,0.9", "guidance_scale=3.0,5.0,7.5"])
-    parser.add_argument("--out", type=Path, default=Path("runs/choose"))
+    parser.add_argument("--scenes", type=int, default=90)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    rule: dict[str, Any] = {}
-    if arguments.mask_scenes:
-        scores = mask_scores(load(), arguments.mask_scenes)
-        print(mask_table(scores), flush=True)
-        ratio, best = max(scores, key=lambda key: np.mean(list(scores[key].values())))
-        names = ("mask_norm", "mask_average", "mask_clip", "mask_clip_at", "mask_rescale", "mask_threshold")
-        rule = {**dict(zip(names, best, strict=True)), "mask_noise_ratio": ratio}
-        print(json.dumps(rule), flush=True)
-    grid = {name: [parse(value) for value in values.split(",")]
-            for name, _, values in (entry.partition("=") for entry in arguments.grid)}
-    for method in arguments.methods:
-        used = rule if method == "diffedit" else {}
-        for line in edit_table(method, arguments.edit_scenes, arguments.out, used, grid):
-            print(line, flush=True)
-
-
-def parse(value: str) -> Any:
-    """A number or true or false as it is typed, else the text."""
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
+    scores = mask_scores(load(), arguments.scenes)
+    print(mask_table(scores), flush=True)
+    ratio, best = max(scores, key=lambda key: np.mean(list(scores[key].values())))
+    names = ("mask_norm", "mask_average", "mask_clip", "mask_clip_at", "mask_rescale", "mask_threshold")
+    print(json.dumps({**dict(zip(names, best, strict=True)), "mask_noise_ratio": ratio}), flush=True)
 
 
 if __name__ == "__main__":
