@@ -3,7 +3,9 @@
 Datasets and metrics have files of their own; runs that are killed for real are in test_bench_kills.py.
 """
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import random
@@ -419,6 +421,20 @@ def test_the_table_is_what_the_results_say(uninterrupted):
     assert {row.count("|") for row in rows} == {head.count("|")}
     n, k, short = 1, 3, 2       # of steps=5 and ratios 0.3, 0.6; floor(r N + 0.5) levels
     assert f"diffedit {2 * n + k + 2 * (k + short)}, sdedit {2 * (k + short)}." in text
+
+
+def test_the_table_of_each_group(uninterrupted):
+    plan, files = uninterrupted
+    head, *rows = csv.reader(io.StringIO(files["groups.csv"].decode()))
+    groups = list(dict.fromkeys(item.group for item in plan.dataset.items))
+    assert [row[0] for row in rows] == [group for group in groups for _ in plan.variants]
+    entries = [json.loads(line) for line in files["results.jsonl"].splitlines()]
+    for row in rows:
+        group, method, label = row[:3]
+        own = [entry["correct"] for entry in entries
+               if (entry["group"], entry["method"], entry["settings"]) == (group, method, label)]
+        assert int(row[head.index("edits")]) == len(own)
+        assert float(row[head.index("correct")]) == pytest.approx(np.mean(own))
 
 
 def test_an_average_has_an_interval_that_holds_the_truth():

@@ -56,8 +56,8 @@ def test_a_run_writes_its_files_and_prints_its_table(run):
     assert Path("out/table.md").read_text() in done.out
     assert "4 edits measured" not in done.out and "8 edits measured, 0 failed" in done.out
     assert {path.name for path in Path("out").iterdir()} == {
-        "run.json", "results.jsonl", "timings.csv", "table.csv", "table.md", "curves.png", "curves.svg", "parts",
-        "pictures", "sheets"}
+        "run.json", "results.jsonl", "timings.csv", "table.csv", "table.md", "groups.csv", "curves.png",
+        "curves.svg", "parts", "pictures", "sheets"}
 
 
 def test_lists_can_be_typed_either_way(run):

@@ -1,4 +1,4 @@
-"""From a run's results to what one reads: results.jsonl, timings.csv, table.csv, table.md, contact sheets.
+"""From a run's results to what one reads: results.jsonl, table.csv, table.md, groups.csv, timings.csv, sheets.
 
 Everything is made anew from OUT/parts, in the order of items and variants, so that nothing depends on who computed what
 when. Only timings.csv differs from run to run.
@@ -107,6 +107,8 @@ def write(plan: Plan, entries: Sequence[Entry]) -> list[Line]:
     found = lines(plan, entries)
     put(plan.out / "results.jsonl", "".join(json.dumps(entry) + "\n" for entry in entries))
     put(plan.out / "table.csv", table_csv(plan, found))
+    if len({item.group for item in plan.dataset.items}) > 1:
+        put(plan.out / "groups.csv", groups_csv(plan, entries))
     put(plan.out / "table.md", table_markdown(plan, found))
     put(plan.out / "timings.csv", timings_csv(plan))
     for item in plan.dataset.items[: plan.pictures]:
@@ -126,16 +128,35 @@ def columns(plan: Plan, found: Sequence[Line]) -> list[Column]:
 
 
 def table_csv(plan: Plan, found: Sequence[Line]) -> str:
-    shown = columns(plan, found)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "settings", "edits", "failed", "empty masks", "rows", "backward rows",
-                     *(f"{column.name}{end}" for column in shown for end in ("", "_low", "_high"))])
+    return as_csv(table_rows(found, columns(plan, found)))
+
+
+def groups_csv(plan: Plan, entries: Sequence[Entry]) -> str:
+    """The table of each group of items by itself: kinds of edit, target classes."""
+    groups = dict.fromkeys(item.group for item in plan.dataset.items)
+    found = {group: lines(plan, [entry for entry in entries if entry["group"] == group]) for group in groups}
+    shown = columns(plan, [line for own in found.values() for line in own])
+    rows = {group: table_rows(own, shown) for group, own in found.items()}
+    head = next(iter(rows.values()))[0]
+    return as_csv([["group", *head], *([group, *row] for group, own in rows.items() for row in own[1:])])
+
+
+def table_rows(found: Sequence[Line], shown: Sequence[Column]) -> list[list[Any]]:
+    """The table's cells, its head first."""
+    head = ["method", "settings", "edits", "failed", "empty masks", "rows", "backward rows",
+            *(f"{column.name}{end}" for column in shown for end in ("", "_low", "_high"))]
+    rows = []
     for line in found:
         values = [line.values.get(column.name, Value(math.nan)) for column in shown]
-        writer.writerow([line.variant.name, line.variant.label, line.edits, len(line.failures), line.empty,
-                         *(number(n) for n in (line.rows, line.backward_rows)),
-                         *(number(n) for value in values for n in (value.value, value.low, value.high))])
+        rows.append([line.variant.name, line.variant.label, line.edits, len(line.failures), line.empty,
+                     *(number(n) for n in (line.rows, line.backward_rows)),
+                     *(number(n) for value in values for n in (value.value, value.low, value.high))])
+    return [head, *rows]
+
+
+def as_csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
@@ -180,16 +201,14 @@ def sweeps(found: Sequence[Line]) -> dict[str, float]:
 def timings_csv(plan: Plan) -> str:
     """Seconds of an edit; of a shared encoding or map, in the edit that made it."""
     found = read_all(plan.out, "timings")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "settings", "edits", "seconds an edit", "median", "total"])
+    rows: list[Sequence[Any]] = [["method", "settings", "edits", "seconds an edit", "median", "total"]]
     for variant in plan.variants:
         keys = [plan.keys[item.id, variant.title] for item in plan.dataset.items]
         seconds = [found[key]["seconds"] for key in keys if key in found]
         if seconds:
-            writer.writerow([variant.name, variant.label, len(seconds), f"{np.mean(seconds):.3f}",
-                             f"{np.median(seconds):.3f}", f"{sum(seconds):.1f}"])
-    return text.getvalue()
+            rows.append([variant.name, variant.label, len(seconds), f"{np.mean(seconds):.3f}",
+                         f"{np.median(seconds):.3f}", f"{sum(seconds):.1f}"])
+    return as_csv(rows)
 
 
 # ---------------------------------------------------------------- pictures to look at

@@ -3,8 +3,8 @@
 data: BISON's bison_annotations.cocoval2014.json, 54253 entries, each a caption and two similar pictures of which it
 describes one, the "true" one:
 
-    {"info": {...}, "data": [{"bison_id": 0, "caption_id": 770337, "true_image_id": 50965,
-                              "image_candidates": [{"image_id": 50965, ...}, {"image_id": 391895, ...}]}, ...]}
+    {"info": {...}, "data": [{"bison_id": 0, "caption_id": number, "true_image_id": 50965,
+                              "image_candidates": [{"image_id": 50965, ...}, {"image_id": number, ...}]}, ...]}
 
 images: the folder val2014, with COCO_val2014_000000050965.jpg and so on. COCO's captions_val2014.json, beside `data` or
 in the folder annotations beside `images`, has the captions: {"annotations": [{"id", "image_id", "caption"}, ...]}.

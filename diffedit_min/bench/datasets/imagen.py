@@ -50,11 +50,10 @@ def read(place: Place) -> Dataset:
     images = need_folder(place.images, "--images", "a folder with a picture for each prompt",
                          "Imagen's, from imagen.research.google with consent, named by their prompts")
     if place.data is None:
-        source, prompts = images, template()
+        source, prompts = images, list(template())
     else:
         source = need(place.data, "--data", "a list of changes", "such as InstDiffEdit's dataset_txt/Imagen_list.txt")
-        prompts = read_list(source)
-    prompts = list(prompts)
+        prompts = list(read_list(source))
     paths = [located(images, prompt, name) for name, _, prompt, _ in prompts]
     check_pictures(paths, images)
     items = tuple(Item(id=name, image=partial(open_picture, path), query=query, reference=prompt, group=element,

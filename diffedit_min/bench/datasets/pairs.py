@@ -36,7 +36,7 @@ def read(place: Place) -> Dataset:
     items = tuple(read_item(number, row, data.parent, where) for number, (where, row) in enumerate(rows, 1))
     check_items(items, data)
     return Dataset("pairs", items, f"{data.name}: {len(items)} edits",
-                   metrics=("pictures", "clipscore", "lpips"),
+                   metrics=("pictures", "answers", "clipscore", "lpips"),
                    panels=(("clipscore", "lpips"), ("changed", "clipscore")))
 
 
