@@ -316,7 +316,7 @@ PAIRS_READ = [
 def test_pairs(tmp_path):
     dataset = pairs.read(make_pairs(tmp_path))
     assert [fields(item) for item in dataset.items] == PAIRS_READ
-    assert dataset.about == "pairs.csv: 2 edits" and dataset.metrics == ("pictures", "clipscore", "lpips")
+    assert dataset.about == "pairs.csv: 2 edits" and dataset.metrics == ("pictures", "answers", "clipscore", "lpips")
     assert dataset.panels == (("clipscore", "lpips"), ("changed", "clipscore"))
     assert dataset.items[0].image().getpixel((0, 0)) == (255, 0, 0)
     assert dataset.items[0].answer().getpixel((0, 0)) == (0, 0, 255)
