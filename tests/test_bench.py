@@ -206,6 +206,14 @@ def test_other_processes_files_are_read_and_left_alone(tmp_path):
     assert others.read_bytes().endswith(b'{"k')
 
 
+def test_a_failure_never_hides_a_success(tmp_path):
+    """Whichever process tried again, and whichever file is read last."""
+    tries = [[{"key": "a", "error": "x"}, {"key": "b"}], [{"key": "a"}, {"key": "b", "error": "x"}]]
+    for rank, entries in enumerate(tries):
+        Appender(tmp_path, "results", rank).append(entries)
+    assert read_all(tmp_path, "results") == {"a": {"key": "a"}, "b": {"key": "b"}}
+
+
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=50))
 def test_vectors_come_back_as_they_were(numbers):

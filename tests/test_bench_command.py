@@ -171,6 +171,18 @@ def test_what_is_refused_before_any_work(run, no_loading, arguments, message):
     assert not Path("runs").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(*SMALL[:-1], "file", "--methods", "sdedit", "--ratios", "0.5")
+    assert (done.code, done.err) == (1, "error: --out 'file' can't be written to (File exists): give another folder\n")
+
+
+def test_theory_is_not_shared_out(run, no_loading, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = run("bench", "--dataset", "scenes", "--preset", "theory")
+    assert done.err == "error: --preset theory is for one process: start it without torchrun\n"
+
+
 def test_methods_without_words_are_refused():
     items = (Item("a", lambda: None, "a hat"),)
     dataset = Dataset("imagenet", items, "", (), ())

@@ -456,6 +456,7 @@ def csfid_of(path, groups, features):
     return FAMILIES["csfid"](Files(class_means=path)).of_set(items, np.array(features, np.float32), {})["csfid"]
 
 
+@pytest.mark.filterwarnings("error")
 def test_csfid_by_hand(tmp_path):
     """Class 7: mean (2, 1) against (0, 0), 5. Class 9: (0, 4) against (0, 1), 9. Classes weigh the same: 7."""
     np.savez(tmp_path / "means.npz", **{"7": np.zeros(2), "9": np.array([0.0, 1.0]), "unused": np.ones(2)})
@@ -532,6 +533,15 @@ def test_class_means_refuses_and_leaves_the_old_file(class_folders, tmp_path, mo
         assert said.startswith(f"error: {expected}")
     (class_folders / "n03" / "broken.png").write_text("no picture")
     assert "broken.png" in one_line(lambda: run_class_means(class_folders, out), SystemExit)
+    (class_folders / "n03" / "broken.png").unlink()
+    picture().save(class_folders / "n03" / "0.png")
+
+    def full(file, **_):
+        file.write(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert one_line(lambda: run_class_means(class_folders, out), SystemExit) == "error: the disk is full"
     assert out.read_text() == "old" and not list(tmp_path.glob(".*"))
 
 
@@ -754,12 +764,15 @@ def test_pie_lpips_is_that_of_torchmetrics_with_squeezenet(lpips_files):
     assert FAMILIES["pie_lpips"](lpips_files).measure(shown(unchanged, b, mask))["lpips_unedited"] == 0
 
 
-def test_lpips_refuses_other_networks(lpips_files, backbones, tmp_path, patched, monkeypatch):
-    path = tmp_path / "net.pth"
-    path.write_bytes(backbones["squeeze"].read_bytes())
-    monkeypatch.setitem(lpips.BACKBONES, "alex", patched(lpips.BACKBONES["alex"], path))
-    message = one_line(lambda: FAMILIES["lpips"](Files(weights=tmp_path)).measure(shown()))
-    assert "holds other weights than LPIPS's alex network needs (" in message
+def test_lpips_refuses_other_networks(backbones, tmp_path, patched, monkeypatch):
+    wrong = [torch.load(backbones["squeeze"]), {**torch.load(backbones["alex"]), "features.0.weight": torch.ones(3)}]
+    for i, state in enumerate(wrong):
+        path = tmp_path / str(i) / "net.pth"
+        path.parent.mkdir()
+        torch.save(state, path)
+        monkeypatch.setitem(lpips.BACKBONES, "alex", patched(lpips.BACKBONES["alex"], path))
+        message = one_line(lambda folder=path.parent: FAMILIES["lpips"](Files(weights=folder)).measure(shown()))
+        assert "holds other weights than LPIPS's alex network needs (" in message
 
 
 def test_loading_a_network_draws_nothing(lpips_files):

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+
+from diffedit_min import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,6 +85,21 @@ def test_the_card_names_the_files_that_are_there():
         data = (ROOT / "diffedit_min" / "tiny" / name).read_bytes()
         assert len(data) == int(size.replace(",", ""))
         assert hashlib.sha256(data).hexdigest() == digest
+
+
+def commands() -> list[str]:
+    """Every `diffedit-min ...` of the README's blocks and sentences, on one line."""
+    text = re.sub(r"\\\n\s*", "", README)
+    found = re.findall(r"^(?:torchrun .* -m diffedit_min\.|diffedit-min )(.*)$", text, re.MULTILINE)
+    return found + [" ".join(quoted.split()) for quoted in re.findall(r"`diffedit-min ([^`]+)`", text)]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_option_of_a_command_exists(line):
+    name, *words = line.partition("#")[0].split()
+    options = {option for parameter in typer.main.get_command(cli.app).commands[name].params
+               for option in parameter.opts}
+    assert {word for word in words if re.match(r"--?[a-z]", word)} <= options
 
 
 @pytest.mark.slow

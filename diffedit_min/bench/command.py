@@ -84,9 +84,13 @@ def bench(
         read = lookup(dataset, DATASETS, "--dataset")
         out = out or Path("runs") / dataset
         models = Models(model, dataset, device, dtype, source(prediction_type, config, revision))
+        if preset and (methods or option):
+            raise ValueError(f"--preset {preset!r} brings its own methods and options: leave out --methods and -o")
         if preset == "theory":
             from . import theory
 
+            if world > 1:
+                raise ValueError("--preset theory is for one process: start it without torchrun")
             print("\n".join(theory.main(models, read(Place(data, images, split)), out, limit or 30, quiet)))
             return
         variants, panels = chosen(methods, ratios, option, preset)
@@ -137,8 +141,6 @@ def chosen(
 
     if preset is None:
         return grid(methods or METHODS, ratios or RATIOS, option or ()), ()
-    if methods or option:
-        raise ValueError(f"--preset {preset!r} brings its own methods and options: leave out --methods and -o")
     found = lookup(preset, PRESETS, "--preset")
     return found.variants(ratios or RATIOS), found.panels
 

@@ -108,7 +108,7 @@ def hash_of(model: StableDiffusion) -> str:
     found = hashlib.sha256()
     for network in (model.unet, model.vae, *(text.encoder for text in model.texts)):
         for tensor in network.state_dict().values():
-            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
 
 
@@ -127,9 +127,13 @@ def begin(plan: Plan) -> None:
             if before.get(name) != version:
                 raise ValueError(f"{str(plan.out)!r} holds results made with {name} {before.get(name)}, and this is "
                                  f"{version}: give another --out")
-    plan.out.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write((json.dumps(record, indent=2) + "\n").encode())
+    try:
+        plan.out.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write((json.dumps(record, indent=2) + "\n").encode())
+    except OSError as error:
+        raise ValueError(f"--out {str(plan.out)!r} can't be written to ({error.strerror}): give another folder"
+                         ) from None
 
 
 def work(plan: Plan, rank: int = 0, world: int = 1, retry: bool = False, quiet: bool = False) -> None:
@@ -196,8 +200,8 @@ def do(plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Var
     features: dict[str, list[Entry]] = {name: [] for name in feature_names(plan)}
     good = [item for item in items if isinstance(opened[item.id], Shown)]
     for item in items:
-        if item not in good:
-            results += [failure(plan, item, variant, opened[item.id]) for variant in variants]
+        if isinstance(error := opened[item.id], Exception):
+            results += [failure(plan, item, variant, error) for variant in variants]
     try:
         edited = list(edit_all(plan, good, opened, variants)) if good else []
     except Exception as error:

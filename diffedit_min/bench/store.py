@@ -2,7 +2,8 @@
 
 Each process (rank) of a run appends to files of its own, OUT/parts/NAME-RANK.jsonl, and reads everybody's. A line cut
 short by a kill is cut off when its own process starts again, and overlooked by the others; a damaged one is overlooked
-too, and what it held is computed again. Where a key stands twice the values are the same: it was computed again.
+too, and what it held is computed again. Where a key stands twice the values are the same, as it was computed again; but
+for a failure that a later try mended.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def read_all(out: Path, name: str) -> dict[str, dict[str, Any]]:
         for line in path.read_bytes().split(b"\n")[:-1]:        # what follows the last newline is cut short
             try:
                 entry = json.loads(line)
-                found[entry["key"]] = entry
+                if "error" not in entry or entry["key"] not in found:
+                    found[entry["key"]] = entry
             except (ValueError, KeyError, TypeError):
                 continue
     return found
