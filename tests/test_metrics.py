@@ -749,6 +749,9 @@ def test_lpips_is_that_of_torchmetrics(lpips_files, size):
     a, b = (unit(networks.square(picture(seed, size), 256)) for seed in (1, 0))
     assert found == pytest.approx(100 * torchmetrics_lpips(a, b, "alex"), rel=1e-5) and found > 0
     assert metric.measure(shown(picture(1, size), picture(1, size), None))["lpips"] == 0
+    assert math.isnan(metric.measure(shown(picture(1, size), picture(0, size), None))["lpips_answer"])
+    to_answer = metric.measure(shown(picture(1, size), picture(2, size), None, answer=picture(0, size)))
+    assert to_answer["lpips_answer"] == found != to_answer["lpips"]
     assert metric.why_not() is None
     path = networks.weights_file(lpips_files, lpips.BACKBONES["alex"])
     assert f"{path.name} (weights {networks.sha256(path)[:8]})" in metric.about()

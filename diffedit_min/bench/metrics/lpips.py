@@ -8,6 +8,7 @@ network and w are torchmetrics'. FlexIT and DiffEdit report it x 100, with AlexN
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -58,17 +59,23 @@ def said(files: Files, net: str) -> str:
 
 
 class LpipsMetric(Metric):
-    """Of the result against the input. Pictures smaller than 256 pixels are enlarged, as FlexIT's evaluation would."""
+    """Of the result against the input, and against the true answer where there is one.
 
-    columns = (Column("lpips", "LPIPS x 100", "lower"),)
+    Pictures smaller than 256 pixels are enlarged, as FlexIT's evaluation would.
+    """
+
+    columns = (Column("lpips", "LPIPS x 100", "lower"), Column("lpips_answer", "LPIPS to the answer x 100", "lower"))
 
     def why_not(self) -> str | None:
         return why_not(self.files, "alex")
 
     def about(self) -> str:
-        return (f"100 x {said(self.files, 'alex')}, of result and input; shorter side scaled to {SIDE} pixels, "
-                "up or down, centre crop")
+        return (f"100 x {said(self.files, 'alex')}, of result and input (or true answer); shorter side scaled to "
+                f"{SIDE} pixels, up or down, centre crop")
 
     def measure(self, shown: Shown) -> dict[str, float]:
-        a, b = (to_bytes(square(image, SIDE)) / 255 for image in (shown.result, shown.input))
-        return {"lpips": 100 * distance(self.files, "alex", a, b)}
+        others = {"lpips": shown.input, "lpips_answer": shown.answer}
+        result = to_bytes(square(shown.result, SIDE)) / 255
+        return {name: math.nan if other is None else
+                100 * distance(self.files, "alex", result, to_bytes(square(other, SIDE)) / 255)
+                for name, other in others.items()}
