@@ -287,6 +287,8 @@ def test_a_run_leaves_what_it_should(uninterrupted):
             f"pictures/{first}/sdedit encoding_ratio=0.3, steps=5.png"} <= set(files)
     entries = [json.loads(line) for line in files["results.jsonl"].splitlines()]
     assert [entry["item"] for entry in entries] == [item.id for item in plan.dataset.items for _ in plan.variants]
+    for entry, item in zip(entries[:: len(plan.variants)], plan.dataset.items, strict=True):
+        assert (entry["query"], entry["reference"], entry["seed"]) == (item.query, item.reference, item.seed)
     record = json.loads(files["run.json"])
     assert record["versions"]["torch"] == torch.__version__ and len(record["variants"]) == len(plan.variants)
     assert record["models"] == {"random": hash_of(plan.model_of(plan.variants[0]))}

@@ -262,7 +262,8 @@ def failure(plan: Plan, item: Item, variant: Variant, error: Exception) -> Entry
 
 def identity(plan: Plan, item: Item, variant: Variant) -> Entry:
     return {"key": plan.keys[item.id, variant.title], "dataset": plan.dataset.name, "item": item.id,
-            "group": item.group, "method": variant.name, "settings": variant.label}
+            "group": item.group, **dict(zip(("query", "reference"), variant.words(item), strict=True)),
+            "seed": item.seed, "method": variant.name, "settings": variant.label}
 
 
 def picture_path(plan: Plan, item: Item, variant: Variant) -> Path:

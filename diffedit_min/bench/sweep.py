@@ -33,12 +33,9 @@ def sweep(
         keys = {name: sharing(variant, model, name) for name in shared if name in variant.method.uses}
         given = {name: shared[name][key] for name, key in keys.items() if key in shared[name]}
         started = time.perf_counter()
-        edits = variant.method(
-            model, list(pictures),
-            [item.instruction if variant.method.needs_instruction else item.query for item in items],
-            [item.reference if variant.told else "" for item in items],
-            seed=[item.seed for item in items], size=size, **given, **variant.options,
-        )
+        queries, references = zip(*map(variant.words, items), strict=True)
+        edits = variant.method(model, list(pictures), queries, references, seed=[item.seed for item in items],
+                               size=size, **given, **variant.options)
         seconds = time.perf_counter() - started
         for name, key in keys.items():
             made = [getattr(edit, name) for edit in edits]

@@ -14,6 +14,7 @@ from ..methods import Method
 from ..methods.options import kind_of
 from ..model.stable_diffusion import StableDiffusion
 from ..typed import dashed, find_method, parse_options
+from .datasets.item import Item
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Variant:
     def title(self) -> str:
         """What tells it from every other of a run."""
         return f"{self.name} {self.label}".strip()
+
+    def words(self, item: Item) -> tuple[str, str]:
+        """The query, or the instruction, and the reference that the method is given."""
+        return (item.instruction if self.method.needs_instruction else item.query,
+                item.reference if self.told else "")
 
     def settings(self, model: StableDiffusion) -> Any:
         return self.method.settings(model, dict(self.options))
