@@ -31,6 +31,7 @@ LEVELS = Schedule.from_config({})       # Stable Diffusion's
 # The samplers here, and the options with which their table is made.
 CASES: dict[str, dict[str, Any]] = {
     "ddim": {}, "fixed_point": {"iterations": 20}, "edict": {"p": 0.93}, "bdia": {"gamma": 0.96}, "belm": {},
+    "dpm_solver": {},
 }
 
 # Two levels with attention at the finer one, as small as it gets: 0.2 M weights, some 3 ms a call for 8 x 8 cells.

@@ -175,7 +175,7 @@ def test_an_unknown_name():
 
 def test_the_imports_are_read_right():
     """Of this reader, so that the tests below can't pass by seeing nothing."""
-    samplers = {f"samplers.{name}" for name in ("ddim", "fixed_point", "edict", "bdia", "belm")}
+    samplers = {f"samplers.{name}" for name in ("ddim", "fixed_point", "edict", "bdia", "belm", "dpm_solver")}
     assert imports("methods.coding")[0] == {"guidance", "samplers", "schedule", "methods.base",
                                                 "methods.options", *samplers}
     assert imports("tiny.train")[0] >= {"model.unet", "schedule", "tiny.scenes", "tiny.vocabulary"}

@@ -13,7 +13,7 @@ import torch
 import diffedit_min as dm
 from diffedit_min import testing as kit
 from diffedit_min.methods.coding import SAMPLERS
-from diffedit_min.samplers import State, bdia, belm, ddim, edict, fixed_point
+from diffedit_min.samplers import State, bdia, belm, ddim, dpm_solver, edict, fixed_point
 from diffedit_min.schedule import Schedule, levels_used, x0_from_eps
 
 SD = Schedule.from_config({})
@@ -22,6 +22,7 @@ X0 = torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().ma
 EXACT = {"edict": (edict, {}), "edict, p = 1": (edict, {"p": 1.0}), "bdia": (bdia, {}),
          "bdia, gamma = 1": (bdia, {"gamma": 1.0}), "belm": (belm, {})}
 ALL = {**EXACT, "fixed_point": (fixed_point, {"iterations": 20})}
+BOTH_WAYS = ("encode", "decode")
 
 
 def distance(a, b):
@@ -189,6 +190,121 @@ def test_order_of_encoding(name, low, high):
     assert low <= order <= high, f"{order:.2f} from {errors}"
 
 
+# ---------------------------------------------------------------- dpm_solver, which is no inverse
+
+
+def walked(sampler, direction, eps_fn, levels, **options):
+    """The last latent from X0 up or down all of the levels."""
+    if direction == "encode":
+        return encoded(sampler, eps_fn, options, levels)[-1].latent
+    return decoded(sampler, eps_fn, State(len(levels) - 1, levels[-1], X0), options, levels)[-1].latent
+
+
+def errors_on(grid, sampler, direction, s, **options):
+    """On Gaussian data: the numbers of steps, and the distances from the exact solution."""
+    eps_fn, counts, errors = kit.gaussian_eps(0.3, s, SD), [], []
+    for steps in (10, 20, 40, 80):
+        levels = grid(SD.levels(steps)[: levels_used(0.8, steps) + 1])
+        ends = [levels[0].abar, levels[-1].abar]
+        exact = kit.gaussian_solution(X0, 0.3, s, *(ends if direction == "encode" else ends[::-1]))
+        counts.append(len(levels) - 1)
+        errors.append(distance(walked(sampler, direction, eps_fn, levels, **options), exact))
+    return counts, errors
+
+
+@pytest.mark.parametrize("s", [0.5, 1.0])
+@pytest.mark.parametrize("direction", BOTH_WAYS)
+def test_dpm_solver_is_of_order_2_on_a_grid_even_in_lambda(direction, s):
+    def even(levels):
+        return dpm_solver.even_in_lambda(SD, levels)
+
+    counts, errors = errors_on(even, dpm_solver, direction, s)
+    assert 1.6 <= kit.fitted_order(counts, errors) <= 2.2, errors
+    _, of_ddim = errors_on(even, ddim, direction, s, **({"time": "source"} if direction == "encode" else {}))
+    assert all(ours < 0.25 * theirs for ours, theirs in zip(errors, of_ddim, strict=True))
+
+
+@pytest.mark.parametrize("direction", BOTH_WAYS)
+def test_dpm_solver_is_of_lower_order_on_the_usual_grid_and_still_better_than_ddim(direction):
+    counts, errors = errors_on(tuple, dpm_solver, direction, 1.0)
+    assert 1.2 <= kit.fitted_order(counts, errors) <= 1.7, errors
+    assert errors[-1] < 0.5 * errors_on(tuple, ddim, direction, 1.0)[1][-1]
+
+
+@pytest.mark.parametrize("direction", BOTH_WAYS)
+def test_dpm_solver_in_the_papers_form(direction):
+    """Equation by equation of arXiv:2211.01095's algorithm 2, in its own letters."""
+    eps_fn = kit.random_eps_fn(0)
+    levels = LEVELS if direction == "encode" else LEVELS[::-1]
+    alpha, sigma = (torch.tensor([f(level.abar) for level in levels], dtype=torch.float64).sqrt()
+                    for f in (lambda abar: abar, lambda abar: 1 - abar))
+    lam = (alpha / sigma).log()
+    x, before = X0, None
+    for i in range(1, len(levels)):
+        h = lam[i] - lam[i - 1]
+        predicted = (x - sigma[i - 1] * eps_fn(x, levels[i - 1].t)) / alpha[i - 1]
+        D = predicted
+        if before is not None:
+            r = (lam[i - 1] - lam[i - 2]) / h
+            D = (1 + 1 / (2 * r)) * predicted - before / (2 * r)
+        x, before = sigma[i] / sigma[i - 1] * x - alpha[i] * ((-h).exp() - 1) * D, predicted
+    assert distance(walked(dpm_solver, direction, eps_fn, LEVELS), x) <= 1e-12
+
+
+def test_a_dpm_solver_decoding_can_be_taken_up_on_its_way():
+    eps_fn = kit.random_eps_fn(0)
+    down = decoded(dpm_solver, eps_fn, encoded(dpm_solver, eps_fn, {})[-1], {})
+    again = decoded(dpm_solver, eps_fn, down[15], {})
+    assert again[0].index == 25 and torch.equal(again[-1].latent, down[-1].latent)
+
+
+def test_dpm_solvers_decoding_begins_anew_after_an_encoding():
+    """The encoding's last prediction lies on the wrong side."""
+    eps_fn = kit.random_eps_fn(0)
+    top = encoded(dpm_solver, eps_fn, {})[-1]
+    plain = decoded(ddim, eps_fn, State(40, LEVELS[40], top.latent), {})
+    assert top.memory is not None
+    assert torch.equal(decoded(dpm_solver, eps_fn, top, {})[1].latent, plain[1].latent)
+
+
+def test_dpm_solver_reaches_and_leaves_a_level_without_noise():
+    clean = Schedule.from_config({"set_alpha_to_one": True})
+    levels = clean.levels(20)[:17]
+    assert levels[0].abar == 1.0
+    up = encoded(dpm_solver, kit.random_eps_fn(0), {}, levels)
+    down = decoded(dpm_solver, kit.random_eps_fn(0), up[-1], {}, levels)
+    assert down[-1].latent.isfinite().all() and distance(down[-1].latent, X0) < 0.5
+    even = dpm_solver.even_in_lambda(clean, levels)
+    assert even[0] == levels[0] and even[-1] == levels[-1]
+
+
+@pytest.mark.parametrize("steps, ratio", [(5, 1.0), (10, 0.5), (50, 0.8), (200, 0.8), (999, 1.0)])
+def test_levels_even_in_lambda(steps, ratio):
+    usual = SD.levels(steps)[: levels_used(ratio, steps) + 1]
+    levels = dpm_solver.even_in_lambda(SD, usual)
+    assert levels[0] == usual[0] and levels[-1] == usual[-1] and len(levels) <= len(usual)
+    assert all(below.t < above.t for below, above in pairwise(levels))
+    if steps <= 50:     # with more, training times are missing near the clean end
+        even, uneven = ([dpm_solver.log_snr(a) - dpm_solver.log_snr(b) for a, b in pairwise(grid)]
+                        for grid in (levels, usual))
+        assert len(levels) >= 0.9 * len(usual)
+        assert max(even) / min(even) < 0.5 * max(uneven) / min(uneven)
+
+
+def test_states_of_a_batch_and_of_its_pictures(model):
+    """An encoding with a memory, cut up and put together again."""
+    pictures = [dm.tiny.scenes.sample(seed).render(32) for seed in (5, 6)]
+    few = {"steps": 8, "sampler": "dpm_solver", "encoding_ratio": 0.75}
+    both = dm.encode_decode(model, pictures, "a bowl of pears", **few)
+    alone = [dm.encode_decode(model, picture, "a bowl of pears", **few) for picture in pictures]
+    again = dm.encode_decode(model, pictures, "a bowl of pears", encoded=[edit.encoded for edit in alone], **few)
+    for batched, one, reused in zip(both, alone, again, strict=True):
+        assert batched.encoded[3].memory[1].shape == one.encoded[3].memory[1].shape == (1, 4, 8, 8)
+        assert distance(batched.encoded[3].memory[1], one.encoded[3].memory[1]) <= 1e-12
+        assert distance(batched.decoded[0].latent, one.decoded[0].latent) <= 1e-12
+        assert distance(reused.decoded[0].latent, one.decoded[0].latent) <= 1e-12
+
+
 # ---------------------------------------------------------------- the blend, and the methods
 
 
@@ -221,7 +337,8 @@ def test_methods_take_samplers(sampler, model):
     few = {"steps": 50, "encoding_ratio": 0.3, "iterations": 60, "sampler": sampler}
     back = dm.invert(model, picture, **few)
     lost = distance(back.decoded[0].latent, back.encoded[0].latent)
-    assert 1e-4 < lost if sampler == "ddim" else lost <= (1e-6 if sampler == "fixed_point" else 1e-9), f"{lost:.1e}"
+    approximate = sampler in ("ddim", "dpm_solver")
+    assert 1e-4 < lost if approximate else lost <= (1e-6 if sampler == "fixed_point" else 1e-9), f"{lost:.1e}"
     few |= {"mask_samples": 2}
     prompts = "a bowl of pears", "a bowl of plums"
     edit = dm.diffedit(model, picture, *prompts, keep="trace", **few)
@@ -237,7 +354,8 @@ def test_methods_take_samplers(sampler, model):
 def test_bad_settings(model):
     picture = dm.tiny.scenes.sample(5).render(32)
     for options, message in (
-        ({"sampler": "euler"}, "sampler 'euler' is not known; known are ddim, fixed_point, edict, bdia, belm"),
+        ({"sampler": "euler"}, "sampler 'euler' is not known; known are ddim, fixed_point, edict, bdia, belm, "
+                                "dpm_solver"),
         ({"iterations": -1}, "iterations must be at least 0, not -1"),
         ({"p": 0.0}, "p must be above 0 and at most 1, not 0.0"),
         ({"p": 1.5}, "p must be above 0 and at most 1, not 1.5"),

@@ -140,7 +140,8 @@ def test_roundtrip_error_by_name_is_that_of_its_module_on_the_same_network():
     assert kit.roundtrip_error("ddim", steps=20, ratio=0.8, seed=6) != by_hand
     with pytest.raises(ValueError) as error:
         kit.roundtrip_error("euler")
-    assert str(error.value) == "sampler 'euler' is not known; known are ddim, fixed_point, edict, bdia, belm"
+    assert str(error.value) == ("sampler 'euler' is not known; known are ddim, fixed_point, edict, bdia, belm, "
+                                "dpm_solver")
 
 
 @pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.5)])

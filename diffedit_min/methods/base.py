@@ -261,7 +261,8 @@ def joined(trajectories: Sequence[Trajectory | None]) -> Trajectory | None:
         partners = tuple((index, torch.cat([state.partners[i][1] for state in states]))
                          for i, (index, _) in enumerate(first.partners))
         latent = torch.cat([state.latent for state in states])      # (B, C, h, w)
-        batch.append(State(first.index, first.level, latent, partners, first.memory))
+        memory = first.memory and (first.memory[0], torch.cat([state.memory[1] for state in states]))
+        batch.append(State(first.index, first.level, latent, partners, memory))
     return tuple(batch)
 
 
@@ -330,8 +331,8 @@ def make_edit(
         image=picture.copy() if empty else result,
         mask=mask,
         mask_map=None if outcome.mask_map is None else outcome.mask_map[row],
-        encoded=tuple(of_row(state, only) for state in outcome.encoded),
-        decoded=tuple(of_row(state, only) for state in outcome.decoded),
+        encoded=tuple(state.map(lambda rows: rows[only]) for state in outcome.encoded),
+        decoded=tuple(state.map(lambda rows: rows[only]) for state in outcome.decoded),
         settings=record,
         rows=task.rows.count // len(task.x0),
         backward_rows=task.rows.backward // len(task.x0),
@@ -342,9 +343,3 @@ def make_edit(
         factor=task.model.factor,
         trace={name: value[:, row] for name, value in outcome.trace.items()},
     )
-
-
-def of_row(state: State, only: slice) -> State:
-    """One picture's part of a batch's state."""
-    partners = tuple((index, latent[only]) for index, latent in state.partners)
-    return State(state.index, state.level, state.latent[only], partners, state.memory)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ..guidance import EpsFn, conditional, guided
-from ..samplers import Blend, State, bdia, belm, ddim, edict, fixed_point
+from ..samplers import Blend, State, bdia, belm, ddim, dpm_solver, edict, fixed_point
 from ..schedule import Level
 from .base import Step, Task, Trajectory
 from .options import Options, RatioOptions
@@ -19,7 +19,8 @@ from .options import Options, RatioOptions
 class CodingOptions(RatioOptions):
     """Which sampler encodes and decodes, and what it can be told: each of the other options is for one sampler."""
 
-    sampler: str = "ddim"               # the paper's; or fixed_point, edict, bdia, belm, which decoding undoes exactly
+    sampler: str = "ddim"               # the paper's; or fixed_point, edict, bdia, belm, which decoding undoes exactly,
+                                        # or dpm_solver, which is of order 2
     time: str = "destination"           # ddim: the t that the network sees while encoding, see samplers/ddim.py
     iterations: int = 20                # fixed_point: of each encoding step
     p: float = 0.93                     # edict: how little the two latents are mixed
@@ -42,10 +43,11 @@ SAMPLERS: dict[str, Callable[[CodingOptions], tuple[Any, Any]]] = {
     "edict": lambda o: (partial(edict.encode, p=o.p), partial(edict.decode, p=o.p)),
     "bdia": lambda o: (partial(bdia.encode, gamma=o.gamma), partial(bdia.decode, gamma=o.gamma)),
     "belm": lambda o: (belm.encode, belm.decode),
+    "dpm_solver": lambda o: (dpm_solver.encode, dpm_solver.decode),
 }
 
 # At which level, from its own, each sampler's second latent stands while encoding.
-PARTNERS = {"ddim": [], "fixed_point": [], "edict": [0], "bdia": [-1], "belm": [-1]}
+PARTNERS = {"ddim": [], "fixed_point": [], "edict": [0], "bdia": [-1], "belm": [-1], "dpm_solver": []}
 
 
 def encode(task: Task, options: CodingOptions, levels: Sequence[Level]) -> Generator[Step, None, Trajectory]:

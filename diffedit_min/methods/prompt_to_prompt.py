@@ -91,9 +91,7 @@ def twice(task: Task, encoded: Trajectory, levels: tuple[Level, ...]) -> State:
     if not encoded:
         noise = standard_noise(task.x0, task.seeds, "generate")
         return State(len(levels) - 1, levels[-1], noise.repeat(2, 1, 1, 1))
-    state = encoded[-1]
-    partners = tuple((j, latent.repeat(2, 1, 1, 1)) for j, latent in state.partners)
-    return State(state.index, state.level, state.latent.repeat(2, 1, 1, 1), partners, state.memory)
+    return encoded[-1].map(lambda latent: latent.repeat(2, 1, 1, 1))
 
 
 # ---------------------------------------------------------------- two branches

@@ -6,11 +6,13 @@ A sampler is a module with those two functions, both generators of `State`s in l
     decode(eps_fn, state, levels, blend)    -> states at the state's level, ..., levels[1], levels[0]
 
 `levels` rise in noise; `levels[0]` is clean. DDIM is the paper's; its decoding undoes its encoding only up to the step
-size. The others undo theirs exactly: fixed_point solves each encoding step, edict, bdia and belm carry a second latent.
+size, and so does dpm_solver, of order 2. The others undo theirs exactly: fixed_point solves each encoding step, edict,
+bdia and belm carry a second latent.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -33,9 +35,15 @@ class State:
     level: Level
     latent: Tensor                                  # (B, C, h, w), standing at that level
     partners: tuple[tuple[int, Tensor], ...] = ()   # further latents, each with its own level's index
-    memory: Any = None                              # whatever isn't a latent
+    memory: tuple[int, Tensor] | None = None        # a prediction of x0 (B, C, h, w), and its level's index
 
     @property
     def latents(self) -> tuple[Tensor, ...]:
         """Those that stand at this level: the latent, and the partners that do."""
         return self.latent, *(partner for index, partner in self.partners if index == self.index)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "State":
+        """The same state of other rows: each tensor changed."""
+        memory = None if self.memory is None else (self.memory[0], change(self.memory[1]))
+        partners = tuple((index, change(partner)) for index, partner in self.partners)
+        return State(self.index, self.level, change(self.latent), partners, memory)
