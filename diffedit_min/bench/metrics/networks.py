@@ -7,7 +7,6 @@ they are or in the Hub's cache.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...loading import known
 from ...loading.files import Pickled
 from ...loading.hub import is_hub_id
 from .base import Files
@@ -36,13 +36,7 @@ def missing_packages(*packages: str) -> str | None:
     return f"it needs {' and '.join(absent)}: pip install 'diffedit-min[bench-full]'" if absent else None
 
 
-@cache
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()
+sha256 = cache(known.sha256)       # of a file, in hexadecimal digits; a weights file is read once for it
 
 
 # ---------------------------------------------------------------- weights files of torch's kind
