@@ -173,8 +173,8 @@ def table_markdown(plan: Plan, found: Sequence[Line]) -> str:
         cells = [line.values.get(column.name, Value(math.nan)).text(column.digits) for column in shown]
         text.append(f"| {line.variant.name} | {line.variant.label} | {line.edits} | {' | '.join(cells)} | "
                     f"{cost(line)} |")
-    text += ["", f"{plan.dataset.about}; {len(plan.dataset.items)} in this run, 95 % bootstrap intervals over them.", "",
-             *(f"- {name}: {metric.about()}" for name, metric in plan.metrics.items()), "",
+    text += ["", f"{plan.dataset.about}; {len(plan.dataset.items)} in this run, 95 % bootstrap intervals over them.",
+             "", *(f"- {name}: {metric.about()}" for name, metric in plan.metrics.items()), "",
              "rows: U-Net rows evaluated for an edit, on average. An encoding serves all smaller ratios, a difference "
              "map all thresholds, and their rows are with the edit that made them. An item's whole sweep: "
              + ", ".join(f"{name} {rows:.0f}" for name, rows in sweeps(found).items()) + "."]
