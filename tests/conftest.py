@@ -15,9 +15,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 import diffedit_min as dm
+from diffedit_min.loading import TINY
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,28 @@ def model() -> dm.StableDiffusion:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The random model of seed 3 as a folder in the usual layout, in float32. Tests must not change it."""
     return write_folder(dm.load("random", seed=3, device="cpu"), tmp_path_factory.mktemp("random"))
+
+
+@pytest.fixture(scope="session")
+def random_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """random_clip(seed): a tiny random CLIP model as a folder, with the tiny model's tokenizer."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    def write(seed: int) -> Path:
+        folder, tokenizer = tmp_path_factory.mktemp("clip"), CLIPTokenizer.from_pretrained(TINY / "tokenizer")
+        layers = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        text = {**layers, "vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length,
+                "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        config = CLIPConfig(text_config=text, vision_config={**layers, "image_size": 24, "patch_size": 8},
+                            projection_dim=16)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            CLIPModel(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}).save_pretrained(folder)
+        return folder
+
+    return write
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import diffedit_min as dm
 from diffedit_min.bench import curves, presets, report, sweep, theory
 from diffedit_min.bench.datasets import scenes as scenes_dataset
 from diffedit_min.bench.datasets.item import Dataset, Item, Place
-from diffedit_min.bench.metrics.base import Column, Files, Metric
+from diffedit_min.bench.metrics.base import Column, Files, Metric, Shown
 from diffedit_min.bench.metrics.scenes import ScenesMetric
 from diffedit_min.bench.report import Line, Value, average
 from diffedit_min.bench.run import Plan, begin, hash_of, work
@@ -110,6 +110,16 @@ def test_a_batch_takes_each_pictures_own_earlier_edit(model, items):
         dm.diffedit(model, pictures, queries, encoded=told["encoded"][:2], **variant.options)
     with pytest.raises(ValueError, match="^mask_map belongs to one picture, but 3 are given$"):
         dm.diffedit(model, pictures, queries, mask_map=told["mask_map"][0], **variant.options)
+
+
+def test_on_scenes_the_true_answer_scores_perfectly_and_the_input_does_not(model, items):
+    variant, = grid(["sdedit"], [0.0], FEW[:1])
+    for item, edit in zip(items, edits_of(model, items, [variant])[variant.title], strict=True):
+        for picture, correct in ((item.answer(), 1.0), (item.image(), 0.0)):
+            shown = Shown(item, item.image(), picture, dataclasses.replace(edit, image=picture))
+            scores = ScenesMetric(Files()).measure(shown)
+            assert scores["correct"] == correct and (scores["answer"] == 0) == bool(correct)
+            assert (scores["outside"] == 0) == (not correct)
 
 
 # ---------------------------------------------------------------- which variants

@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 import diffedit_min as dm
 from diffedit_min import testing as kit
 from diffedit_min.guidance import Rows
-from diffedit_min.loading import TINY
 from diffedit_min.methods.cycle_diffusion import dpm_encoder, replay
 from diffedit_min.methods.directional_clip import DirectionalClip
 from diffedit_min.samplers.stochastic import sigma
@@ -415,23 +414,8 @@ def test_a_step_without_noise_is_refused(method, model):
 
 
 @pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-    """A tiny random CLIP model as a folder, with the tiny model's tokenizer."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
-    folder, tokenizer = tmp_path_factory.mktemp("clip"), CLIPTokenizer.from_pretrained(TINY / "tokenizer")
-    layers = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**layers, "vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length,
-            "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = CLIPConfig(text_config=text, vision_config={**layers, "image_size": 24, "patch_size": 8},
-                        projection_dim=16)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        CLIPModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}).save_pretrained(folder)
-    assert (folder / "model.safetensors").is_file()
-    return folder
+def clip_folder(random_clip):
+    return random_clip(0)
 
 
 def clip_by_hand(folder, before, after, source, target):

@@ -23,7 +23,6 @@ from diffedit_min.bench.datasets.item import Item
 from diffedit_min.bench.metrics import FAMILIES, class_means, clip, inception, lpips, networks, pie
 from diffedit_min.bench.metrics.base import Files, Shown
 from diffedit_min.bench.metrics.pictures import overlap, white
-from diffedit_min.loading import TINY
 
 NONE = Files()
 QUERY = "a bowl of pears on marble"
@@ -167,22 +166,8 @@ def test_white_is_128_and_more():
 
 
 @pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-    """A tiny random CLIP model as a folder, with the tiny model's tokenizer."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
-    folder, tokenizer = tmp_path_factory.mktemp("clip"), CLIPTokenizer.from_pretrained(TINY / "tokenizer")
-    layers = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**layers, "vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length,
-            "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = CLIPConfig(text_config=text, vision_config={**layers, "image_size": 24, "patch_size": 8},
-                        projection_dim=16)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)        # with it, no cosine below is negative
-        CLIPModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}).save_pretrained(folder)
-    return folder
+def clip_folder(random_clip):
+    return random_clip(1)       # of this one, no cosine below is negative
 
 
 class Tensors(torch.nn.Module):

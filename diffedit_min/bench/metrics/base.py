@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Files:
     class_means: Path | None = None         # CSFID's reference
 
 
-class Metric:
+class Metric(ABC):
     """A family of metrics. One is made for a run; `why_not` is asked before anything else is."""
 
     columns: tuple[Column, ...] = ()
@@ -60,9 +61,9 @@ class Metric:
         """Why it can't be computed here, and the way out, in one line; None if it can. Loads and fetches nothing."""
         return None
 
+    @abstractmethod
     def about(self) -> str:
         """The formula, the model and the weights' hash, in one line to stand beside the numbers."""
-        raise NotImplementedError
 
     def measure(self, shown: Shown) -> dict[str, float]:
         """Of one edit. nan where it isn't defined."""
