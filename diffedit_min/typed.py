@@ -31,11 +31,16 @@ def embedded_model(method: Method) -> str:
     return "tiny-instruct" if method.needs_instruction else "tiny"
 
 
-def parse_options(method: Method, texts: list[str] | None) -> dict[str, Any]:
-    """["steps=25", ...] -> {"steps": 25, ...}, each of its option's type and in its range."""
+def option_kinds(method: Method) -> dict[str, type]:
+    """A method's options, each with the type of its values."""
     from .methods.options import kind_of
 
-    kinds = {f.name: kind_of(f) for f in fields(method.options)}
+    return {f.name: kind_of(f) for f in fields(method.options)}
+
+
+def parse_options(method: Method, texts: list[str] | None) -> dict[str, Any]:
+    """["steps=25", ...] -> {"steps": 25, ...}, each of its option's type and in its range."""
+    kinds = option_kinds(method)
     options: dict[str, Any] = {}
     for text in texts or []:
         name, equals, value = text.partition("=")

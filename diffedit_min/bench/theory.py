@@ -13,8 +13,6 @@ proposition speaks, and at the model's recommended one, under which eps(., Q, .)
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from tqdm import tqdm
 from ..guidance import EpsFn, Rows, conditional, guided
 from ..methods import METHODS
 from ..model.stable_diffusion import StableDiffusion
-from ..picture import fit, replacing, to_rgb
+from ..picture import fit, to_rgb
 from ..samplers import State, ddim
 from ..schedule import Level, add_noise, levels_used, standard_noise, tau
 from ..theory import (
@@ -40,6 +38,7 @@ from ..theory import (
     sdedit_bound,
 )
 from .datasets.item import Dataset, Item
+from .report import as_csv, put
 from .run import digest, hash_of, versions
 from .store import Appender, read_all
 
@@ -137,13 +136,9 @@ def main(models: Any, dataset: Dataset, out: Path, limit: int, quiet: bool) -> l
         text += [f"Guidance scale {scale:g}:", "", f"| {' | '.join(names)} |", "|---" * len(names) + "|",
                  *(f"| {' | '.join(f'{line[name]:.3g}' for name in names)} |" for line in lines), "",
                  *conclusions(lines), ""]
-    written = io.StringIO()
-    writer = csv.DictWriter(written, ["guidance scale", *tables[1.0][0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"guidance scale": scale, **line} for scale, lines in tables.items() for line in lines)
-    for name, content in (("theory.csv", written.getvalue()), ("theory.md", "\n".join(text))):
-        with replacing(out / name) as file:
-            file.write(content.encode())
+    rows = [[scale, *line.values()] for scale, lines in tables.items() for line in lines]
+    put(out / "theory.csv", as_csv([["guidance scale", *tables[1.0][0]], *rows]))
+    put(out / "theory.md", "\n".join(text))
     draw(tables, out)
     return [*text, f"wrote {out / 'theory.md'}, {out / 'theory.csv'}, {out / 'theory.png'}, {out / 'theory.svg'}"]
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..methods import Method
-from ..methods.options import kind_of
 from ..model.stable_diffusion import StableDiffusion
-from ..typed import dashed, find_method, parse_options
+from ..typed import dashed, find_method, option_kinds, parse_options
 from .datasets.item import Item
 
 
@@ -62,15 +61,15 @@ def grid(methods: Sequence[str], ratios: Sequence[float], given: Sequence[str] =
         raise ValueError(f"--methods names a method twice: {' '.join(map(dashed, names))}")
     values: dict[str, dict[str, list[Any]]] = {name: {} for name in names}
     for method in chosen:
-        if "encoding_ratio" in kinds(method):
+        if "encoding_ratio" in option_kinds(method):
             values[method.name]["encoding_ratio"] = parsed(method, "encoding_ratio", map(str, ratios))
     for text in given:
         whose, name, tail = parts(text)
-        takers = [find_method(whose)] if whose else [method for method in chosen if name in kinds(method)]
+        takers = [find_method(whose)] if whose else [method for method in chosen if name in option_kinds(method)]
         for method in takers or chosen[:1]:     # if it is nobody's, the first will say so
             if method not in chosen:
                 raise ValueError(f"-o {text!r} is for {dashed(method.name)}, which is not among --methods")
-            several = [tail] if kinds(method).get(name) is dict else tail.split(",")
+            several = [tail] if option_kinds(method).get(name) is dict else tail.split(",")
             values[method.name][name] = parsed(method, name, several)
     variants = []
     for method in chosen:
@@ -92,11 +91,6 @@ def parts(text: str) -> tuple[str, str, str]:
 def parsed(method: Method, name: str, values: Iterable[str]) -> list[Any]:
     """An option's values as its type has them, each checked."""
     return [parse_options(method, [f"{name}={value}"])[name] for value in values]
-
-
-def kinds(method: Method) -> dict[str, type]:
-    """Its options, each with the type of its values."""
-    return {f.name: kind_of(f) for f in fields(method.options)}
 
 
 # What neither an encoding nor a difference map depends on: variants that differ in nothing else share them.
