@@ -23,7 +23,7 @@ from .methods import METHODS as METHODS
 from .methods import Edit as Edit
 from .methods import Method as Method
 from .methods import Step as Step
-from .methods.base import Trajectory
+from .methods.batches import Trajectory
 from .model.stable_diffusion import StableDiffusion as StableDiffusion
 from .model.text import Context as Context
 
@@ -39,6 +39,8 @@ def load(
     revision: str | None = None,
     token: str | None = None,
     seed: int = 0,
+    compile: bool = False,
+    rows_per_batch: int | None = None,
 ) -> StableDiffusion: ...
 # What each method can be told, by name: as its options' dataclass has it, and what `Method.iterate` takes besides.
 
@@ -51,6 +53,7 @@ class _Options(TypedDict, total=False):
     negative_prompt: str
     seed: int | Sequence[int]
     size: int | None
+    preset: str
     keep: str
     on_step: Callable[[Step], None] | None
 
@@ -64,8 +67,13 @@ class _Coding(_Ratio, total=False):
     iterations: int
     p: float
     gamma: float
+    grid: str
 
-class _DiffEdit(_Coding, total=False):
+class _Interval(_Coding, total=False):
+    guidance_from: float
+    guidance_until: float
+
+class _DiffEdit(_Interval, total=False):
     mask: Image.Image | Tensor | None
     mask_map: Tensor | Sequence[Tensor] | None
     mask_noise_ratio: float
@@ -145,7 +153,7 @@ def encode_decode(
     image: _Pictures,
     query: _Texts,
     reference: _Texts = "",
-    **options: Unpack[_Coding],
+    **options: Unpack[_Interval],
 ) -> Any: ...
 def prompt_to_prompt(
     model: StableDiffusion,

@@ -20,6 +20,7 @@ from typer import Argument, Option
 
 from . import __version__
 from .bench.command import bench
+from .bench.speed.command import speed
 from .console import (
     MODEL_HELP,
     Config,
@@ -31,6 +32,7 @@ from .console import (
     Options,
     Picture,
     Prediction,
+    Preset,
     Query,
     Quiet,
     Reference,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .methods import Edit, Method, Step
+    from .model.stable_diffusion import StableDiffusion
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -77,6 +80,7 @@ def demo(
     change: Annotated[str | None, Option(metavar="WHAT=VALUE", help="The edit, for example fruit=pears, "
                                          "container=basket or surface=marble. Left out: another fruit.")] = None,
     query: Annotated[str | None, Option(help="Your own words for that edit. Left out: its full caption.")] = None,
+    preset: Preset = "paper",
     option: Options = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
@@ -85,7 +89,7 @@ def demo(
         from .tiny.demo import demo_measures, demo_scenes, demo_strip
 
         check_targets(out)
-        options = parse_options(methods.diffedit, option)
+        options = parse_options(methods.diffedit, option, preset)
         scene, answer = demo_scenes(seed, change)
         started = time.perf_counter()
         model = loading.load()
@@ -115,20 +119,19 @@ def edit_command(
     mask: Annotated[str | None, Option(help="A mask of your own, a picture: white = edit.")] = None,
     device: Device = "auto", dtype: DType = "auto",
     prediction_type: Prediction = None, config: Config = None, revision: Revision = None,
-    option: Options = None, quiet: Quiet = False, debug: Debug = False,
+    preset: Preset = "paper", option: Options = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Edit a picture: --query says what it should show."""
     with one_line_errors(debug):
-        from . import loading, picture
+        from . import picture
 
         chosen = find_method(method)
         out = out or Path(f"{Path(image or 'generated').stem}-edit.png")
         if source_out and not chosen.remakes:
             raise ValueError(f"{dashed(chosen.name)} has no source branch: leave out --source-out {str(source_out)!r}")
-        opened, options = prepare(image, chosen, option, out, *filter(None, [source_out]))
+        opened, options = prepare(image, chosen, option, out, *filter(None, [source_out]), preset=preset)
         given = None if mask is None else picture.open_mask(mask)
-        network = loading.load(model or embedded_model(chosen), device=device, dtype=dtype,
-                               **source(prediction_type, config, revision))
+        network = opened_model(model or embedded_model(chosen), device, dtype, prediction_type, config, revision)
         edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
                               mask=given, **options)
         picture.save(edit.image, out, record(edit))
@@ -146,17 +149,17 @@ def mask_command(
     map_out: Annotated[Path | None, Option("--map", help="The map that the mask is cut from, in colours from black (0) "
                                            "to yellow (1). Left out: IMAGE's name with -map.png.")] = None,
     seed: Seed = 0, size: Size = None, device: Device = "auto", dtype: DType = "auto",
-    prediction_type: Prediction = None, config: Config = None, revision: Revision = None, option: Options = None,
-    quiet: Quiet = False, debug: Debug = False,
+    prediction_type: Prediction = None, config: Config = None, revision: Revision = None, preset: Preset = "paper",
+    option: Options = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Find where DiffEdit would edit, and stop there."""
     with one_line_errors(debug):
-        from . import loading, methods, picture
+        from . import methods, picture
 
         out, map_out = out or Path(f"{Path(image).stem}-mask.png"), map_out or Path(f"{Path(image).stem}-map.png")
-        opened, options = prepare(image, methods.diffedit, option, out, map_out)
+        opened, options = prepare(image, methods.diffedit, option, out, map_out, preset=preset)
         options["encoding_ratio"] = 0.0     # step 1 only: steps 2 and 3 have no level to go to
-        network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
+        network = opened_model(model, device, dtype, prediction_type, config, revision)
         edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size,
                               **options)
         picture.save(edit.mask_image, out, record(edit))
@@ -176,11 +179,11 @@ def invert(
 ) -> None:
     """Encode a picture towards noise and decode it again, without a query: what does that lose?"""
     with one_line_errors(debug):
-        from . import loading, methods, picture
+        from . import methods, picture
 
         out = out or Path(f"{Path(image).stem}-inverted.png")
         opened, options = prepare(image, methods.invert, option, out)
-        network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
+        network = opened_model(model, device, dtype, prediction_type, config, revision)
         edit, seconds = timed(methods.invert, quiet, network, opened, reference=reference, size=size, **options)
         options["encoding_ratio"] = 0.0     # no level: what the VAE makes of the picture
         vae = methods.invert(network, opened, size=size, encoded=edit.encoded, **options)
@@ -208,13 +211,14 @@ def info_command(
 
 
 app.command("bench", cls=ListsCommand)(bench)
+app.command("speed", cls=ListsCommand)(speed)
 
 
 # ---------------------------------------------------------------- what a person typed
 
 
 def prepare(
-    image: str | None, method: Method, option: list[str] | None, *targets: Path
+    image: str | None, method: Method, option: list[str] | None, *targets: Path, preset: str = "paper"
 ) -> tuple[Image.Image | None, dict[str, Any]]:
     """The picture, if there is one, and the options; refuses what it can before a model is loaded."""
     from .picture import open_picture
@@ -222,7 +226,18 @@ def prepare(
     check_targets(*targets)
     if image is None and not method.generates:
         raise ValueError(f"{dashed(method.name)} needs a picture to edit: give its file, IMAGE")
-    return None if image is None else open_picture(image), parse_options(method, option)
+    return None if image is None else open_picture(image), parse_options(method, option, preset)
+
+
+def opened_model(
+    name: str, device: str, dtype: str, prediction_type: str | None, config: str | None, revision: str | None
+) -> StableDiffusion:
+    """The model, and a line that says where it runs and in which dtype, which "auto" has chosen."""
+    from .loading import load
+
+    model = load(name, device=device, dtype=dtype, **source(prediction_type, config, revision))
+    print(f"{model.name}: {str(model.dtype).removeprefix('torch.')} on {model.device}")
+    return model
 
 
 def check_targets(*paths: Path) -> None:

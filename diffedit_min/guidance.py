@@ -20,7 +20,7 @@ class EpsFn(Protocol):
         ...
 
 
-ModelEps = Callable[[Tensor, int, Any], Tensor]     # model.eps: (x, t, context) -> eps
+ModelEps = Callable[[Tensor, int, Any], Tensor]     # model.eps: (x, t, context) -> eps; a row for each prompt
 
 
 @dataclass
@@ -40,11 +40,15 @@ def classifier_free_guidance(eps_uncond: Tensor, eps_cond: Tensor, s: float) -> 
 
 
 def conditional(model_eps: ModelEps, context: Any, rows: Rows) -> EpsFn:
-    """eps(x, t | context): one row a sample. With the empty text's context it is the unconditional prediction."""
+    """eps(x, t | context): one row a sample. With the empty text's context it is the unconditional prediction.
+
+    With a context of m prompts for each sample, as `join` makes it: m rows each, (m B, C, h, w).
+    """
 
     def eps_fn(x: Tensor, t: int) -> Tensor:
-        rows.count += len(x)
-        return model_eps(x, t, context)
+        eps = model_eps(x, t, context)
+        rows.count += len(eps)
+        return eps
 
     return eps_fn
 
@@ -58,16 +62,15 @@ def guided(model_eps: ModelEps, context: Any, negative: Any, s: float, rows: Row
         return conditional(model_eps, context, rows)
     if s == 0:
         return conditional(model_eps, negative, rows)
-    both = join(negative, context)                                  # (2B, L, D)
+    both_eps = conditional(model_eps, join(negative, context), rows)
 
     def eps_fn(x: Tensor, t: int) -> Tensor:
-        rows.count += 2 * len(x)
-        eps_uncond, eps_cond = model_eps(torch.cat([x, x]), t, both).chunk(2)
+        eps_uncond, eps_cond = both_eps(x, t).chunk(2)
         return classifier_free_guidance(eps_uncond, eps_cond, s)
 
     return eps_fn
 
 
 def join(first: Any, second: Any) -> Any:
-    """Two contexts (plain tensors or `Context`s) as one batch."""
+    """Two contexts (plain tensors or `Context`s) as one."""
     return torch.cat([first, second]) if isinstance(first, Tensor) else first.join(second)

@@ -24,8 +24,11 @@ RESCALES = ("minmax", "max")
 
 
 def predictions(eps_fn: EpsFn, noised: Tensor, t: int) -> Tensor:
-    """eps(x_t, t) for n noised copies of each latent, as one batch: (n, B, C, h, w) -> (n, B, C, h, w)."""
-    return eps_fn(noised.flatten(0, 1), t).unflatten(0, noised.shape[:2])
+    """eps(x_t, t) for n noised copies of each latent, as one batch: (n, B, C, h, w) -> (m, n, B, C, h, w).
+
+    m: how many prompts the eps_fn sees each of them with.
+    """
+    return eps_fn(noised.flatten(0, 1), t).unflatten(0, (-1, *noised.shape[:2]))
 
 
 def difference_map(eps_query: Tensor, eps_reference: Tensor, norm: str = "l1", average: str = "maps") -> Tensor:

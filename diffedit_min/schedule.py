@@ -64,15 +64,16 @@ class Schedule:
             raise ValueError(f"t must be from 0 to {self.T - 1}, not {t}")
         return Level(t, self.abar[t])
 
-    def levels(self, N: int) -> tuple[Level, ...]:
+    def levels(self, N: int, ratio: float = 1.0) -> tuple[Level, ...]:
         """The clean level and N noisy ones, by rising noise: t_i = offset + floor(i T / N), i = 0..N-1.
 
-        This is the usual "leading" grid where N divides T. Raises ValueError unless 1 <= N < T.
+        This is the usual "leading" grid where N divides T. ratio: only as far as this encoding ratio goes, k levels.
+        Raises ValueError unless 1 <= N < T.
         """
         if not 1 <= N < self.T:
             raise ValueError(f"steps must be from 1 to {self.T - 1}, not {N}")
         clean = Level(0, self.abar[0] if self.clean_abar is None else self.clean_abar)
-        return (clean, *(self.at(self.steps_offset + i * self.T // N) for i in range(N)))
+        return (clean, *(self.at(self.steps_offset + i * self.T // N) for i in range(levels_used(ratio, N))))
 
     def noised(self, ratio: float) -> Level:
         """The level that lies `ratio` (0..1) of the training timeline from the clean end: t = ratio T."""

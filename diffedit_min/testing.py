@@ -24,7 +24,7 @@ from torch import Tensor
 from .guidance import EpsFn
 from .model.unet import UNet, UNetConfig
 from .samplers import State
-from .schedule import Level, Schedule, eps_from_x0, generator, levels_used, tau, u_from_x, x_from_u
+from .schedule import Level, Schedule, eps_from_x0, generator, tau, u_from_x, x_from_u
 
 LEVELS = Schedule.from_config({})       # Stable Diffusion's
 
@@ -144,7 +144,7 @@ def roundtrip_error(
     sampler = sampler_of(sampler)
     eps_fn = random_eps_fn(seed, dtype) if eps_fn is None else eps_fn
     x0 = random_latent(seed, dtype) if x0 is None else x0
-    levels = LEVELS.levels(steps)[: levels_used(ratio, steps) + 1] if levels is None else levels
+    levels = LEVELS.levels(steps, ratio) if levels is None else levels
     up, down = options_of(sampler, options)
     *_, noisy = sampler.encode(eps_fn, x0, levels, **up)
     *_, clean = sampler.decode(eps_fn, noisy, levels, **down)
@@ -170,7 +170,7 @@ def order_of_convergence(
     eps_fn, x0 = gaussian_eps(mu, s, LEVELS), random_latent(0, torch.float64)
     up, down = options_of(sampler, options)
     for N in steps:
-        levels = LEVELS.levels(N)[: levels_used(ratio, N) + 1]
+        levels = LEVELS.levels(N, ratio)
         clean, noisy = levels[0].abar, levels[-1].abar
         if direction == "encode":
             *_, last = sampler.encode(eps_fn, x0, levels, **up)

@@ -4,6 +4,7 @@ They run on tiny random weights in float64, where a level, a sign or an index th
 """
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from diffedit_min.guidance import Rows, conditional
 from diffedit_min.methods.base import Task
 from diffedit_min.methods.diffedit import find_map
 from diffedit_min.picture import unfit
-from diffedit_min.samplers import ddim
+from diffedit_min.samplers import ddim, dpm_solver
 from diffedit_min.schedule import add_noise, levels_used, standard_noise
 
 QUERY, REFERENCE = "a bowl of pears", "a bowl of apples"
@@ -198,8 +199,9 @@ def test_rows_are_what_the_unet_saw(model, monkeypatch):
     seen, forward = [], type(model.unet).forward
 
     def counting(self, x, *rest):
-        seen.append(len(x))
-        return forward(self, x, *rest)
+        out = forward(self, x, *rest)
+        seen.append(len(out))
+        return out
 
     monkeypatch.setattr(type(model.unet), "forward", counting)
     edits = dm.diffedit(model, [picture(0), picture(1)], QUERY, REFERENCE, **FEW)
@@ -289,6 +291,92 @@ def test_gradients_are_off_inside_and_untouched_outside(model):
     for step in steps:
         assert torch.is_grad_enabled(), "between steps the caller's mode holds"
         assert step.latent is None or not step.latent.requires_grad
+
+
+# ---------------------------------------------------------------- what costs fewer rows
+
+
+def test_the_lambda_grid_is_even_in_lambda_and_a_smaller_ratio_is_a_prefix(model):
+    long, short = (diffedit(model, encoding_ratio=ratio, grid="lambda", steps=20) for ratio in (0.9, 0.5))
+    times = [state.level.t for state in long.encoded]
+    assert times[0] == 0 and times == sorted(set(times)) and max(times) <= 900
+    for state, other in zip(short.encoded, long.encoded, strict=False):
+        assert state.level == other.level and torch.equal(state.latent, other.latent)
+    assert max(state.level.t for state in short.encoded) <= 500 < max(times)
+    lambdas = [dpm_solver.log_snr(state.level) for state in long.encoded]
+    steps = [a - b for a, b in zip(lambdas[5:], lambdas[6:], strict=False)]     # below, whole numbers t are too coarse
+    assert max(steps) < 1.1 * min(steps)
+
+
+def test_an_encoding_on_another_grid_is_refused(model):
+    encoded = diffedit(model).encoded
+    with pytest.raises(ValueError, match="^encoded was made with another number of steps or grid: "):
+        diffedit(model, grid="lambda", encoded=encoded)
+
+
+def test_guidance_everywhere_is_an_interval_of_all_levels(model):
+    everywhere, whole = diffedit(model), diffedit(model, guidance_from=0.0, guidance_until=1.0)
+    assert torch.equal(final(everywhere), final(whole)) and everywhere.rows == whole.rows
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_guidance_outside_its_interval_costs_one_row_a_level(first, last):
+    model = dm.load("random")
+    edit = dm.encode_decode(model, picture(), QUERY, steps=10, guidance_from=first, guidance_until=last)
+    guided = [level for level in model.schedule.levels(10, 0.8)[1:] if first <= level.t / 1000 <= last]
+    assert edit.rows == 8 + 8 + len(guided)
+
+
+def test_an_interval_without_levels_is_no_guidance(model):
+    nowhere, plain = diffedit(model, guidance_from=0.9, guidance_until=0.1), diffedit(model, guidance_scale=1.0)
+    assert torch.equal(final(nowhere), final(plain)) and nowhere.rows == plain.rows
+
+
+def test_guidance_in_the_interval_is_the_formula_at_those_levels(model):
+    """Guided above t = 500 and plain below: the one decoding down to there, the other from there on."""
+    half = dm.encode_decode(model, picture(), QUERY, steps=10, guidance_from=0.5, keep="trace")
+    whole = dm.encode_decode(model, picture(), QUERY, steps=10, keep="trace")
+    j = next(state.index for state in half.decoded if state.level.t > 500) - 1      # what the last guided step reaches
+    assert torch.equal(half.decoded[j].latent, whole.decoded[j].latent)
+    query = model.embed([QUERY])
+    eps_fn = conditional(model.eps, query, Rows())
+    levels = model.schedule.levels(10, 0.8)
+    *_, last = ddim.decode(eps_fn, half.decoded[j], levels)
+    assert (last.latent - final(half)).abs().max() <= 1e-12
+
+
+def test_a_preset_is_its_options(model):
+    fast, spelled = dm.diffedit(model, picture(), QUERY, REFERENCE, preset="fast"), dm.diffedit(
+        model, picture(), QUERY, REFERENCE, **dm.METHODS["diffedit"].presets["fast"])
+    assert torch.equal(final(fast), final(spelled)) and fast.settings == spelled.settings
+    assert fast.rows <= 60
+
+
+def test_what_is_said_goes_over_the_preset_and_the_preset_over_the_card(model):
+    presets = dm.METHODS["diffedit"].presets["fast"]
+    card = dataclasses.replace(model, defaults={"diffedit": {"steps": 7, "mask_threshold": 0.3}})
+    found = dm.METHODS["diffedit"].settings(card, {"mask_samples": 1}, "fast")
+    assert (found.steps, found.mask_samples, found.mask_threshold) == (presets["steps"], 1, 0.3)
+    assert dm.METHODS["diffedit"].settings(card, {}).steps == 7
+
+
+def test_unknown_presets_are_refused(model):
+    with pytest.raises(ValueError, match="^diffedit has no preset 'quick'; it has paper, fast$"):
+        diffedit(model, preset="quick")
+    with pytest.raises(ValueError, match="^sdedit has no preset 'fast'; it has paper$"):
+        dm.sdedit(model, picture(), QUERY, preset="fast")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"grid": "karras"}, "grid 'karras' is not known; known are leading, lambda"),
+    ({"guidance_from": -0.1}, "guidance_from must be from 0 to 1, not -0.1"),
+    ({"guidance_until": 1.5}, "guidance_until must be from 0 to 1, not 1.5"),
+])
+def test_grids_and_intervals_that_cannot_be(model, options, message):
+    with pytest.raises(ValueError) as error:
+        diffedit(model, **options)
+    assert str(error.value) == message
 
 
 # ---------------------------------------------------------------- progress, records, sizes
@@ -393,7 +481,7 @@ def test_other_refusals(model):
         dm.sdedit(model, picture(), QUERY, mask=picture())
     with pytest.raises(ValueError, match="^encoded belongs to one picture, but 2 are given$"):
         dm.diffedit(model, [picture(), picture()], QUERY, encoded=diffedit(model).encoded)
-    with pytest.raises(ValueError, match="^encoded was made with another number of steps: "):
+    with pytest.raises(ValueError, match="^encoded was made with another number of steps or grid: "):
         diffedit(model, steps=7, encoded=diffedit(model).encoded)
     with pytest.raises(ValueError, match=r"^encoded is of latents of \(8, 8\), but the picture's are \(4, 8\)$"):
         diffedit(model, picture(0, (32, 16)), encoded=diffedit(model).encoded)

@@ -9,6 +9,7 @@ from diffedit_min.model.text import Context
 def fake_eps(x, t, context):
     """Depends on every argument, and on which prompt goes with which row."""
     tokens = context if isinstance(context, torch.Tensor) else context.tokens
+    x = x.repeat(len(tokens) // len(x), 1, 1, 1)        # a row for each prompt
     return x * 0.5 + 0.01 * t + tokens.mean(dim=(1, 2))[:, None, None, None]
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import diffedit_min as dm
+from diffedit_min import loading
 from diffedit_min.loading import files
 from diffedit_min.loading.layout import SCHEDULER, weight_files
 from diffedit_min.model import stable_diffusion
@@ -583,8 +584,98 @@ def test_half_precision_is_near(model):
         assert (other.encode(pixels) - encoded).abs().max() < tolerance
 
 
-def test_dtype_auto_is_float32():
+def test_dtype_auto_is_float32_for_small_models():
     assert load("random").dtype == torch.float32
+
+
+@pytest.mark.parametrize(("device", "found", "dtype"), [
+    ("cpu", {"avx512_bf16": True, "avx512_f": True}, torch.bfloat16), ("cpu", {"amx_bf16": True}, torch.bfloat16),
+    ("cpu", {"sve_bf16": True}, torch.bfloat16), ("cpu", {"avx512_f": True, "amx_bf16": False}, torch.float32),
+    ("cuda", {}, torch.float16), ("mps", {"avx512_bf16": True}, torch.float32),
+])
+def test_dtype_auto_of_full_size_models_follows_the_machine(monkeypatch, device, found, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    with torch.device("meta"):
+        full, small = torch.nn.Linear(10_000, 10_000), torch.nn.Linear(9_000, 9_000)
+    assert loading.best_dtype(full, torch.device(device)) == dtype
+    assert loading.best_dtype(small, torch.device(device)) == torch.float32
+
+
+def test_dtype_auto_with_a_torch_that_does_not_know_the_processor(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    with torch.device("meta"):
+        assert loading.best_dtype(torch.nn.Linear(10_000, 10_000), torch.device("cpu")) == torch.float32
+
+
+def test_a_full_size_model_is_loaded_in_its_best_dtype(folder, monkeypatch):
+    monkeypatch.setattr(loading, "FULL_SIZE", 1)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    model = load(folder)
+    assert model.dtype == torch.bfloat16 == next(model.vae.parameters()).dtype
+    assert load(folder, dtype="float32").dtype == torch.float32
+
+
+@pytest.mark.parametrize(("dtype", "last"), [("float32", False), ("bfloat16", True), ("float16", True)])
+def test_channels_come_last_in_half_precision(folder, dtype, last):
+    model = load(folder, dtype=dtype)
+    for network in (model.unet, model.vae):
+        weights = [weight for weight in network.parameters() if weight.ndim == 4 and min(weight.shape) > 1]
+        assert weights
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) == last for weight in weights)
+
+
+def test_compiling_needs_a_compiler(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(loading.shutil, "which", lambda name: None)
+    assert refusal("random", compile=True) == (
+        "compile needs a C++ compiler (c++ or g++ or clang++): install one, or leave compile out")
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd21-768", "bk-sdm-tiny", "sdxl"])
+def test_the_unet_compiles_to_one_graph_without_breaks(tmp_path, family):
+    checkpoints.write_folder(tmp_path, checkpoints.small(family))
+    model = load(tmp_path)
+    side = 2 * model.unet.config.multiple
+    x, context = torch.randn(1, 4, side, side), model.embed(PROMPTS[:2])
+    plain = model.eps(x, 431, context)
+    torch._dynamo.reset()
+    model.unet.compile(fullgraph=True, backend="eager")     # a break in the graph would raise
+    torch._dynamo.utils.counters.clear()
+    compiled = [model.eps(x, t, context) for t in (431, 1, 999)]
+    assert (compiled[0] - plain).abs().max() <= 1e-5
+    counted = torch._dynamo.utils.counters
+    assert not counted["graph_break"] and counted["stats"]["unique_graphs"] == 1      # not one for each time
+    torch._dynamo.reset()
+
+
+def test_load_compiles_the_unet(monkeypatch):
+    asked = []
+    monkeypatch.setenv("CXX", "c++")
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append((type(self).__name__, options)))
+    load("random", compile=True)
+    load("random")
+    assert asked == [("UNet", {"fullgraph": True})]
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+def test_rows_per_batch_must_be_positive(rows):
+    assert refusal("random", rows_per_batch=rows) == f"rows_per_batch must be at least 1, not {rows}"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_rows_per_batch_changes_memory_only(model, rows, m):
+    x, context = latents(5), model.embed([f"{i} plums" for i in range(5 * m)])
+    whole, seen = model.eps(x, 431, context), []
+    hook = model.unet.register_forward_hook(lambda _module, _args, out: seen.append(len(out)))
+    try:
+        parts = dataclasses.replace(model, rows_per_batch=rows).eps(x, 431, context)
+    finally:
+        hook.remove()
+    assert sum(seen) == 5 * m and max(seen) <= max(rows, m)
+    assert (parts - whole).abs().max() <= 1e-12
+    for i in range(5 * m):      # each prompt with its own latent
+        assert (whole[i] - model.eps(x[i % 5 : i % 5 + 1], 431, context[i : i + 1])[0]).abs().max() <= 1e-12
 
 
 @pytest.mark.parametrize("cells", [1, 64, 100, 128, 64 * 7])
@@ -625,7 +716,7 @@ def test_as_many_prompts_as_latents(model):
     for given in (context, context.tokens):
         with pytest.raises(ValueError) as error:
             model.eps(latents(2), 431, given)
-        assert str(error.value) == "2 latents but 3 prompts"
+        assert str(error.value) == "2 latents but 3 prompts: give as many, or a multiple"
     assert torch.equal(model.eps(latents(), 431, context), model.eps(latents(), 431, context.tokens))
 
 

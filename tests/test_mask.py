@@ -30,9 +30,10 @@ def test_predictions_are_one_batch_in_order():
 
     def eps_fn(x, t):
         seen.append((x.shape, t))
-        return 2 * x
+        return torch.cat([2 * x, 3 * x])        # under two prompts
 
-    assert torch.equal(predictions(eps_fn, noised, 500), 2 * noised)
+    under_one, under_other = predictions(eps_fn, noised, 500)
+    assert torch.equal(under_one, 2 * noised) and torch.equal(under_other, 3 * noised)
     assert seen == [((10, 4, 3, 3), 500)]
 
 

@@ -469,5 +469,5 @@ def test_other_refusals(model):
         NULL_TEXT(model, None, QUERY, REFERENCE)
     with pytest.raises(ValueError, match="^null_text has no option 'sampler'; it has "):
         null_text(model, sampler="edict")
-    with pytest.raises(ValueError, match="^encoded was made with another number of steps: "):
+    with pytest.raises(ValueError, match="^encoded was made with another number of steps or grid: "):
         null_text(model, steps=7, encoded=null_text(model).encoded)

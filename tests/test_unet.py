@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffedit_min.model.attention import Place
+from diffedit_min.model import attention as attention_module
+from diffedit_min.model.attention import Place, attention_in_tiles
 from diffedit_min.model.unet import NEUTRAL, Summary, UNet, UNetConfig
 
 # unet/config.json as published, but for _class_name and the like.
@@ -202,6 +203,63 @@ def test_a_row_is_the_same_alone_and_in_a_batch(linear):
         assert difference(unet(x[i : i + 1], 431, context[i : i + 1]), together[i : i + 1]) <= 1e-12
 
 
+@pytest.mark.parametrize("changes", [{}, {"attention_head_dim": [1, 2], "transformer_layers_per_block": 2},
+                                     {"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+                                      "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}])
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_rows_that_share_x_are_what_they_are_apart(changes, m):
+    unet, (x, _) = small_unet(**changes), inputs(rows=2)
+    context = torch.randn(2 * m, 5, SMALL["cross_attention_dim"], dtype=x.dtype)
+    together = unet(x, 431, context)
+    assert together.shape[0] == 2 * m
+    for i in range(2 * m):
+        apart = unet(x[i % 2 : i % 2 + 1], 431, context[i : i + 1])
+        assert difference(together[i : i + 1], apart) <= 1e-12
+
+
+def test_rows_that_share_x_share_what_comes_before_the_text():
+    unet, (x, _), seen = small_unet(), inputs(rows=2), {}
+    first, second = unet.down_blocks[0].resnets[0], unet.mid_block.resnets[0]
+    hooks = [module.register_forward_pre_hook(lambda module, args: seen.update({module: len(args[0])}))
+             for module in (first, second)]
+    unet(x, 431, torch.randn(4, 5, SMALL["cross_attention_dim"], dtype=x.dtype))
+    for hook in hooks:
+        hook.remove()
+    assert seen == {first: 2, second: 4}
+
+
+def test_whoever_watches_attention_sees_all_rows():
+    unet, (x, _), seen = small_unet(), inputs(rows=2), []
+
+    class Watch:
+        def wants(self, place):
+            return True
+
+        def __call__(self, q, k, v, place):
+            seen.append(len(q))
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+    context = torch.randn(4, 5, SMALL["cross_attention_dim"], dtype=x.dtype)
+    assert difference(unet(x, 431, context, Watch()), unet(x, 431, context)) <= 1e-12
+    assert set(seen) == {4}
+
+
+@pytest.mark.parametrize("tile", [1, 7, 64, 100, 10**6])
+@pytest.mark.parametrize("n, L", [(16, 16), (9, 77), (64, 5)])
+def test_attention_in_tiles_is_attention(n, L, tile):
+    q, k, v = (torch.randn(2, cells, 3, 8, dtype=torch.float64).transpose(1, 2) for cells in (n, L, L))
+    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    assert difference(attention_in_tiles(q, k, v, tile), whole) <= 1e-12
+
+
+def test_attention_in_bfloat16_on_a_cpu_runs_in_tiles(monkeypatch):
+    calls = []
+    monkeypatch.setattr(attention_module, "attention_in_tiles", lambda q, k, v: calls.append(q.dtype) or q)
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        attention_module.attention(*(torch.zeros(1, 2, 4, 8, dtype=dtype) for _ in range(3)))
+    assert calls == [torch.bfloat16]
+
+
 def test_transformer_blocks_in_a_row():
     deep, (x, context), attend = small_unet(transformer_layers_per_block=[1, 3]), inputs(), Explicit([])
     assert [len(block.attentions[0].transformer_blocks) for block in (deep.down_blocks[0], deep.mid_block)] == [1, 3]
@@ -256,7 +314,7 @@ def test_time_as_int_as_tensor_and_one_each():
     unet, (x, context) = small_unet(), inputs()
     for t in (0, 431, 999):
         assert torch.equal(unet(x, t, context), unet(x, torch.tensor(t), context))
-        assert torch.equal(unet(x, t, context), unet(x, torch.tensor([t, t, t]), context))
+        assert difference(unet(x, t, context), unet(x, torch.tensor([t, t, t]), context)) <= 1e-12
     mixed = unet(x, torch.tensor([1, 500, 999]), context)
     for i, t in enumerate((1, 500, 999)):
         assert difference(unet(x, t, context)[i], mixed[i]) <= 1e-12

@@ -4,11 +4,14 @@ Checks the autoencoder alone: reading its config, sizes of the published one, sh
 (That it computes what diffusers' computes is in test_parity.py.)
 """
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffedit_min.model import bands
 from diffedit_min.model.blocks import Downsample, Upsample
 from diffedit_min.model.vae import NEUTRAL, VAE, VAEConfig
 
@@ -153,3 +156,30 @@ def test_sides_that_are_no_multiple_are_refused():
     vae = VAE(VAEConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4))
     with pytest.raises(ValueError, match="^pictures of 8x7: the VAE needs sides that are multiples of 2$"):
         vae.encode(torch.zeros(1, 3, 8, 7))
+
+
+# ---------------------------------------------------------------- large feature maps
+
+
+@pytest.mark.parametrize("band", [1, 3000, 20_000])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_in_bands_it_is_the_same(vae, monkeypatch, band, dtype, tolerance):
+    monkeypatch.setattr(bands, "LARGE", 10**9)
+    vae = copy.deepcopy(vae).to(dtype)
+    latents, pixels = random(2, 5, 6, 10).to(dtype), random(2, 3, 24, 20).to(dtype)
+    whole = vae.decode(latents), vae.encode(pixels)[0]
+    monkeypatch.setattr(bands, "LARGE", 0)
+    monkeypatch.setattr(bands, "BAND", band)
+    for apart, together in zip((vae.decode(latents), vae.encode(pixels)[0]), whole, strict=True):
+        assert (apart - together).abs().max() <= tolerance
+        assert not torch.equal(apart, together)     # it did take the other way
+
+
+def test_bands_keep_the_layout(vae, monkeypatch):
+    monkeypatch.setattr(bands, "LARGE", 0)
+    monkeypatch.setattr(bands, "BAND", 20_000)
+    conv, x = vae.decoder.up_blocks[0].resnets[0].conv1, random(1, 16, 8, 8)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        made = bands.conv_in_bands(conv, None, x.contiguous(memory_format=layout))
+        assert made.is_contiguous(memory_format=layout)
+        assert (made - conv(x)).abs().max() <= 1e-12

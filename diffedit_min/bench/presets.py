@@ -17,7 +17,7 @@ from ..methods.base import Outcome, Step, Task
 from ..methods.coding import decode
 from ..methods.diffedit import DiffEditOptions, find_map
 from ..samplers import State
-from ..schedule import add_noise, levels_used, standard_noise
+from ..schedule import add_noise, standard_noise
 from .variants import Variant, grid
 
 Panels = tuple[tuple[str, str], ...]
@@ -35,8 +35,8 @@ def run_without_encoding(task: Task, options: DiffEditOptions) -> Generator[Step
 
     Inside the mask it is SDEdit; outside the blend keeps the input all the same.
     """
-    k = levels_used(options.encoding_ratio, options.steps)
-    levels = task.model.schedule.levels(options.steps)[: k + 1]
+    levels = options.levels(task.model.schedule)
+    k = len(levels) - 1
     mask_map = find_map(task, options)[0] if task.mask_map is None else task.mask_map
     mask = binarise(mask_map, options.mask_threshold)                       # (B, 1, h, w)
     yield Step("mask", 1, 1)

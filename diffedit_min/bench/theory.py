@@ -55,7 +55,7 @@ def measure(model: StableDiffusion, items: Sequence[Item], scale: float) -> dict
     query, empty = model.embed([item.query for item in items]), model.embed([""] * len(items))
     under_query = guided(model.eps, query, empty, scale, Rows())
     unconditional = conditional(model.eps, empty, Rows())
-    levels = model.schedule.levels(STEPS)[: levels_used(max(RATIOS), STEPS) + 1]
+    levels = model.schedule.levels(STEPS, max(RATIOS))
     noise = standard_noise(x0, tuple(item.seed for item in items), "noise")
     encoded = list(ddim.encode(unconditional, x0, levels))
     noised = [State(k, level, add_noise(x0, noise, level.abar)) for k, level in enumerate(levels)]
@@ -95,7 +95,7 @@ def table(model: StableDiffusion, entries: Sequence[dict[str, Any]], pictures: i
     K2 = sum(entry["K2"] * len(entry["errors"]["sdedit"][0]) for entry in entries) / pictures
     lines = []
     for i, ratio in enumerate(RATIOS):
-        at = tau(model.schedule.levels(STEPS)[levels_used(ratio, STEPS)].abar)
+        at = tau(model.schedule.levels(STEPS, ratio)[-1].abar)
         errors = {name: float(np.mean([e for entry in entries for e in entry["errors"][name][i]])) for name in NAMES}
         lines.append({"ratio": ratio, "tau": at, **errors, "bound (4)": sdedit_bound(at, C),
                       "bound (5) as printed": diffedit_bound_printed(at, K1, K2),

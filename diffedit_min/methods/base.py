@@ -8,7 +8,7 @@ Shapes: B pictures of one size, C channels, h x w latent cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..model.stable_diffusion import StableDiffusion
 from ..model.text import Context
 from ..picture import Frame, fit, fit_mask, mask_image, to_rgb, unfit
 from ..samplers import State
+from .batches import Trajectory, each_ones, joined, same_shapes, spread
 from .options import Options
 
 # What U-Nets are for, by their input channels, and which method takes them.
@@ -29,7 +30,6 @@ MADE_FOR = {4: "making pictures from text, as most methods here do",
             9: "inpainting, for which there is no method here"}
 
 Pictures = Image.Image | Sequence[Image.Image]
-Trajectory = tuple[State, ...]      # by level: trajectory[j] is at levels[j]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ class Method:
     name: str
     run: Callable[[Task, Any], Generator[Step, None, Outcome]]
     options: type[Options]
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)      # options by the name of a preset
     knob: str = "encoding_ratio"        # the option that turns how strong the edit is
     uses: frozenset[str] = frozenset()  # of "reference", "mask", "mask_map", "encoded"
     takes_query: bool = True
@@ -150,6 +151,7 @@ class Method:
         *,
         seed: int | Sequence[int] = 0,
         size: int | None = None,
+        preset: str = "paper",
         keep: str = "result",
         mask: Any = None,
         mask_map: Tensor | Sequence[Tensor] | None = None,
@@ -159,14 +161,15 @@ class Method:
         """Edit a picture, or a list of them in batches; yields `Step`s and returns an `Edit` or a list of them.
 
         query, reference, seed: one for all pictures, or one each; methods without a use for a reference ignore it.
-        size: edit at about size x size pixels. keep: "trace" keeps every intermediate. mask: a picture, white = edit,
-        or a bool (h, w); skips step 1.
+        size: edit at about size x size pixels. preset: "paper", or, where the method has it, "fast": fewer U-Net rows.
+        keep: "trace" keeps every intermediate. mask: a picture, white = edit, or a bool (h, w); skips step 1.
         mask_map, encoded: from an earlier Edit of the same picture and settings, of each if there are more; skip what
-        they hold. options: see `self.options`; what is left out is the model's recommendation, else the paper's value.
+        they hold. options: see `self.options`; what is left out is the preset's, else the model's recommendation, else
+        the paper's value.
         Without a picture (None), a method that `generates` edits one that it makes from the seed and the reference.
         Raises ValueError, in one line that names the value.
         """
-        settings = self.settings(model, options)
+        settings = self.settings(model, options, preset)
         pictures, one = self.pictures(model, image)
         given = {"mask": mask, "mask_map": mask_map, "encoded": encoded}
         self.check(model, pictures, keep, given)
@@ -211,13 +214,20 @@ class Method:
             image = Image.new("RGB", (side, side))
         return ([image], True) if isinstance(image, Image.Image) else (list(image), False)
 
-    def settings(self, model: StableDiffusion, options: dict[str, Any]) -> Options:
-        """The options in force: the given ones, over the model's recommendations, over the paper's."""
+    def settings(self, model: StableDiffusion, options: Mapping[str, Any], preset: str = "paper") -> Options:
+        """The options in force: the given ones, over the preset's, the model's recommendations, and the paper's."""
         known = {f.name for f in fields(self.options)}
         for name in options:
             if name not in known:
                 raise ValueError(f"{self.name} has no option {name!r}; it has {', '.join(sorted(known))}")
-        return self.options(**{**model.defaults.get(self.name, {}), **options})
+        return self.options(**{**model.defaults.get(self.name, {}), **self.preset(preset), **options})
+
+    def preset(self, name: str) -> Mapping[str, Any]:
+        """A preset's options; ValueError if there is none of that name."""
+        presets = {"paper": {}, **self.presets}
+        if name not in presets:
+            raise ValueError(f"{self.name} has no preset {name!r}; it has {', '.join(presets)}")
+        return presets[name]
 
     def check(self, model: StableDiffusion, pictures: list[Image.Image], keep: str, given: dict[str, Any]) -> None:
         """Refuse, before any work, what this method can't do."""
@@ -232,46 +242,6 @@ class Method:
         if has != self.channels:
             raise ValueError(f"{self.name} needs a U-Net with {self.channels} input channels; {model.name!r} has {has} "
                              f"and is made for {MADE_FOR.get(has, 'something else')}")
-
-
-def spread(value: Any, count: int, name: str) -> list[Any]:
-    """One value for all pictures, or one each."""
-    if isinstance(value, str | int):
-        return [value] * count
-    values = list(value)
-    if len(values) != count:
-        raise ValueError(f"{count} pictures but {len(values)} {name}: give one for all, or one each")
-    return values
-
-
-def each_ones(value: Any, single: bool, count: int, name: str) -> list[Any]:
-    """What earlier Edits hold, one for each picture; None for each if there is nothing."""
-    if single and count > 1:
-        raise ValueError(f"{name} belongs to one picture, but {count} are given")
-    return [None] * count if value is None else [value] if single else spread(value, count, name)
-
-
-def joined(trajectories: Sequence[Trajectory | None]) -> Trajectory | None:
-    """Pictures' trajectories as their batch's, as far as the shortest goes; None if one of them has none."""
-    if not all(trajectories):
-        return None
-    batch = []
-    for states in zip(*trajectories, strict=False):     # at one level each
-        first = states[0]
-        partners = tuple((index, torch.cat([state.partners[i][1] for state in states]))
-                         for i, (index, _) in enumerate(first.partners))
-        latent = torch.cat([state.latent for state in states])      # (B, C, h, w)
-        memory = first.memory and (first.memory[0], torch.cat([state.memory[1] for state in states]))
-        batch.append(State(first.index, first.level, latent, partners, memory))
-    return tuple(batch)
-
-
-def same_shapes(tensors: list[Tensor]) -> list[list[int]]:
-    """The indices, grouped by shape: what can run as one batch."""
-    groups: dict[torch.Size, list[int]] = {}
-    for i, tensor in enumerate(tensors):
-        groups.setdefault(tensor.shape, []).append(i)
-    return list(groups.values())
 
 
 def make_task(

@@ -10,8 +10,9 @@ from typing import Any
 
 from ..guidance import EpsFn, conditional, guided
 from ..samplers import Blend, State, bdia, belm, ddim, dpm_solver, edict, fixed_point
-from ..schedule import Level
-from .base import Step, Task, Trajectory
+from ..schedule import Level, Schedule, check_ratio
+from .base import Step, Task
+from .batches import Trajectory
 from .options import Options, RatioOptions
 
 
@@ -25,6 +26,7 @@ class CodingOptions(RatioOptions):
     iterations: int = 20                # fixed_point: of each encoding step
     p: float = 0.93                     # edict: how little the two latents are mixed
     gamma: float = 0.96                 # bdia: how much of the step up is taken back
+    grid: str = "leading"               # levels evenly in t, as the paper's; or "lambda": evenly in log(signal / noise)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,7 +36,31 @@ class CodingOptions(RatioOptions):
         fixed_point.check_iterations(self.iterations)
         edict.check_p(self.p)
         bdia.check_gamma(self.gamma)
+        if self.grid not in GRIDS:
+            raise ValueError(f"grid {self.grid!r} is not known; known are {', '.join(GRIDS)}")
 
+    def levels(self, schedule: Schedule) -> tuple[Level, ...]:
+        """Those that are walked. On both grids a smaller encoding ratio's are the first ones of a larger's."""
+        if self.grid == "leading":
+            return super().levels(schedule)
+        evenly = dpm_solver.even_in_lambda(schedule, schedule.levels(self.steps))
+        return tuple(level for level in evenly if level.t <= self.encoding_ratio * schedule.T)
+
+
+@dataclass(frozen=True)
+class IntervalOptions(CodingOptions):
+    """Guidance in a limited interval of noise levels, arXiv:2404.07724: elsewhere the query's own prediction, 1 row."""
+
+    guidance_from: float = 0.0          # the interval's ends, as parts t / T of the training timeline
+    guidance_until: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ratio(self.guidance_from, "guidance_from")
+        check_ratio(self.guidance_until, "guidance_until")
+
+
+GRIDS = ("leading", "lambda")
 
 # For each sampler, its encode and its decode with their options filled in.
 SAMPLERS: dict[str, Callable[[CodingOptions], tuple[Any, Any]]] = {
@@ -61,7 +87,7 @@ def encode(task: Task, options: CodingOptions, levels: Sequence[Level]) -> Gener
     if task.encoded:
         given = task.encoded[: len(levels)]
         if [state.level for state in given] != list(levels[: len(given)]):
-            raise ValueError("encoded was made with another number of steps: pass one made with the same")
+            raise ValueError("encoded was made with another number of steps or grid: pass one made with the same")
         if given[-1].index > 0 and [i - given[-1].index for i, _ in given[-1].partners] != PARTNERS[options.sampler]:
             raise ValueError(f"encoded was made by another sampler than {options.sampler}: pass one made by the same")
         if len(given) == len(levels):
@@ -86,12 +112,21 @@ def decode(
     run = SAMPLERS[options.sampler](options)[1] if isinstance(options, CodingOptions) else ddim.decode
     decoded: list[State] = []
     if eps_fn is None:
-        eps_fn = guided(task.model.eps, task.query, task.negative, options.guidance_scale, task.rows)
+        eps_fn = guided_as_told(task, options)
     for state in run(eps_fn, start, levels, blend):
         decoded = kept(decoded, state, task.keep)
         if state.index < start.index:
             yield Step("decode", start.index - state.index, start.index, state.latent[shown])
     return tuple(decoded)
+
+
+def guided_as_told(task: Task, options: Options) -> EpsFn:
+    """The guided prediction under the query; that of the query alone outside the interval, where there is one."""
+    everywhere = guided(task.model.eps, task.query, task.negative, options.guidance_scale, task.rows)
+    if not isinstance(options, IntervalOptions):
+        return everywhere
+    plain, T = conditional(task.model.eps, task.query, task.rows), task.model.schedule.T
+    return lambda x, t: (everywhere if options.guidance_from <= t / T <= options.guidance_until else plain)(x, t)
 
 
 def kept(decoded: list[State], state: State, keep: str) -> list[State]:

@@ -22,8 +22,9 @@ from torch import Tensor
 from ..guidance import EpsFn, guided
 from ..samplers import State
 from ..samplers.stochastic import check_eta, mean, sigma, toward
-from ..schedule import Level, add_noise, eps_from_x0, levels_used, standard_noise
-from .base import Method, Outcome, Step, Task, Trajectory
+from ..schedule import Level, add_noise, eps_from_x0, standard_noise
+from .base import Method, Outcome, Step, Task
+from .batches import Trajectory
 from .coding import kept
 from .directional_clip import DirectionalClip
 from .options import RatioOptions
@@ -120,9 +121,8 @@ def replay(
 
 def way_down(task: Task, options: StochasticOptions) -> tuple[tuple[Level, ...], list[float]]:
     """Levels 0 to k, and sigma_k, ..., sigma_1. ValueError if a step adds no noise, which then can't be found."""
-    k = levels_used(options.encoding_ratio, options.steps)
-    levels = task.model.schedule.levels(options.steps)[: k + 1]
-    deviations = [sigma(options.eta, levels[j], levels[j - 1]) for j in range(k, 0, -1)]
+    levels = options.levels(task.model.schedule)
+    deviations = [sigma(options.eta, levels[j], levels[j - 1]) for j in range(len(levels) - 1, 0, -1)]
     for deviation, left in zip(deviations, reversed(levels[1:]), strict=True):
         if deviation == 0:
             raise ValueError(f"the step from t = {left.t} has zero variance, so its noise can't be found: it needs a "

@@ -3,9 +3,8 @@
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
-from ..schedule import levels_used
 from .base import Method, Outcome, Step, Task
-from .coding import CodingOptions, decode, encode
+from .coding import CodingOptions, IntervalOptions, decode, encode
 
 
 @dataclass(frozen=True)
@@ -15,16 +14,15 @@ class InvertOptions(CodingOptions):
     guidance_scale: float = 1.0
 
 
-def run(task: Task, options: CodingOptions) -> Generator[Step, None, Outcome]:
+def run(task: Task, options: IntervalOptions | InvertOptions) -> Generator[Step, None, Outcome]:
     """Encode with the empty text, decode under the query. k + 2k rows a picture."""
-    k = levels_used(options.encoding_ratio, options.steps)
-    levels = task.model.schedule.levels(options.steps)[: k + 1]
+    levels = options.levels(task.model.schedule)
     encoded = yield from encode(task, options, levels)
-    decoded = yield from decode(task, options, encoded[k], levels)
+    decoded = yield from decode(task, options, encoded[-1], levels)
     return Outcome(decoded[0].latent, encoded=encoded, decoded=decoded)
 
 
-encode_decode = Method("encode_decode", run, CodingOptions, uses=frozenset({"encoded"}))
+encode_decode = Method("encode_decode", run, IntervalOptions, uses=frozenset({"encoded"}))
 
 
 def round_trip(task: Task, options: InvertOptions) -> Generator[Step, None, Outcome]:

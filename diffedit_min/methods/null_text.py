@@ -21,7 +21,8 @@ from ..guidance import classifier_free_guidance, conditional
 from ..model.stable_diffusion import at_least_float32
 from ..samplers import State, ddim
 from ..schedule import Level
-from .base import Method, Outcome, Step, Task, Trajectory
+from .base import Method, Outcome, Step, Task
+from .batches import Trajectory
 from .coding import CodingOptions
 from .prompt_to_prompt import AttentionOptions, branches, invert, prepare
 from .words import without_weights

@@ -2,7 +2,7 @@
 
 from dataclasses import MISSING, Field, dataclass, fields
 
-from ..schedule import check_ratio
+from ..schedule import Level, Schedule, check_ratio
 
 
 @dataclass(frozen=True)
@@ -43,3 +43,7 @@ class RatioOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ratio(self.encoding_ratio, "encoding_ratio")
+
+    def levels(self, schedule: Schedule) -> tuple[Level, ...]:
+        """Those that are walked: the clean one, and k noisier ones."""
+        return schedule.levels(self.steps, self.encoding_ratio)

@@ -25,7 +25,8 @@ from ..model.attention import Place
 from ..model.text import Context
 from ..samplers import State
 from ..schedule import Level, check_ratio, levels_used, standard_noise
-from .base import Method, Outcome, Step, Task, Trajectory
+from .base import Method, Outcome, Step, Task
+from .batches import Trajectory
 from .coding import CodingOptions, decode, encode
 from .local_blend import LocalBlend, blend_tokens
 from .options import RatioOptions
@@ -77,8 +78,9 @@ def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Out
 
 def prepare(task: Task, options: AttentionOptions) -> tuple[tuple[Level, ...], "Control"]:
     """The levels, to generate all of them; and what is done to attention, which refuses words that don't fit."""
-    k = levels_used(1.0 if task.generate else options.encoding_ratio, options.steps)
-    return task.model.schedule.levels(options.steps)[: k + 1], Control.of(task, options, k)
+    options = replace(options, encoding_ratio=1.0) if task.generate else options
+    levels = options.levels(task.model.schedule)
+    return levels, Control.of(task, options, len(levels) - 1)
 
 
 def invert(task: Task, options: CodingOptions, levels: tuple[Level, ...]) -> Generator[Step, None, Trajectory]:

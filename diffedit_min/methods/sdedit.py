@@ -6,7 +6,7 @@
 from collections.abc import Generator
 
 from ..samplers import State
-from ..schedule import add_noise, levels_used, standard_noise
+from ..schedule import add_noise, standard_noise
 from .base import Method, Outcome, Step, Task
 from .coding import decode
 from .options import RatioOptions
@@ -14,8 +14,8 @@ from .options import RatioOptions
 
 def run(task: Task, options: RatioOptions) -> Generator[Step, None, Outcome]:
     """2k rows a picture. Ratio 0 adds no noise: it gives the VAE's reconstruction."""
-    k = levels_used(options.encoding_ratio, options.steps)
-    levels = task.model.schedule.levels(options.steps)[: k + 1]
+    levels = options.levels(task.model.schedule)
+    k = len(levels) - 1
     x_k = add_noise(task.x0, standard_noise(task.x0, task.seeds, "noise"), levels[k].abar) if k else task.x0
     decoded = yield from decode(task, options, State(k, levels[k], x_k), levels)
     return Outcome(decoded[0].latent, decoded=decoded)

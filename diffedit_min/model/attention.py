@@ -4,6 +4,7 @@ Attribute names are the published checkpoints'. Shapes: B batch, C channels, h x
 head's width.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPS = 1e-6     # of the norm before attention; the residual blocks have the config's `norm_eps`
+TILE = 2**21        # scores that `attention_in_tiles` holds at a time: 4 MB in bfloat16, which caches hold
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,33 @@ class Attention(nn.Module):
         if attend is not None and attend.wants(place):
             out = attend(q, k, v, place)
         else:
-            out = F.scaled_dot_product_attention(q, k, v)
+            out = attention(q, k, v)
         return self.to_out[0](out.transpose(1, 2).flatten(2).to(x.dtype))       # (B, hw, C)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)                 # (B, heads, n, d)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v: q (B, heads, n, d), k and v (B, heads, L, d) -> (B, heads, n, d).
+
+    PyTorch's kernel does it, but on a CPU in bfloat16, for which that has no fast products.
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not torch.compiler.is_compiling():
+        return attention_in_tiles(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def attention_in_tiles(q: Tensor, k: Tensor, v: Tensor, tile: int = TILE) -> Tensor:
+    """The same by plain products, for some heads and queries at a time: a tile of the scores stays in the caches."""
+    n, L, scale = q.shape[2], k.shape[2], 1 / math.sqrt(q.shape[3])
+    heads, queries = max(1, tile // (n * L)), max(1, tile // L)                 # of which the scores make a tile
+    rows = []
+    for q_, k_, v_ in zip(*(x.flatten(0, 1).split(heads) for x in (q, k, v)), strict=True):
+        scores = (torch.baddbmm(q.new_zeros(()), some, k_.transpose(1, 2), beta=0, alpha=scale)
+                  for some in q_.split(queries, dim=1))                         # (heads, queries, L) each
+        rows.append(torch.cat([torch.bmm(each.softmax(dim=2), v_) for each in scores], dim=1))
+    return torch.cat(rows).unflatten(0, q.shape[:2])                            # (B, heads, n, d)
 
 
 class Transformer(nn.Module):
@@ -86,14 +110,14 @@ class Transformer(nn.Module):
         self.proj_out = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, context: Tensor, attend: Attend | None) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w). The two kinds of projection differ in layout only."""
+        """(B, C, h, w), context (m B, L, D) -> (m B, C, h, w). The two kinds of projection differ in layout only."""
         size = x.shape[-2:]
         h = self.norm(x)
         h = self.proj_in(cells(h)) if self.linear else cells(self.proj_in(h))   # (B, hw, C)
         for block in self.transformer_blocks:
             h = block(h, context, size, attend)
         h = grid(self.proj_out(h), size) if self.linear else self.proj_out(grid(h, size))
-        return x + h
+        return as_many(x, len(h)) + h
 
 
 class TransformerBlock(nn.Module):
@@ -107,8 +131,9 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(width)
 
     def forward(self, x: Tensor, context: Tensor, size: tuple[int, int], attend: Attend | None) -> Tensor:
-        """x (B, hw, C), context (B, L, D) -> (B, hw, C)."""
+        """x (B, hw, C), context (m B, L, D) -> (m B, hw, C)."""
         x = x + self.attn1(self.norm1(x), context, size, attend)
+        x = as_many(x, len(context))        # from here on the text tells rows apart
         x = x + self.attn2(self.norm2(x), context, size, attend)
         return x + self.ff(self.norm3(x))
 
@@ -124,6 +149,11 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.net[0]["proj"](x).chunk(2, dim=-1)
         return self.net[2](a * F.gelu(b))
+
+
+def as_many(x: Tensor, rows: int) -> Tensor:
+    """All rows, then all again, until there are so many: (B, ...) -> (rows, ...)."""
+    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))
 
 
 def cells(x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ Shapes: B batch, C channels, h x w a feature map, E the width of the time embedd
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .bands import conv_in_bands, norm_and_silu
+
 
 class ResnetBlock(nn.Module):
     """GroupNorm -> SiLU -> conv, twice, added to the input; in the U-Net the time embedding is added in between.
@@ -26,12 +28,12 @@ class ResnetBlock(nn.Module):
             self.conv_shortcut = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """x (B, C_in, h, w), time (B, E) -> (B, C_out, h, w)."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        """x (B, C_in, h, w), time (B or 1, E) -> (B, C_out, h, w)."""
+        h = conv_in_bands(self.conv1, norm_and_silu(self.norm1, x), x)
         if time is not None:
             h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x)
+        h = conv_in_bands(self.conv2, norm_and_silu(self.norm2, h), h)
+        return conv_in_bands(self.conv_shortcut, None, x, onto=h) if hasattr(self, "conv_shortcut") else h + x
 
 
 class Downsample(nn.Module):
@@ -60,4 +62,4 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, 2h, 2w)."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return conv_in_bands(self.conv, lambda part: F.interpolate(part, scale_factor=2.0, mode="nearest"), x, scale=2)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..schedule import Schedule, eps_from_v
+from .attention import Attend, as_many
 from .text import Context, TextModel, dropped_text, encode_text, encode_text_twice, tokenize
-from .unet import Attend, Summary, UNet
+from .unet import Summary, UNet
 from .vae import VAE
 
 # U-Net rows that run at once, counted in latent cells: 128 rows of 16 x 16, 8 of 64 x 64. More would need memory in
@@ -35,6 +36,7 @@ class StableDiffusion:
     zero_empty_prompt: bool = False                             # SD XL: the empty text is told as zeros
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)   # its card's settings, by method
     name: str = ""                                              # for records and messages
+    rows_per_batch: int | None = None                           # U-Net rows that run at once; None: see rows_at_once
 
     def __post_init__(self) -> None:
         kind = self.prediction_type
@@ -108,28 +110,37 @@ class StableDiffusion:
         sizes: tuple[int, int, int, int, int, int] | None = None,
         checkpointing: bool = False,
     ) -> Tensor:
-        """The noise in x (B, C, h, w) at time t, in x's dtype, whatever the checkpoint predicts.
+        """The noise in x (B, C, h, w) at time t, in x's dtype, whatever the checkpoint predicts -> (m B, C, h, w).
 
-        context: B prompts, or a plain (B, L, D) tensor. Large batches run in parts, unless `attend` is given, which
-        must see all rows of the call. sizes: what SD XL is told of the picture, in pixels: height and width before it
-        was cropped, top and left of the crop, height and width wanted; by default an uncropped one of x's size.
+        context: B prompts, or m times as many, which see the same x: all rows, then all again; a plain (m B, L, D)
+        tensor serves too. Large batches run in parts, unless `attend` is given, which must see all rows of the call.
+        sizes: what SD XL is told of the picture, in pixels: height and width before it was cropped, top and left of
+        the crop, height and width wanted; by default an uncropped one of x's size.
         checkpointing: less memory for gradients, more time (model/unet.py).
         """
         if isinstance(context, Tensor):
             context = Context(context)
-        if len(context) != len(x):
-            raise ValueError(f"{len(x)} latents but {len(context)} prompts")
+        if not len(x) or len(context) % len(x):
+            raise ValueError(f"{len(x)} latents but {len(context)} prompts: give as many, or a multiple")
+        prompts = torch.arange(len(context)).unflatten(0, (-1, len(x)))         # (m, B): which ones see each x
         summary = self.summary(x, context, sizes)
-        rows = len(x) if attend is not None else max(1, CELLS_AT_ONCE // (x.shape[-2] * x.shape[-1]))
-        parts = [slice(first, first + rows) for first in range(0, len(x), rows)]
         own, tokens = x.to(self.dtype), context.tokens.to(self.dtype)
-        out = torch.cat([
-            self.unet(own[part], t, tokens[part], attend, None if summary is None else summary[part], checkpointing)
-            for part in parts
-        ]).to(x.dtype)
+        time = torch.tensor(t, device=x.device)         # for a compiled U-Net every number would be a graph of its own
+        at_once = len(x) if attend is not None else max(1, self.rows_at_once(x) // len(prompts))
+        parts = []
+        for rows, seen_by in zip(own.split(at_once), prompts.split(at_once, dim=1), strict=True):
+            told = seen_by.flatten()
+            out = self.unet(rows, time, tokens[told], attend, None if summary is None else summary[told], checkpointing)
+            parts.append(out.unflatten(0, seen_by.shape))                       # (m, rows, C, h, w)
+        out = torch.cat(parts, dim=1).flatten(0, 1).to(x.dtype)
         if self.prediction_type == "epsilon":
             return out
-        return eps_from_v(x[:, : out.shape[1]], out, self.schedule.abar[t])     # what comes after x_t isn't noisy
+        noisy = as_many(x[:, : out.shape[1]], len(out))                         # what comes after x_t isn't
+        return eps_from_v(noisy, out, self.schedule.abar[t])
+
+    def rows_at_once(self, x: Tensor) -> int:
+        """How many U-Net rows run in one call, for latents (B, C, h, w)."""
+        return self.rows_per_batch or max(1, CELLS_AT_ONCE // (x.shape[-2] * x.shape[-1]))
 
     def summary(self, x: Tensor, context: Context, sizes: tuple[int, ...] | None) -> Summary | None:
         """What SD XL's U-Net is told beside the tokens; None for the others."""
@@ -138,7 +149,7 @@ class StableDiffusion:
         if context.pooled is None:
             raise ValueError(f"{self.name!r} needs the prompts' pooled vectors too: pass what embed() returns")
         H, W = (self.factor * side for side in x.shape[-2:])
-        numbers = torch.tensor(sizes or (H, W, 0, 0, H, W), device=x.device).expand(len(x), 6)
+        numbers = torch.tensor(sizes or (H, W, 0, 0, H, W), device=x.device).expand(len(context), 6)
         return Summary(context.pooled.to(self.dtype), numbers)
 
 

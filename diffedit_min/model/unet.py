@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import Attend, Attention, Transformer
+from .attention import Attend, Attention, Transformer, as_many
 from .blocks import Downsample, ResnetBlock, Upsample
 from .config import check_groups, check_sizes, list_of_names, read_config
 
@@ -145,7 +145,7 @@ class Summary:
     pooled: Tensor      # (B, D'), the whole prompt in one vector
     sizes: Tensor       # (B, 6), in pixels: the original's height and width, the crop's top and left, the wanted ones
 
-    def __getitem__(self, rows: slice) -> "Summary":
+    def __getitem__(self, rows: Tensor) -> "Summary":
         """Some of the rows."""
         return Summary(self.pooled[rows], self.sizes[rows])
 
@@ -197,6 +197,8 @@ class UNet(nn.Module):
     ) -> Tensor:
         """x (B, C_in, h, w), t an int or (B,) ints in 0..T-1, context (B, L, D) -> (B, C_out, h, w).
 
+        context may hold m prompts for each x, as guidance needs them: all rows, then all again (m B, L, D), for one t.
+        What comes before the first attention to the text is then computed once for each x.
         checkpointing: keep only what enters each layer, and compute its inside again when gradients go back through.
         Raises ValueError if h or w is not a multiple of `config.multiple`.
         """
@@ -204,7 +206,9 @@ class UNet(nn.Module):
         if h % multiple or w % multiple:
             raise ValueError(f"latents of {h}x{w}: the U-Net needs sides that are multiples of {multiple}")
         call = partial(checkpoint, use_reentrant=False) if checkpointing else call_plainly
-        time = self.embed_time(t, summary, x)               # (B, E)
+        if attend is not None or summary is not None:       # which have a say in every row
+            x = as_many(x, len(context))
+        time = self.embed_time(t, summary, x.device)        # (1 or B, E)
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
@@ -218,15 +222,18 @@ class UNet(nn.Module):
             x = call(self.mid_block, x, time, context, attend)
         for block in self.up_blocks:
             for i in range(len(block.resnets)):
-                x = torch.cat([x, skips.pop()], dim=1)      # (B, C + C_skip, h, w)
+                x = torch.cat([x, as_many(skips.pop(), len(x))], dim=1)     # (m B, C + C_skip, h, w)
                 x = call(block.layer, i, x, time, context, attend)
             for resize in block.upsamplers:
                 x = resize(x)                               # (B, C, 2h, 2w)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
-    def embed_time(self, t: int | Tensor, summary: Summary | None, x: Tensor) -> Tensor:
-        """What every residual block is told: the time, in SD XL with the summary and the sizes -> (B, E)."""
-        t = torch.as_tensor(t, device=x.device).expand(x.shape[0])
+    def embed_time(self, t: int | Tensor, summary: Summary | None, device: torch.device) -> Tensor:
+        """What every residual block is told: the time, in SD XL with the summary and the sizes.
+
+        -> (B, E), or (1, E) if it is the same for all.
+        """
+        t = torch.as_tensor(t, device=device).reshape(-1)
         time = self.time_embedding(waves(t, self.config.block_out_channels[0]))
         if not self.config.told_sizes:
             return time

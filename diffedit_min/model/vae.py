@@ -12,6 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .bands import conv_in_bands, norm_and_silu
 from .blocks import Downsample, ResnetBlock, Upsample
 from .config import check_groups, check_sizes, list_of_names, read_config
 
@@ -110,7 +111,8 @@ class Encoder(nn.Module):
         """(B, 3, H, W) -> (B, 2C, H/f, W/f)."""
         x = self.conv_in(x)
         for block in self.down_blocks:
-            x = block(x)
+            for layer in block.layers():
+                x = layer(x)
         return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
 
 
@@ -133,8 +135,9 @@ class Decoder(nn.Module):
         """(B, C, h, w) -> (B, 3, f h, f w)."""
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
-            x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+            for layer in block.layers():    # rather than block(x): nothing keeps what a block was given
+                x = layer(x)
+        return conv_in_bands(self.conv_out, norm_and_silu(self.conv_norm_out, x), x)
 
 
 class DownBlock(nn.Module):
@@ -148,10 +151,8 @@ class DownBlock(nn.Module):
         )
         self.downsamplers = nn.ModuleList([Downsample(channels_out, pad_right_bottom=True)] if down else [])
 
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in (*self.resnets, *self.downsamplers):
-            x = layer(x)
-        return x
+    def layers(self) -> tuple[nn.Module, ...]:
+        return *self.resnets, *self.downsamplers
 
 
 class UpBlock(nn.Module):
@@ -165,10 +166,8 @@ class UpBlock(nn.Module):
         )
         self.upsamplers = nn.ModuleList([Upsample(channels_out)] if up else [])
 
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in (*self.resnets, *self.upsamplers):
-            x = layer(x)
-        return x
+    def layers(self) -> tuple[nn.Module, ...]:
+        return *self.resnets, *self.upsamplers
 
 
 class MidBlock(nn.Module):

@@ -1,0 +1,56 @@
+"""Convolutions of feature maps so large that memory shouldn't hold them several times: the VAE's at 1024 pixels.
+
+Exact, but for rounding: rows are worked on in bands, each with the row above it and the one below, under the whole
+map's statistics. Shapes: B pictures, C channels, h x w a feature map.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LARGE = 2**28       # bytes of a feature map: a larger one is worked on in bands,
+BAND = 2**25        # of so many bytes each
+
+
+def norm_and_silu(norm: nn.GroupNorm, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """silu(norm(x)) as a function that can be called on x, or on parts of it with the whole map's statistics."""
+    if x.nbytes <= LARGE:
+        return lambda part: F.silu(norm(part))
+    exact = torch.promote_types(x.dtype, torch.float32)
+    groups = x.unflatten(1, (norm.num_groups, -1))                              # (B, groups, C / groups, h, w)
+    moments = [torch.var_mean(group.to(exact), dim=(1, 2, 3), correction=0) for group in groups.unbind(1)]
+    variance, mean = (torch.stack(each, dim=1) for each in zip(*moments, strict=True))      # (B, groups) each
+    variance, mean = (each.repeat_interleave(groups.shape[2], dim=1) for each in (variance, mean))      # (B, C)
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    shift = norm.bias - mean * scale
+    scale, shift = (each.to(x.dtype)[:, :, None, None] for each in (scale, shift))
+    return lambda part: F.silu(torch.addcmul(shift, part, scale))
+
+
+def conv_in_bands(
+    conv: nn.Conv2d, prepare: Callable[[Tensor], Tensor] | None, x: Tensor, scale: int = 1, onto: Tensor | None = None
+) -> Tensor:
+    """conv(prepare(x)), where what `prepare` makes of a large map is never in memory as a whole. conv: 3 x 3 or 1 x 1.
+
+    prepare: of any rows of the map, makes `scale` times as many, each of its nearest; None: nothing is done to them.
+    x (B, C, h, w) -> (B, C', scale h, scale w). onto: of that shape, what the result is added to, in place.
+    """
+    prepare = prepare or (lambda part: part)
+    size, (B, _, h, w) = scale**2 * x.nbytes, x.shape
+    if size <= LARGE:
+        return conv(prepare(x)) if onto is None else onto.add_(conv(prepare(x)))
+    if onto is None:
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        onto = torch.empty(B, conv.out_channels, scale * h, scale * w, dtype=x.dtype, device=x.device,
+                           memory_format=layout).zero_()
+    rows, halo = max(1, h * BAND // size), conv.kernel_size[0] // 2
+    for top in range(0, h, rows):
+        bottom = min(top + rows, h)
+        above, below = min(top, halo), min(h - bottom, halo)                    # rows of x beyond the band
+        band = prepare(x[:, :, top - above : bottom + below])
+        first, last = above * (scale - 1), band.shape[2] - below * (scale - 1)  # only one row beyond it is needed
+        band = F.pad(band[:, :, first:last], (0, 0, halo - above, halo - below))        # at the map's own edges only
+        onto[:, :, scale * top : scale * bottom] += F.conv2d(band, conv.weight, conv.bias, padding=(0, halo))
+    return onto
