@@ -5,6 +5,7 @@ torch is imported inside the functions only, so that --help answers at once.
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Sequence
@@ -54,7 +55,8 @@ def bench(
                       help="An option of a method, or of all that have it; several values are tried in turn.")] = None,
     preset: Annotated[str | None, Option(help="In place of --methods: comparison, which runs if nothing is said; "
                                          "parts, threshold, reference, noise, samples, guidance: the paper's "
-                                         "ablations; or theory: Proposition 1 and Figure 3, measured.")] = None,
+                                         "ablations; theory: Proposition 1 and Figure 3, measured; or dtype: what "
+                                         "rounding changes.")] = None,
     model: Annotated[str | None, Option(help=f"{MODEL_HELP} Left out, with scenes: the embedded ones.")] = None,
     out: Annotated[Path | None, Option(help="The folder to write to; a run that was stopped there goes on. "
                                        "Left out: runs/DATASET.")] = None,
@@ -86,12 +88,13 @@ def bench(
         models = Models(model, dataset, device, dtype, source(prediction_type, config, revision))
         if preset and (methods or option):
             raise ValueError(f"--preset {preset!r} brings its own methods and options: leave out --methods and -o")
-        if preset == "theory":
-            from . import theory
+        if preset in ("theory", "dtype"):
+            from . import dtypes, theory
 
             if world > 1:
-                raise ValueError("--preset theory is for one process: start it without torchrun")
-            print("\n".join(theory.main(models, read(Place(data, images, split)), out, limit or 30, quiet)))
+                raise ValueError(f"--preset {preset} is for one process: start it without torchrun")
+            study = {"theory": theory, "dtype": dtypes}[preset]
+            print("\n".join(study.main(models, read(Place(data, images, split)), out, limit or 30, quiet)))
             return
         variants, panels = chosen(methods, ratios, option, preset)
         found = read(Place(data, images, split))
@@ -112,6 +115,12 @@ class Models:
             raise ValueError(f"--model is missing: the embedded model knows its own scenes only, not {dataset}")
         self.name, self.device, self.dtype, self.where = name, device, dtype, where
         self.loaded: dict[str, StableDiffusion] = {}
+
+    def of(self, dtype: str) -> Models:
+        """The same models in another dtype."""
+        other = copy.copy(self)
+        other.dtype, other.loaded = dtype, {}
+        return other
 
     def __call__(self, variant: Variant) -> StableDiffusion:
         import torch
