@@ -89,7 +89,8 @@ def demo(
         from .tiny.demo import demo_measures, demo_scenes, demo_strip
 
         check_targets(out)
-        options = parse_options(methods.diffedit, option, preset)
+        methods.diffedit.preset(preset)     # refuses one that isn't known
+        options = parse_options(methods.diffedit, option)
         scene, answer = demo_scenes(seed, change)
         started = time.perf_counter()
         model = loading.load()
@@ -97,7 +98,8 @@ def demo(
         side = math.isqrt(model.native_area)
         image, truth = scene.render(side), answer.render(side)
         query = answer.caption if query is None else query
-        edit, seconds = timed(methods.diffedit, quiet, model, image, query, scene.caption, seed=seed, **options)
+        edit, seconds = timed(methods.diffedit, quiet, model, image, query, scene.caption, seed=seed, preset=preset,
+                              **options)
         picture.save(demo_strip(edit, truth), out, record(edit))
         print(f"input      {scene.caption}\nquery      {query}")
         print("\n".join(demo_measures(edit, truth)))
@@ -133,7 +135,7 @@ def edit_command(
         given = None if mask is None else picture.open_mask(mask)
         network = opened_model(model or embedded_model(chosen), device, dtype, prediction_type, config, revision)
         edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
-                              mask=given, **options)
+                              mask=given, preset=preset, **options)
         picture.save(edit.image, out, record(edit))
         if source_out:
             picture.save(edit.source, source_out, record(edit))
@@ -161,7 +163,7 @@ def mask_command(
         options["encoding_ratio"] = 0.0     # step 1 only: steps 2 and 3 have no level to go to
         network = opened_model(model, device, dtype, prediction_type, config, revision)
         edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size,
-                              **options)
+                              preset=preset, **options)
         picture.save(edit.mask_image, out, record(edit))
         picture.save(picture.heat(edit.mask_map, edit.frame, edit.factor), map_out, record(edit))
         tell(edit, seconds, out, map_out)
@@ -224,9 +226,10 @@ def prepare(
     from .picture import open_picture
 
     check_targets(*targets)
+    method.preset(preset)       # refuses one that isn't known
     if image is None and not method.generates:
         raise ValueError(f"{dashed(method.name)} needs a picture to edit: give its file, IMAGE")
-    return None if image is None else open_picture(image), parse_options(method, option, preset)
+    return None if image is None else open_picture(image), parse_options(method, option)
 
 
 def opened_model(

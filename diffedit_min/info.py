@@ -5,7 +5,7 @@ No weights are read, except to verify them and for the files' hashes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -170,5 +170,10 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
             yield f"  {name:<20} {value!r}{' *' if name in record['defaults']['from the card'] else ''}"
     yield "\nmethods (--method) and their options (-o), with the values where no card says otherwise"
     for method in METHODS.values():
-        options = ", ".join(f"{name}={value!r}" for name, value in asdict(method.options()).items())
-        yield f"  {method.name.replace('_', '-')}: {options}"
+        yield f"  {method.name.replace('_', '-')}: {listed(asdict(method.options()))}"
+        for name, options in method.presets.items():
+            yield f"    --preset {name}: {listed(options)}"
+
+
+def listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in options.items())

@@ -38,10 +38,10 @@ def option_kinds(method: Method) -> dict[str, type]:
     return {f.name: kind_of(f) for f in fields(method.options)}
 
 
-def parse_options(method: Method, texts: list[str] | None, preset: str = "paper") -> dict[str, Any]:
-    """["steps=25", ...] -> {"steps": 25, ...}, over the preset's, each of its option's type and in its range."""
+def parse_options(method: Method, texts: list[str] | None) -> dict[str, Any]:
+    """["steps=25", ...] -> {"steps": 25, ...}, each of its option's type and in its range."""
     kinds = option_kinds(method)
-    options: dict[str, Any] = dict(method.preset(preset))
+    options: dict[str, Any] = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")

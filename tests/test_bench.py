@@ -21,11 +21,12 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min.bench import curves, presets, report, sweep, theory
+from diffedit_min.bench.bootstrap import RESAMPLES, Value, average, difference
 from diffedit_min.bench.datasets import scenes as scenes_dataset
 from diffedit_min.bench.datasets.item import Dataset, Item, Place
 from diffedit_min.bench.metrics.base import Column, Files, Metric, Shown
 from diffedit_min.bench.metrics.scenes import ScenesMetric
-from diffedit_min.bench.report import Line, Value, average
+from diffedit_min.bench.report import Line
 from diffedit_min.bench.run import Plan, begin, hash_of, work
 from diffedit_min.bench.store import Appender, packed, read_all, unpacked
 from diffedit_min.bench.variants import Variant, grid
@@ -97,6 +98,16 @@ def test_other_steps_share_no_encoding(model, items):
     assert [edits[title][0].rows for title in sorted(edits)] == [3 * 2, 3 * 4]
 
 
+def test_a_variant_alone_neither_gives_nor_takes(model, items):
+    small, middle, large = grid(["diffedit"], list(K), FEW)
+    alone = dataclasses.replace(middle, alone=True)
+    found = edits_of(model, items[:1], [small, alone, large])
+    assert found[alone.title][0].rows == 2 * N + 3 * K[0.6]
+    assert found[large.title][0].rows == 2 * N + 3 * K[0.8] and found[small.title][0].rows == 2 * K[0.4]
+    again = [dataclasses.replace(alone, curve=name) for name in ("one", "two")]
+    assert [edit.rows for edit, in edits_of(model, items[:1], again).values()] == [2 * N + 3 * K[0.6]] * 2
+
+
 def test_a_batch_takes_each_pictures_own_earlier_edit(model, items):
     variant, = grid(["diffedit"], [0.8], FEW)
     first = edits_of(model, items, [variant])[variant.title]
@@ -166,6 +177,25 @@ def test_presets_fit_the_models_and_differ_in_titles(model, name):
     variants = presets.PRESETS[name].variants([0.4, 0.8])
     assert len({variant.title for variant in variants}) == len(variants) > 1
     assert all(variant.settings(model) for variant in variants)
+
+
+def test_every_variant_of_the_fast_preset_costs_all_of_its_rows(model, items):
+    variants = presets.fast([])
+    first, guided = variants[0], next(variant for variant in variants if variant.name.startswith("guidance 5 from"))
+    assert all(variant.alone for variant in variants) and (first.name, first.options) == ("paper's settings", {})
+    tried = [variant for variant in variants if variant.options.get("steps", 50) == 10]
+    tried.append(dataclasses.replace(guided, options={**guided.options, "steps": 10}))
+    assert {variant.name for variant in variants} - {variant.name for variant in tried} == {
+        "paper's settings", "preset fast", "n"}
+    found = edits_of(model, items[:1], tried)
+    for variant in tried:
+        edit, = found[variant.title]
+        settings = variant.settings(model)
+        noisy = settings.levels(model.schedule)[1:]
+        k, n = len(noisy), getattr(settings, "mask_samples", 0)
+        guided_at = [level for level in noisy if settings.guidance_scale != 1
+                     and level.t / model.schedule.T >= getattr(settings, "guidance_from", 0.0)]
+        assert not edit.empty_mask and edit.rows == 2 * n + k + k + len(guided_at), variant.title
 
 
 def test_without_encoding_and_with_a_white_map_it_is_sdedit(model, items):
@@ -272,8 +302,7 @@ def finish(plan: Plan) -> dict[str, bytes]:
     entries = report.results(plan)
     assert entries is not None, "something is missing"
     found = report.write(plan, entries)
-    columns = {column.name: column for metric in plan.metrics.values() for column in metric.columns}
-    curves.draw(found, columns, plan.dataset.panels, plan.out)
+    curves.draw(found, report.drawable(plan), plan.dataset.panels, plan.out)
     return {str(path.relative_to(plan.out)): path.read_bytes() for path in sorted(plan.out.rglob("*"))
             if path.is_file() and path.parent.name != "parts" and path.name != "timings.csv"}
 
@@ -358,6 +387,15 @@ def test_results_of_other_versions_are_not_mixed(plan_in, tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run\.json' is not a run's record: give another --out$"):
         begin(plan)
+
+
+def test_a_variant_alone_is_the_same_result_in_any_run(plan_in, tmp_path):
+    shared = plan_in(tmp_path).variants[:2]
+    alone = tuple(dataclasses.replace(variant, alone=True) for variant in shared)
+    both, one, sharing = (plan_in(tmp_path, variants=variants) for variants in (alone, alone[:1], shared))
+    assert len(both.groups) == 2 and len(sharing.groups) == 1
+    assert set(one.keys.values()) < set(both.keys.values())
+    assert not set(sharing.keys.values()) & set(both.keys.values())
 
 
 # ---------------------------------------------------------------- failures
@@ -474,6 +512,110 @@ def test_averages_of_special_values():
     assert average([0.0, 0.0], Column("x", "x", "higher", 1, "psnr")).value == math.inf
 
 
+ERROR, SHARE = Column("x", "x", "higher", 1, "psnr"), Column("x", "x", "higher")
+
+
+@pytest.mark.parametrize("column", [ERROR, SHARE], ids=["psnr", "mean"])
+def test_a_paired_difference_is_what_a_few_lines_of_numpy_say(column):
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.uniform(0.001, 0.1, (2, 40))
+    ours[5], theirs[[7, 8]] = math.nan, math.nan
+    a, b = np.delete(ours, [5, 7, 8]), np.delete(theirs, [5, 7, 8])
+    of = (lambda x: -10 * math.log10(sum(x) / len(x))) if column is ERROR else (lambda x: sum(x) / len(x))
+    drawn = np.random.default_rng(0).integers(37, size=(RESAMPLES, 37))
+    resampled = sorted(of([a[i] for i in items]) - of([b[i] for i in items]) for items in drawn)
+    found = difference(list(ours), list(theirs), column)
+    assert found.value == pytest.approx(of(a) - of(b))
+    assert [found.low, found.high] == pytest.approx(list(np.quantile(resampled, [0.025, 0.975])))
+    back = difference(theirs, ours, column)
+    assert [back.value, back.low, back.high] == pytest.approx([-found.value, -found.high, -found.low])
+
+
+@pytest.mark.parametrize("column", [ERROR, SHARE], ids=["psnr", "mean"])
+def test_equal_results_do_not_differ(column):
+    for values in ([0.3, 0.1, 0.2], [0.0, 0.0], [math.nan, 0.5]):
+        assert difference(values, values, column) == Value(0.0, 0.0, 0.0)
+    assert math.isnan(difference([math.nan, 1.0], [1.0, math.nan], column).value)
+
+
+@pytest.mark.parametrize("column", [ERROR, SHARE], ids=["psnr", "mean"])
+def test_pairing_narrows_the_interval_of_what_rises_and_falls_together(column):
+    rng = np.random.default_rng(4)
+    hard = rng.uniform(0.01, 0.1, 50)
+    easier = hard * rng.uniform(0.85, 0.95, 50)
+    one, other, paired = average(easier, column), average(hard, column), difference(easier, hard, column)
+    unpaired = math.hypot(one.high - one.low, other.high - other.low)
+    assert paired.value == pytest.approx(one.value - other.value)
+    assert paired.low <= paired.value <= paired.high and paired.high - paired.low < unpaired / 5
+
+
+def test_differences_are_written_with_their_signs():
+    assert Value(-0.031, -0.05, 0.01).signed(2) == "-0.03 (-0.05 to +0.01)"
+    assert Value(math.nan).signed(2) == "-" and Value(0.5).signed(1) == "+0.5"
+
+
+@pytest.fixture(scope="module")
+def by_rows(plan_in, tmp_path_factory) -> tuple[Plan, dict[str, bytes]]:
+    """A run like the fast preset's: a baseline, fewer rows, and round trips; a curve for each."""
+    variants = [Variant(dm.diffedit, {"steps": 6, "mask_samples": 2}, "baseline", alone=True),
+                *(Variant(dm.diffedit, {"steps": n, "mask_samples": 1}, "fewer", alone=True) for n in (3, 4)),
+                *(Variant(dm.invert, {"steps": n}, "round trip", told=False, alone=True) for n in (3, 4))]
+    plan = plan_in(tmp_path_factory.mktemp("rows"), items=4, variants=tuple(variants), paired=True,
+                   metrics={"scenes": ScenesMetric(Files())})
+    plan = dataclasses.replace(plan, dataset=dataclasses.replace(plan.dataset, panels=presets.ROWS))
+    begin(plan)
+    work(plan, quiet=True)
+    return plan, finish(plan)
+
+
+def test_round_trips_have_no_measure_but_their_own(by_rows):
+    plan, files = by_rows
+    entries = [json.loads(line) for line in files["results.jsonl"].splitlines()]
+    trips = [entry for entry in entries if entry["method"] == "round trip"]
+    assert len(trips) == 2 * 4 and all(entry["source"] > 0 for entry in trips)
+    assert not {"correct", "answer", "outside", "iou"} & set().union(*trips)
+    assert all("source" not in entry for entry in entries if entry not in trips)
+
+
+def test_panels_by_rows_stand_in_two_rows_and_the_table_says_rows_once(by_rows):
+    plan, files = by_rows
+    svg, text = files["curves.svg"].decode(), files["table.md"].decode()
+    assert svg.count(">U-Net rows (lower is better)</text>") == 4
+    for title in ("edit accuracy", "PSNR to the answer, dB", "mask IoU", "PSNR of the input made anew, dB"):
+        assert svg.count(f">{title} (higher is better)</text>") == 1, title
+    assert [svg.count(f">{name}</text>") for name in ("baseline", "fewer", "round trip")] == [1, 1, 1]
+    with Image.open(io.BytesIO(files["curves.png"])) as image:
+        assert 1 < image.width / image.height < 1.5
+    head, = [line for line in text.splitlines() if line.startswith("| method") and line.endswith("| rows |")]
+    assert head.count("rows") == 1 and "Nothing is shared: they are all that the edit costs." in text
+    assert [line.values["rows"].value for line in report.lines(plan, report.results(plan))] == [
+        2 * 2 + 3 * 5, 2 + 3 * 2, 2 + 3 * 3, 2 * 2, 2 * 3]       # floor(0.8 N + 0.5) levels
+
+
+def test_a_paired_runs_table_is_followed_by_its_differences(by_rows, uninterrupted):
+    plan, files = by_rows
+    entries = [json.loads(line) for line in files["results.jsonl"].splitlines()]
+    baseline, other = (entries[i :: len(plan.variants)] for i in (0, 1))
+    column = next(column for column in ScenesMetric.columns if column.name == "answer")
+    expected = difference([e["answer"] for e in other], [e["answer"] for e in baseline], column).signed(1)
+    text = files["table.md"].decode().partition("\nDifferences from baseline steps=6, mask_samples=2, over ")[2]
+    head, _, *rows = [line.split(" | ") for line in text.splitlines() if line.startswith("|")]
+    assert [row[:3] for row in rows] == [["| fewer", f"steps={n}, mask_samples=1", "4"] for n in (3, 4)]
+    assert rows[0][head.index(column.title)] == expected and {len(row) for row in rows} == {len(head)}
+    assert "PSNR of the input made anew, dB" not in head, "the baseline has none"
+    assert b"Differences from" not in uninterrupted[1]["table.md"]
+
+
+def test_differences_are_over_the_items_that_both_have(by_rows):
+    plan, files = by_rows
+    entries = [json.loads(line) for line in files["results.jsonl"].splitlines()]
+    failed = [{"item": entries[0]["item"], "error": "x"}, *entries[1:]]     # the baseline on the first item
+    rows = [line for line in report.differences(plan, failed).splitlines() if line.startswith("| fewer")]
+    assert [row.split(" | ")[2] for row in rows] == ["3", "3"]
+    rest = report.differences(plan, entries[len(plan.variants) :])
+    assert rows == [line for line in rest.splitlines() if line.startswith("| fewer")]
+
+
 # ---------------------------------------------------------------- curves
 
 
@@ -496,6 +638,16 @@ def test_curves_show_every_method_and_setting(tmp_path):
         assert image.width > 500
     before = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in curves.draw(found, COLUMNS, [("x", "y")], tmp_path)] == before
+
+
+def test_more_curves_than_colours_still_differ():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    found = [line_of(f"curve {i}", 0.5, x=float(i), y=0.5) for i in range(20)]
+    curves.panel(axes, found, COLUMNS["x"], COLUMNS["y"])
+    drawn = {(line.get_color(), line.get_marker()) for line in axes.lines if line.get_label().startswith("curve")}
+    assert len(drawn) == 20
 
 
 def test_a_panel_without_points_is_not_drawn(tmp_path):

@@ -4,6 +4,7 @@ In this process, with random weights; what a run computes is tested in test_benc
 """
 
 import csv
+import dataclasses
 import io
 import json
 import sys
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from diffedit_min import cli, loading
-from diffedit_min.bench import command
+from diffedit_min.bench import command, presets
 from diffedit_min.bench.datasets.item import Dataset, Item
 from diffedit_min.bench.metrics import FAMILIES
 from diffedit_min.bench.variants import grid
@@ -79,6 +80,17 @@ def test_a_preset_brings_its_curves(run):
     assert run("bench", "--dataset", "scenes", "--model", "random", "--limit", "1", "--preset", "reference", "--ratios",
                "0.1", "0.2", "--out", "out").code == 0
     assert [row["method"] for row in table()] == [*["reference: the caption"] * 2, *["reference: empty"] * 2]
+
+
+def test_the_fast_preset_compares_with_the_papers_settings(run, monkeypatch):
+    whole = presets.PRESETS["fast"]
+    few = [dataclasses.replace(variant, options={**variant.options, "steps": 3})
+           for variant in map(whole.variants([]).__getitem__, (0, 1, -1))]
+    monkeypatch.setitem(presets.PRESETS, "fast", dataclasses.replace(whole, variants=lambda ratios: few))
+    done = run("bench", "--dataset", "scenes", "--model", "random", "--limit", "2", "--preset", "fast", "--out", "out")
+    assert done.code == 0, done.err
+    assert "\nDifferences from paper's settings steps=3, over the items that both have" in done.out
+    assert Path("out/curves.svg").read_text().count(">U-Net rows (lower is better)</text>") == 4
 
 
 def test_theory_is_a_preset_too(run, monkeypatch):
@@ -151,7 +163,8 @@ def test_a_failure_is_counted_and_all_failures_are_an_error(run, tmp_path):
      "--split 'train' is not known; scenes has validation and test"),
     (("--dataset", "scenes", "--data", "a.csv"), "scenes needs no files: leave out 'a.csv'"),
     (("--dataset", "scenes", "--preset", "all"),
-     "--preset 'all' is not known; known are comparison, parts, threshold, reference, noise, samples, guidance"),
+     "--preset 'all' is not known; known are comparison, parts, threshold, reference, noise, samples, guidance, "
+     "fast"),
     (("--dataset", "scenes", "--preset", "parts", "--methods", "sdedit"),
      "--preset 'parts' brings its own methods and options: leave out --methods and -o"),
     (("--dataset", "scenes", "--metrics", "beauty"),

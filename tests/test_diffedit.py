@@ -359,6 +359,10 @@ def test_what_is_said_goes_over_the_preset_and_the_preset_over_the_card(model):
     found = dm.METHODS["diffedit"].settings(card, {"mask_samples": 1}, "fast")
     assert (found.steps, found.mask_samples, found.mask_threshold) == (presets["steps"], 1, 0.3)
     assert dm.METHODS["diffedit"].settings(card, {}).steps == 7
+    card.defaults["diffedit, fast"] = {"guidance_scale": 2.5, "mask_samples": 9}
+    found = dm.METHODS["diffedit"].settings(card, {"mask_samples": 1}, "fast")
+    assert (found.steps, found.mask_samples, found.guidance_scale) == (presets["steps"], 1, 2.5)
+    assert dm.METHODS["diffedit"].settings(card, {}).guidance_scale == 7.5
 
 
 def test_unknown_presets_are_refused(model):

@@ -651,7 +651,7 @@ def test_the_unet_compiles_to_one_graph_without_breaks(tmp_path, family):
 def test_load_compiles_the_unet(monkeypatch):
     asked = []
     monkeypatch.setenv("CXX", "c++")
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append((type(self).__name__, options)))
+    monkeypatch.setattr(UNet, "compile", lambda self, **options: asked.append((type(self).__name__, options)))
     load("random", compile=True)
     load("random")
     assert asked == [("UNet", {"fullgraph": True})]

@@ -1,5 +1,7 @@
 """pytest tests/test_measures.py: the measures of known answers, on results whose scores are known beforehand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from diffedit_min.methods.base import Edit
 from diffedit_min.picture import fit
 from diffedit_min.tiny import scenes
-from diffedit_min.tiny.measures import cases, cell_mask, iou, measure, nearest_value
+from diffedit_min.tiny.measures import cases, cell_mask, iou, measure, nearest_value, squared_error
 
 
 def edit_of(image, mask, scene):
@@ -41,6 +43,14 @@ def test_a_wrong_value_is_not_correct(case):
     wrong = scene.replace(**{kind: next(value for value in scenes.VALUES[kind] if value not in used)})
     scores = measure(edit_of(wrong.render(), None, scene), scene, kind, answer)
     assert not scores["correct"] and "iou" not in scores
+
+
+def test_a_round_trip_is_no_edit_and_its_picture_is_held_against_the_input(case):
+    scene, kind, answer = case
+    for picture in (scene.render(), answer.render()):
+        edit = dataclasses.replace(edit_of(picture, None, scene), settings={"method": "invert"})
+        off = squared_error(picture, scene.render(), np.ones((64, 64), bool))
+        assert measure(edit, scene, kind, answer) == {"source": off} and (off == 0) == (picture == scene.render())
 
 
 def test_nearest_value_names_what_is_there(case):

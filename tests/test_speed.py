@@ -186,11 +186,12 @@ def test_results_of_another_machine_are_not_mixed_in(run):
                               "with a checkout, or give the path of such a file"),
     (("--against", "nowhere/mine.py"), "--against 'nowhere/mine.py': there is no file 'nowhere/mine.py'; it comes with "
                                        "a checkout, or give the path of such a file"),
+    (("--preset", "paper", "best"), "diffedit has no preset 'best'; it has paper"),
     (("-o", "steps=none"), "steps must be a whole number, not 'none'"),
 ])
 def test_what_is_refused_before_any_work(run, arguments, message):
     done = run(*("--model", "random") * ("--model" not in arguments), *arguments, "--out", "out")
-    assert (done.code, done.out, done.err) == (1, "", f"error: {message}\n")
+    assert (done.code, done.out) == (1, "") and done.err.startswith(f"error: {message}") and done.err.count("\n") == 1
     assert not Path("out/parts/rounds-0.jsonl").exists()
 
 

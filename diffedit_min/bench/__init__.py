@@ -3,10 +3,11 @@
     datasets    what is edited, read from each set's own files
     metrics     what is measured of an edit, or of all edits of a method
     variants    methods with settings: a sweep's points
-    presets     the paper's comparison and ablations, as variants
+    presets     the paper's comparison and ablations, and what fewer U-Net rows cost, as variants
     sweep       the edits of some pictures at all points of a sweep, nothing computed twice
     store       results on disk, so that a run can be stopped anywhere and taken up again
     run         the loop over it all, one machine's share of it
+    bootstrap   averages and paired differences, with their intervals
     report      tables and contact sheets from the results; curves, the trade-off curves
     theory      Proposition 1 measured: Figure 3 with a model's own constants
     command     `diffedit-min bench`, or `python -m diffedit_min.bench` under torchrun

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..model.stable_diffusion import StableDiffusion
     from .datasets.item import Dataset
     from .metrics.base import Files, Metric
+    from .presets import Preset
     from .run import Plan
     from .variants import Variant
 
@@ -55,8 +56,8 @@ def bench(
                       help="An option of a method, or of all that have it; several values are tried in turn.")] = None,
     preset: Annotated[str | None, Option(help="In place of --methods: comparison, which runs if nothing is said; "
                                          "parts, threshold, reference, noise, samples, guidance: the paper's "
-                                         "ablations; theory: Proposition 1 and Figure 3, measured; or dtype: what "
-                                         "rounding changes.")] = None,
+                                         "ablations; fast: what fewer U-Net rows cost; theory: Proposition 1 and "
+                                         "Figure 3, measured; or dtype: what rounding changes.")] = None,
     model: Annotated[str | None, Option(help=f"{MODEL_HELP} Left out, with scenes: the embedded ones.")] = None,
     out: Annotated[Path | None, Option(help="The folder to write to; a run that was stopped there goes on. "
                                        "Left out: runs/DATASET.")] = None,
@@ -96,14 +97,15 @@ def bench(
             study = {"theory": theory, "dtype": dtypes}[preset]
             print("\n".join(study.main(models, read(Place(data, images, split)), out, limit or 30, quiet)))
             return
-        variants, panels = chosen(methods, ratios, option, preset)
+        wanted = chosen(methods, option, preset)
+        variants = wanted.variants(ratios or RATIOS)
         found = read(Place(data, images, split))
-        found = replace(found, items=found.items[:limit], panels=panels or found.panels)
+        found = replace(found, items=found.items[:limit], panels=wanted.panels or found.panels)
         check(variants, found)
         measured, left_out = usable(metrics or found.metrics, Files(weights, clip, dino, class_means), bool(metrics))
         for line in left_out if rank == 0 else ():
             print(line, flush=True)
-        plan = Plan(found, tuple(variants), models, measured, out, batch, size, pictures)
+        plan = Plan(found, tuple(variants), models, measured, out, batch, size, pictures, wanted.paired)
         run(plan, rank, world, retry_failed, quiet)
 
 
@@ -141,17 +143,14 @@ def lookup(name: str, known: dict[str, Any], option: str) -> Any:
     return known[name]
 
 
-def chosen(
-    methods: list[str] | None, ratios: list[float] | None, option: list[str] | None, preset: str | None
-) -> tuple[list[Variant], tuple[tuple[str, str], ...]]:
-    """The variants to run, and the panels to draw where they aren't the dataset's."""
-    from .presets import PRESETS
+def chosen(methods: list[str] | None, option: list[str] | None, preset: str | None) -> Preset:
+    """What --preset names, or the grid that the other options make."""
+    from .presets import PRESETS, Preset
     from .variants import grid
 
     if preset is None:
-        return grid(methods or METHODS, ratios or RATIOS, option or ()), ()
-    found = lookup(preset, PRESETS, "--preset")
-    return found.variants(ratios or RATIOS), found.panels
+        return Preset("a grid", lambda ratios: grid(methods or METHODS, ratios, option or ()))
+    return lookup(preset, PRESETS, "--preset")
 
 
 def check(variants: Sequence[Variant], dataset: Dataset) -> None:
@@ -197,8 +196,7 @@ def run(plan: Plan, rank: int, world: int, retry_failed: bool, quiet: bool) -> N
     if entries is None:
         return      # the process that is last will do it
     found = report.write(plan, entries)
-    columns = {column.name: column for metric in plan.metrics.values() for column in metric.columns}
-    drawn = curves.draw(found, columns, plan.dataset.panels, plan.out)
+    drawn = curves.draw(found, report.drawable(plan), plan.dataset.panels, plan.out)
     failed = sum("error" in entry for entry in entries)
     print((plan.out / "table.md").read_text())
     print(f"wrote {', '.join(map(str, [plan.out / 'table.md', plan.out / 'table.csv', *drawn]))}")

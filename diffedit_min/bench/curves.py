@@ -25,20 +25,38 @@ def draw(found: Sequence[Line], columns: dict[str, Column], panels: Sequence[tup
     def fill(axes: Sequence[Any]) -> None:
         for own, (x, y) in zip(axes, drawn, strict=True):
             panel(own, found, columns[x], columns[y])
-        axes[-1].legend(fontsize=8)
+        legends(axes)
 
     return save_figure(fill, len(drawn), out, "curves")
 
 
+def legends(axes: Sequence[Any]) -> None:
+    """Each curve is told of once, in the last panel that has it."""
+    told: set[str] = set()
+    for own in reversed(axes):
+        new = {name: handle for handle, name in zip(*own.get_legend_handles_labels(), strict=True) if name not in told}
+        if new:
+            own.legend(new.values(), new, fontsize=8)
+            told |= set(new)
+
+
 def save_figure(fill: Callable[[Sequence[Any]], None], panels: int, out: Path, name: str) -> list[Path]:
-    """Panels side by side as out/name.png and .svg. Equal panels make equal files: no dates, no random ids."""
+    """Panels side by side, in two rows if they are more than three, as out/name.png and .svg.
+
+    Equal panels make equal files: no dates, no random ids.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
+    high = 2 if panels > 3 else 1
+    wide = math.ceil(panels / high)
     paths = [out / f"{name}.png", out / f"{name}.svg"]
     with matplotlib.rc_context({"svg.hashsalt": "diffedit_min", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(5.6 * panels, 4.6), layout="constrained")
-        fill(figure.subplots(1, panels, squeeze=False)[0])
+        figure = Figure(figsize=(5.6 * wide, 4.6 * high), layout="constrained")
+        axes = figure.subplots(high, wide, squeeze=False).ravel()
+        for empty in axes[panels:]:
+            empty.remove()
+        fill(axes[:panels])
         for path in paths:
             with replacing(path) as file:
                 figure.savefig(file, format=path.suffix[1:], dpi=150,
@@ -53,7 +71,7 @@ def panel(axes: Any, found: Sequence[Line], x: Column, y: Column) -> None:
         points = [(line, *both) for line in own if (both := point(line, x.name, y.name))]
         if not points:
             continue
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
         xs, ys = [px.value for _, px, _ in points], [py.value for _, _, py in points]
         axes.errorbar(xs, ys, xerr=bars([px for _, px, _ in points]), yerr=bars([py for _, _, py in points]),
                       fmt="none", ecolor=colour, alpha=0.25)

@@ -1,18 +1,19 @@
-"""The paper's comparison and ablations (section 4, figures 5 to 7 and the appendix), as variants to run.
+"""The paper's comparison and ablations (section 4, figures 5 to 7 and the appendix), and what fewer U-Net rows cost.
 
-Each is a function of the encoding ratios to try. Values not named here are the model's recommendations.
+Each is a list of variants, by the encoding ratios to try. Values not named here are the model's recommendations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..mask import binarise
-from ..methods import METHODS
+from ..methods import METHODS, Method, invert
 from ..methods.base import Outcome, Step, Task
 from ..methods.coding import decode
 from ..methods.diffedit import DiffEditOptions, find_map
@@ -28,6 +29,7 @@ class Preset:
     what: str                                               # in one line
     variants: Callable[[Sequence[float]], list[Variant]]    # of the encoding ratios
     panels: Panels = ()                                     # in place of the dataset's
+    paired: bool = False                                    # the first variant is the others' baseline
 
 
 def run_without_encoding(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
@@ -81,7 +83,35 @@ def values_of(option: str, *values: float) -> Callable[[Sequence[float]], list[V
     return lambda ratios: [Variant(diffedit, {option: value}) for value in values]
 
 
+def by_steps(
+    curve: str, steps: Sequence[int], ratio: float, method: Method = diffedit, **options: Any
+) -> list[Variant]:
+    """Points that cost all of their rows each; with 4 noises for the mask, if nothing else is said."""
+    if method is diffedit:
+        options = {"mask_samples": 4, **options}
+    return [Variant(method, {"steps": N, "encoding_ratio": ratio, **options}, curve, alone=True) for N in steps]
+
+
+def fast(ratios: Sequence[float]) -> list[Variant]:
+    """The paper's settings, the preset, and other ways to need fewer rows; then what samplers' round trips lose."""
+    solver = {"sampler": "dpm_solver", "grid": "lambda"}
+    round_trips = [*by_steps("round trip, ddim", (10, 14, 20, 50), 0.8, invert),
+                   *by_steps("round trip, dpm_solver", (10, 14, 20, 50), 0.8, invert, **solver)]
+    return [
+        Variant(diffedit, {}, "paper's settings", alone=True),
+        Variant(diffedit, {}, "preset fast", alone=True, preset="fast"),
+        *by_steps("ddim, ratio 0.8", (10, 14, 20, 30), 0.8),
+        *by_steps("ddim, ratio 0.9", (10, 14, 20), 0.9),
+        *by_steps("dpm_solver, ratio 0.8", (10, 14, 20), 0.8, **solver),
+        *by_steps("dpm_solver, usual grid, ratio 0.9", (10, 14, 20), 0.9, sampler="dpm_solver"),
+        *by_steps("guidance 5 from 0.5, ratio 0.9", (10, 14, 20), 0.9, guidance_scale=5.0, guidance_from=0.5),
+        *(Variant(diffedit, {"mask_samples": n}, "preset fast, n", alone=True, preset="fast") for n in (1, 2, 10)),
+        *(replace(point, told=False) for point in round_trips),     # under the empty text, as DiffEdit encodes
+    ]
+
+
 MASKS: Panels = (("recall", "precision"), ("iou", "answer"))
+ROWS: Panels = (("rows", "correct"), ("rows", "answer"), ("rows", "iou"), ("rows", "source"))
 
 PRESETS: dict[str, Preset] = {
     "comparison": Preset("DiffEdit and the paper's baselines, by encoding ratio", comparison),
@@ -93,4 +123,5 @@ PRESETS: dict[str, Preset] = {
     "samples": Preset("n, the noises that the mask is averaged over",
                       values_of("mask_samples", 1, 2, 3, 5, 10, 20), MASKS),
     "guidance": Preset("the guidance scale", values_of("guidance_scale", 1.0, 2.0, 3.0, 5.0, 7.5, 10.0)),
+    "fast": Preset("what fewer U-Net rows cost, against the paper's settings", fast, ROWS, paired=True),
 }

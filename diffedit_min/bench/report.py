@@ -20,27 +20,13 @@ from PIL import Image
 
 from ..drawing import overlay, stacked, strip
 from ..picture import replacing, save, to_rgb
+from .bootstrap import Value, average, difference
 from .metrics.base import Column
 from .run import Entry, Plan, finished, picture_path
 from .store import read_all, unpacked
 from .variants import Variant
 
-RESAMPLES = 1000        # of the bootstrap
-
-
-@dataclass(frozen=True)
-class Value:
-    """A column's value of one variant, with its 95 % bootstrap interval over items, where it has one."""
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-
-    def text(self, digits: int) -> str:
-        if math.isnan(self.value):
-            return "-"
-        point, low, high = (f"{number:.{digits}f}" for number in (self.value, self.low, self.high))
-        return point if math.isnan(self.low) else f"{point} ({low}–{high})"
+ROWS = Column("rows", "U-Net rows", "lower", 0)         # what may be drawn as the metrics' columns are
 
 
 @dataclass(frozen=True)
@@ -53,7 +39,7 @@ class Line:
     empty: int                          # edits that changed nothing, as nothing to change was found
     rows: float                         # mean of an edit, as evaluated: what it shared is with the edit that made it
     backward_rows: float
-    values: dict[str, Value]
+    values: dict[str, Value]            # by column, the rows' too
 
 
 def results(plan: Plan) -> list[Entry] | None:
@@ -71,7 +57,7 @@ def lines(plan: Plan, entries: Sequence[Entry]) -> list[Line]:
 
 def line(plan: Plan, variant: Variant, entries: Sequence[Entry], features: dict[str, dict[str, Entry]]) -> Line:
     good = [entry for entry in entries if "error" not in entry]
-    values = {column.name: average([entry.get(column.name, math.nan) for entry in good], column)
+    values = {column.name: average(measures(good, column), column)
               for metric in plan.metrics.values() for column in metric.columns if not column.of_set}
     succeeded = {entry["item"] for entry in good}
     items = [item for item in plan.dataset.items if item.id in succeeded]
@@ -82,21 +68,14 @@ def line(plan: Plan, variant: Variant, entries: Sequence[Entry], features: dict[
             inputs = {item.id: unpacked(stored[f"input {item.id}"]["vector"]) for item in items}
             values.update({name: Value(number) for name, number in metric.of_set(items, vectors, inputs).items()})
     rows, back = (np.mean([entry[name] for entry in good]) if good else math.nan for name in ("rows", "backward_rows"))
+    values["rows"] = Value(float(rows))
     return Line(variant, len(good), tuple(entry["error"] for entry in entries if "error" in entry),
                 sum(entry["empty_mask"] for entry in good), float(rows), float(back), values)
 
 
-def average(values: Sequence[float], column: Column) -> Value:
-    """Over the edits where it is defined. Mean squared errors are averaged before they are shown in dB."""
-    defined = np.array([value for value in values if not math.isnan(value)], float)
-    if not len(defined):
-        return Value(math.nan)
-    picks = np.random.default_rng(0).integers(len(defined), size=(RESAMPLES, len(defined)))
-    numbers = np.array([defined.mean(), *np.percentile(defined[picks].mean(axis=1), (2.5, 97.5))])
-    if column.average == "psnr":
-        with np.errstate(divide="ignore"):      # no error at all is infinitely many dB
-            numbers = -10 * np.log10(numbers)[[0, 2, 1]]
-    return Value(*map(float, numbers))
+def measures(entries: Sequence[Entry], column: Column) -> list[float]:
+    """A column's value of each edit; nan where it has none, or failed."""
+    return [entry.get(column.name, math.nan) for entry in entries]
 
 
 # ---------------------------------------------------------------- files
@@ -109,7 +88,7 @@ def write(plan: Plan, entries: Sequence[Entry]) -> list[Line]:
     put(plan.out / "table.csv", table_csv(plan, found))
     if len({item.group for item in plan.dataset.items}) > 1:
         put(plan.out / "groups.csv", groups_csv(plan, entries))
-    put(plan.out / "table.md", table_markdown(plan, found))
+    put(plan.out / "table.md", table_markdown(plan, found) + differences(plan, entries))
     put(plan.out / "timings.csv", timings_csv(plan))
     for item in plan.dataset.items[: plan.pictures]:
         sheet(plan, item)
@@ -119,6 +98,11 @@ def write(plan: Plan, entries: Sequence[Entry]) -> list[Line]:
 def put(path: Path, text: str) -> None:
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def drawable(plan: Plan) -> dict[str, Column]:
+    """What a panel's axes may be, by name."""
+    return {column.name: column for column in (ROWS, *(c for metric in plan.metrics.values() for c in metric.columns))}
 
 
 def columns(plan: Plan, found: Sequence[Line]) -> list[Column]:
@@ -175,11 +159,40 @@ def table_markdown(plan: Plan, found: Sequence[Line]) -> str:
                     f"{cost(line)} |")
     text += ["", f"{plan.dataset.about}; {len(plan.dataset.items)} in this run, 95 % bootstrap intervals over them.",
              "", *(f"- {name}: {metric.about()}" for name, metric in plan.metrics.items()), "",
-             "rows: U-Net rows evaluated for an edit, on average. An encoding serves all smaller ratios, a difference "
-             "map all thresholds, and their rows are with the edit that made them. An item's whole sweep: "
+             f"rows: U-Net rows evaluated for an edit, on average. {who_pays(found)} An item's whole sweep: "
              + ", ".join(f"{name} {rows:.0f}" for name, rows in sweeps(found).items()) + "."]
     text += [f"{line.variant.title}: {len(line.failures)} failed, the first with: {line.failures[0]}"
              for line in found if line.failures]
+    return "\n".join(text) + "\n"
+
+
+def who_pays(found: Sequence[Line]) -> str:
+    """In which edit's rows those of encodings and difference maps are."""
+    if all(line.variant.alone for line in found):
+        return "Nothing is shared: they are all that the edit costs."
+    return ("An encoding serves all smaller ratios, a difference map all thresholds, and their rows are with the edit "
+            "that made them.")
+
+
+def differences(plan: Plan, entries: Sequence[Entry]) -> str:
+    """The second table, of a plan that is `paired`: how far the other variants' averages are from the first's."""
+    if not plan.paired:
+        return ""
+    shown = [column for metric in plan.metrics.values() for column in metric.columns if not column.of_set]
+    first, *others = (entries[i :: len(plan.variants)] for i in range(len(plan.variants)))
+    found = [{column: difference(measures(own, column), measures(first, column), column) for column in shown}
+             for own in others]
+    shown = [column for column in shown if any(not math.isnan(values[column].value) for values in found)]
+    head = ["method", "settings", "edits", *(column.title for column in shown)]
+    text = ["", f"Differences from {plan.variants[0].title}, over the items that both have, with paired 95 % bootstrap "
+            "intervals: each resample takes the same items of both.", "",
+            f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for variant, own, values in zip(plan.variants[1:], others, found, strict=True):
+        if all(math.isnan(values[column].value) for column in shown):
+            continue        # it measures nothing that the first does
+        both = sum("error" not in one and "error" not in other for one, other in zip(own, first, strict=True))
+        cells = [values[column].signed(column.digits) for column in shown]
+        text.append(f"| {variant.name} | {variant.label} | {both} | {' | '.join(cells)} |")
     return "\n".join(text) + "\n"
 
 

@@ -28,7 +28,7 @@ from .datasets.item import Dataset, Item
 from .metrics.base import Metric, Shown
 from .store import Appender, packed, read_all
 from .sweep import sweep
-from .variants import Variant
+from .variants import Variant, family
 
 Entry = dict[str, Any]
 
@@ -45,13 +45,14 @@ class Plan:
     batch: int = 10
     size: int | None = None
     pictures: int = 6                   # of how many items the results are kept as pictures
+    paired: bool = False                # the first variant is a baseline: the others are compared with it item by item
 
     @cached_property
     def groups(self) -> list[list[Variant]]:
-        """Variants that may share encodings: those of one method, told of the reference alike."""
+        """Variants that may share encodings."""
         found: dict[tuple, list[Variant]] = {}
         for variant in self.variants:
-            found.setdefault((variant.method, variant.told), []).append(variant)
+            found.setdefault(family(variant), []).append(variant)
         return list(found.values())
 
     @cached_property

@@ -2,6 +2,7 @@
 
 One encoding serves every smaller encoding ratio, as its prefix; one difference map serves every threshold. DiffEdit at
 encoding ratios of k_1 > k_2 > ... levels, with n noises, costs 2n + k_1 + 2 (k_1 + k_2 + ...) U-Net rows a picture.
+Variants that are `alone` neither give nor take: 2n + 3k each.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def sweep(
         started = time.perf_counter()
         queries, references = zip(*map(variant.words, items), strict=True)
         edits = variant.method(model, list(pictures), queries, references, seed=[item.seed for item in items],
-                               size=size, **given, **variant.options)
+                               size=size, preset=variant.preset, **given, **variant.options)
         seconds = time.perf_counter() - started
         for name, key in keys.items():
             made = [getattr(edit, name) for edit in edits]

@@ -22,6 +22,8 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)    # what differs from the model's recommendations
     curve: str = ""                     # its name in the table; "": the method's
     told: bool = True                   # of the dataset's reference; else the reference is the empty text
+    preset: str = "paper"
+    alone: bool = False                 # it shares no encoding and no map, so that its rows are all that it costs
 
     @property
     def name(self) -> str:
@@ -43,7 +45,7 @@ class Variant:
                 item.reference if self.told else "")
 
     def settings(self, model: StableDiffusion) -> Any:
-        return self.method.settings(model, dict(self.options))
+        return self.method.settings(model, self.options, self.preset)
 
     def strength(self, model: StableDiffusion) -> float:
         """Its encoding ratio: an encoding serves those with smaller ones."""
@@ -94,7 +96,12 @@ def parsed(method: Method, name: str, values: Iterable[str]) -> list[Any]:
 
 
 # What neither an encoding nor a difference map depends on: variants that differ in nothing else share them.
-LATER = {"encoding_ratio", "guidance_scale", "negative_prompt", "mask_threshold"}
+LATER = {"encoding_ratio", "guidance_scale", "guidance_from", "guidance_until", "negative_prompt", "mask_threshold"}
+
+
+def family(variant: Variant) -> tuple:
+    """Equal for variants that may share: those of one method, told of the reference alike, and not alone."""
+    return variant.method.run, variant.told, variant.title if variant.alone else ""
 
 
 def sharing(variant: Variant, model: StableDiffusion, earlier: str) -> tuple:
@@ -102,4 +109,4 @@ def sharing(variant: Variant, model: StableDiffusion, earlier: str) -> tuple:
     settings = vars(variant.settings(model))
     of_the_mask = {name for name in settings if name.startswith("mask_")}
     needed = (of_the_mask if earlier == "mask_map" else set(settings) - of_the_mask) - LATER
-    return variant.method, variant.told, *sorted((name, str(settings[name])) for name in needed)
+    return *family(variant), *sorted((name, str(settings[name])) for name in needed)

@@ -103,7 +103,7 @@ class Edit:
         return None if self.mask is None else mask_image(self.mask, self.frame, self.factor)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """A method as one calls it: `method(model, image, query, reference, **options) -> Edit`."""
 
@@ -215,12 +215,17 @@ class Method:
         return ([image], True) if isinstance(image, Image.Image) else (list(image), False)
 
     def settings(self, model: StableDiffusion, options: Mapping[str, Any], preset: str = "paper") -> Options:
-        """The options in force: the given ones, over the preset's, the model's recommendations, and the paper's."""
+        """The options in force: the given ones, over the preset's, the model's recommendations, and the paper's.
+
+        A card may also say what holds with a preset: its "diffedit, fast" goes over both.
+        """
         known = {f.name for f in fields(self.options)}
         for name in options:
             if name not in known:
                 raise ValueError(f"{self.name} has no option {name!r}; it has {', '.join(sorted(known))}")
-        return self.options(**{**model.defaults.get(self.name, {}), **self.preset(preset), **options})
+        card = model.defaults
+        recommended = {**card.get(self.name, {}), **self.preset(preset), **card.get(f"{self.name}, {preset}", {})}
+        return self.options(**{**recommended, **options})
 
     def preset(self, name: str) -> Mapping[str, Any]:
         """A preset's options; ValueError if there is none of that name."""

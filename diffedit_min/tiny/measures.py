@@ -7,7 +7,8 @@
                 pictures of all values of the attribute, the old one included?
     outside     mean squared error against the input over the pixels that are not changed
     answer      mean squared error against the true answer over the whole picture
-    source      that of the input as the method makes it anew, over the whole picture, for methods with two branches
+    source      that of the input as the method makes it anew, over the whole picture, for methods with two branches;
+                and for the round trip, which makes nothing else: it has no other measure
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ def measure(edit: Edit, scene: scenes.Scene, kind: str, answer: scenes.Scene) ->
     """One edit against its true answer; all measures of the module's docstring."""
     before, after = scene.render(), answer.render()
     changed = scenes.changed(before, after)
+    everywhere = np.ones_like(changed)
+    if edit.settings.get("method") == "invert":
+        return {"source": squared_error(edit.image, before, everywhere)}
     found = {}
     if edit.mask is not None:
         truth = fit_mask(Image.fromarray(changed), edit.frame, edit.factor)[0, 0].numpy()      # any pixel of a cell
@@ -78,6 +82,6 @@ def measure(edit: Edit, scene: scenes.Scene, kind: str, answer: scenes.Scene) ->
         **found,
         "correct": nearest_value(edit.image, scene, kind, changed) == getattr(answer, kind),
         "outside": squared_error(edit.image, before, ~changed),
-        "answer": squared_error(edit.image, after, np.ones_like(changed)),
-        **({} if edit.source is None else {"source": squared_error(edit.source, before, np.ones_like(changed))}),
+        "answer": squared_error(edit.image, after, everywhere),
+        **({} if edit.source is None else {"source": squared_error(edit.source, before, everywhere)}),
     }

@@ -16,7 +16,7 @@ class ScenesMetric(Metric):
         Column("iou", "mask IoU", "higher", 2),
         Column("precision", "mask precision", "higher", 2),
         Column("recall", "mask recall", "higher", 2),
-        Column("source", "PSNR of the source branch, dB", "higher", 1, "psnr"),
+        Column("source", "PSNR of the input made anew, dB", "higher", 1, "psnr"),
     )
 
     def about(self) -> str:

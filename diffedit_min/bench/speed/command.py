@@ -28,7 +28,8 @@ def speed(
     rows: Annotated[list[int] | None, Option(min=1, help="Of a U-Net call. Left out: 1 2 4 8.")] = None,
     dtype: Annotated[list[str] | None, Option(help="float32, bfloat16, float16 or float64. Left out: float32.")] = None,
     parts: Annotated[list[str] | None, Option(help=PARTS_HELP)] = None,
-    preset: Annotated[list[str] | None, Option(help="Of the edit: each is measured. Left out: its defaults.")] = None,
+    preset: Annotated[list[str] | None, Option(help="Of the edit, paper or fast; each is measured. Left out: "
+                                              "paper.")] = None,
     against: Annotated[str | None, Option(help="Another program that takes turns with this one: diffusers, from a "
                                           "checkout (tests/against_diffusers.py), or the path of such a file.")] = None,
     repeats: Annotated[int, Option(min=1, help="Rounds, of which the medians are shown.")] = 5,
@@ -46,6 +47,8 @@ def speed(
         from . import rival
         from .plan import PARTS, Plan
 
+        for name in preset or ():
+            methods.diffedit.preset(name)       # refuses one that it hasn't
         settings = {
             "sizes": size, "rows": rows, "presets": preset,
             "dtypes": known(dtype, DTYPES, "--dtype"), "parts": known(parts, tuple(PARTS), "--parts"),

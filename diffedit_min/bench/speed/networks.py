@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ...loading import compile_unet
+from ...loading import HALF, compile_unet
 from ...model.stable_diffusion import StableDiffusion
 from ...model.text import Context
 from .workbench import OURS, Bench, Case, Entry, Round
@@ -50,8 +50,9 @@ def warmed(programs: dict[str, Callable[[], Tensor]]) -> dict[str, int]:
         if not outputs[name].isfinite().all():
             raise ValueError(f"what {name} puts out is not finite: it would not cost what it should; try float32")
     expected = outputs[OURS].float()
+    limit = 0.3 if outputs[OURS].dtype in HALF else 0.01        # rounding adds up over a hundred layers
     for name, output in outputs.items():
-        if (error := ((output.float() - expected).norm() / expected.norm()).item()) > 0.1:
+        if (error := ((output.float() - expected).norm() / expected.norm()).item()) > limit:
             raise ValueError(f"{name} does other work than {OURS}: what it puts out is {error:.0%} off")
     return counted
 
