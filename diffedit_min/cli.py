@@ -125,7 +125,7 @@ def edit_command(
 ) -> None:
     """Edit a picture: --query says what it should show."""
     with one_line_errors(debug):
-        from . import picture
+        from . import loading, picture
 
         chosen = find_method(method)
         out = out or Path(f"{Path(image or 'generated').stem}-edit.png")
@@ -133,13 +133,14 @@ def edit_command(
             raise ValueError(f"{dashed(chosen.name)} has no source branch: leave out --source-out {str(source_out)!r}")
         opened, options = prepare(image, chosen, option, out, *filter(None, [source_out]), preset=preset)
         given = None if mask is None else picture.open_mask(mask)
-        network = opened_model(model or embedded_model(chosen), device, dtype, prediction_type, config, revision)
+        network = loading.load(model or embedded_model(chosen), device=device, dtype=dtype,
+                               **source(prediction_type, config, revision))
         edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
                               mask=given, preset=preset, **options)
         picture.save(edit.image, out, record(edit))
         if source_out:
             picture.save(edit.source, source_out, record(edit))
-        tell(edit, seconds, out, *filter(None, [source_out]))
+        tell(edit, seconds, network, out, *filter(None, [source_out]))
         if edit.empty_mask:
             print("nothing to change was found: the mask is empty, and the input picture came back")
 
@@ -156,17 +157,17 @@ def mask_command(
 ) -> None:
     """Find where DiffEdit would edit, and stop there."""
     with one_line_errors(debug):
-        from . import methods, picture
+        from . import loading, methods, picture
 
         out, map_out = out or Path(f"{Path(image).stem}-mask.png"), map_out or Path(f"{Path(image).stem}-map.png")
         opened, options = prepare(image, methods.diffedit, option, out, map_out, preset=preset)
         options["encoding_ratio"] = 0.0     # step 1 only: steps 2 and 3 have no level to go to
-        network = opened_model(model, device, dtype, prediction_type, config, revision)
+        network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
         edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size,
                               preset=preset, **options)
         picture.save(edit.mask_image, out, record(edit))
         picture.save(picture.heat(edit.mask_map, edit.frame, edit.factor), map_out, record(edit))
-        tell(edit, seconds, out, map_out)
+        tell(edit, seconds, network, out, map_out)
         if edit.empty_mask:
             print("nothing to change was found: the mask is empty")
 
@@ -181,17 +182,17 @@ def invert(
 ) -> None:
     """Encode a picture towards noise and decode it again, without a query: what does that lose?"""
     with one_line_errors(debug):
-        from . import methods, picture
+        from . import loading, methods, picture
 
         out = out or Path(f"{Path(image).stem}-inverted.png")
         opened, options = prepare(image, methods.invert, option, out)
-        network = opened_model(model, device, dtype, prediction_type, config, revision)
+        network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
         edit, seconds = timed(methods.invert, quiet, network, opened, reference=reference, size=size, **options)
         options["encoding_ratio"] = 0.0     # no level: what the VAE makes of the picture
         vae = methods.invert(network, opened, size=size, encoded=edit.encoded, **options)
         before, after = edit.encoded[0].latent, edit.decoded[0].latent
         picture.save(edit.image, out, record(edit))
-        tell(edit, seconds, out)
+        tell(edit, seconds, network, out)
         print(f"reconstruction against the input: {picture.psnr(edit.image, opened):.2f} dB PSNR")
         print(f"the VAE alone against the input: {picture.psnr(vae.image, opened):.2f} dB PSNR")
         print(f"relative latent error: {((after - before).norm() / before.norm()).item():.3g}")
@@ -230,17 +231,6 @@ def prepare(
     if image is None and not method.generates:
         raise ValueError(f"{dashed(method.name)} needs a picture to edit: give its file, IMAGE")
     return None if image is None else open_picture(image), parse_options(method, option)
-
-
-def opened_model(
-    name: str, device: str, dtype: str, prediction_type: str | None, config: str | None, revision: str | None
-) -> StableDiffusion:
-    """The model, and a line that says where it runs and in which dtype, which "auto" has chosen."""
-    from .loading import load
-
-    model = load(name, device=device, dtype=dtype, **source(prediction_type, config, revision))
-    print(f"{model.name}: {str(model.dtype).removeprefix('torch.')} on {model.device}")
-    return model
 
 
 def check_targets(*paths: Path) -> None:
@@ -288,14 +278,16 @@ def record(edit: Edit) -> dict[str, str]:
     return {"diffedit": json.dumps(edit.settings)}
 
 
-def tell(edit: Edit, seconds: float, *paths: Path) -> None:
-    """What was written, what it cost, and how much of the picture (padding not counted) the mask covers."""
+def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path) -> None:
+    """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
+    """
     print(f"wrote {' and '.join(map(str, paths))}")
     covered = ""
     if edit.mask is not None:
         covered = f"; the mask covers {edit.mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}"
+    kind = str(model.dtype).removeprefix("torch.")
     back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
-    print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s{covered}")
+    print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s, {kind} on {model.device}{covered}")
 
 
 def main() -> None:

@@ -72,12 +72,21 @@ def number_after(words, text):
 # ---- edit
 
 
+def test_edit_with_a_preset(run):
+    done = run("edit", "a.png", "--query", "a bowl of pears", "--reference", "a bowl of apples", "--model", "random",
+               "--preset", "fast", "-o", "mask_samples=1")
+    settings = json.loads(Image.open("a-edit.png").text["diffedit"])
+    preset = dm.METHODS["diffedit"].presets["fast"]
+    assert done.code == 0 and {name: settings[name] for name in preset} == {**preset, "mask_samples": 1}
+
+
 def test_edit_writes_the_result_and_says_what_it_cost(run):
     done = run(*EDIT)
     assert (done.code, done.err, done.new) == (0, "", {"a-edit.png"})
     first, second = done.out.splitlines()
     assert first == "wrote a-edit.png"
-    assert second.startswith("13 rows through the U-Net in ") and "; the mask covers " in second    # 2*2 + 3 + 2*3
+    assert second.startswith("13 rows through the U-Net in ")       # 2*2 + 3 + 2*3
+    assert " s, float32 on cpu; the mask covers " in second
     assert 0 < number_after("the mask covers ", done.out.replace("%", "")) <= 100
     assert pixels("a-edit.png").shape == (37, 45, 3)
 
@@ -293,11 +302,15 @@ EARLY = [
     ((*EDIT, "-o", "steps"), "-o 'steps' has no value: write it as name=value, for example steps=25"),
     ((*EDIT, "--method", "sdedit"), "sdedit has no option 'mask_samples'; it has encoding_ratio, guidance_scale, "
                                     "negative_prompt, steps"),
-    (("invert", "a.png", "-o", "ratio=1"), "invert has no option 'ratio'; it has encoding_ratio, gamma, "
+    (("invert", "a.png", "-o", "ratio=1"), "invert has no option 'ratio'; it has encoding_ratio, gamma, grid, "
                                            "guidance_scale, iterations, negative_prompt, p, sampler, steps, time"),
     ((*EDIT, "--method", "magic"), "--method 'magic' is not known; known are diffedit, sdedit, encode-decode, "
                                    "prompt-to-prompt, null-text, negative-prompt-inversion, direct-inversion, "
                                    "cycle-diffusion, edit-friendly, unitune, instruct-pix2pix"),
+    ((*EDIT, "--preset", "quick"), "diffedit has no preset 'quick'; it has paper, fast"),
+    ((*EDIT, "--preset", "fast", "--method", "sdedit", "-o", "steps=3"), "sdedit has no preset 'fast'; it has paper"),
+    (("mask", "a.png", "--query", "q", "--preset", "slow"), "diffedit has no preset 'slow'; it has paper, fast"),
+    (("demo", "--preset", "slow"), "diffedit has no preset 'slow'; it has paper, fast"),
     ((*EDIT, "--source-out", "s.png"), "diffedit has no source branch: leave out --source-out 's.png'"),
     (("edit", "--query", "a bowl"), "diffedit needs a picture to edit: give its file, IMAGE"),
     ((*P2P, "-o", "reweight=pears"), "reweight must be words with numbers, for example apples:2,red bowl:0.5, not "
