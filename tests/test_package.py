@@ -156,7 +156,7 @@ def test_the_stub_has_each_methods_options(name):
     kind, = [node.args.kwarg.annotation.slice.id for node in stub.body
              if isinstance(node, ast.FunctionDef) and node.name == name]
     options = set(method.options.__dataclass_fields__) | (method.uses - {"reference"})
-    assert names_of(kind) == options | {"seed", "size", "keep", "on_step"}
+    assert names_of(kind) == options | {"seed", "size", "preset", "keep", "on_step"}
 
 
 def test_a_method_is_not_hidden_by_its_module():
@@ -176,8 +176,8 @@ def test_an_unknown_name():
 def test_the_imports_are_read_right():
     """Of this reader, so that the tests below can't pass by seeing nothing."""
     samplers = {f"samplers.{name}" for name in ("ddim", "fixed_point", "edict", "bdia", "belm", "dpm_solver")}
-    assert imports("methods.coding")[0] == {"guidance", "samplers", "schedule", "methods.base",
-                                                "methods.options", *samplers}
+    assert imports("methods.coding")[0] == {"guidance", "samplers", "schedule", "methods.base", "methods.batches",
+                                            "methods.options", *samplers}
     assert imports("tiny.train")[0] >= {"model.unet", "schedule", "tiny.scenes", "tiny.vocabulary"}
     assert imports("tiny.paint")[0] == set() and imports("")[0] == set()
     assert "transformers" in imports("model.text")[1]
