@@ -334,8 +334,9 @@ def test_rows_are_what_the_unet_saw(model, monkeypatch):
     seen, forward = [], type(model.unet).forward
 
     def counting(self, x, *rest):
-        seen.append((len(x), torch.is_grad_enabled()))
-        return forward(self, x, *rest)
+        out = forward(self, x, *rest)
+        seen.append((len(out), torch.is_grad_enabled()))
+        return out
 
     monkeypatch.setattr(type(model.unet), "forward", counting)
     edits, _ = run(model, [picture(0), picture(1)])
