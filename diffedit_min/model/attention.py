@@ -157,8 +157,8 @@ def as_many(x: Tensor, rows: int) -> Tensor:
 
 
 def cells(x: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, hw, C)."""
-    return x.flatten(2).transpose(1, 2)
+    """(B, C, h, w) -> (B, hw, C), laid out so: as a mere view, every norm and product that follows would copy it."""
+    return x.flatten(2).transpose(1, 2).contiguous()
 
 
 def grid(x: Tensor, size: tuple[int, int]) -> Tensor:
