@@ -6,9 +6,11 @@ What several test files share: no network, and a tiny random model, in memory an
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 # pytest-socket blocks sockets (see pyproject.toml); this keeps the libraries from trying, and must come before them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 import diffedit_min as dm
+from diffedit_min import cli
 from diffedit_min.loading import TINY
 
 
@@ -109,3 +112,18 @@ def write_folder(model: dm.StableDiffusion, folder: Path) -> Path:
         save_file(weights, folder / f"{name}.safetensors", {"format": "pt"})
     shutil.copytree(Path(dm.__file__).parent / "tiny" / "checkpoint" / "tokenizer", folder / "tokenizer")
     return folder
+
+
+@pytest.fixture
+def call_command(tmp_path, monkeypatch, capsys):
+    """Call `diffedit-min` with some words, in a folder of its own: its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["diffedit-min", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=end.value.code or 0, out=printed.out, err=printed.err)
+
+    return call

@@ -7,14 +7,12 @@ import csv
 import dataclasses
 import io
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from diffedit_min import cli, loading
+from diffedit_min import loading
 from diffedit_min.bench import command, presets
 from diffedit_min.bench.datasets.item import Dataset, Item
 from diffedit_min.bench.metrics import FAMILIES
@@ -24,17 +22,8 @@ SMALL = ("bench", "--dataset", "scenes", "--model", "random", "--limit", "2", "-
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffedit-min", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return SimpleNamespace(code=end.value.code or 0, out=printed.out, err=printed.err)
-
-    return call
+def run(call_command):
+    return call_command
 
 
 @pytest.fixture

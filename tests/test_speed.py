@@ -6,7 +6,7 @@ No test looks at how long anything took. What is measured runs in this process, 
 import csv
 import io
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import diffedit_min as dm
-from diffedit_min import cli
 from diffedit_min.bench.speed import edits, machine, memory, networks, plan, report, rival, shapes, workbench
 from diffedit_min.bench.store import Appender
 from diffedit_min.model.unet import UNetConfig
@@ -36,17 +35,8 @@ def small(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffedit-min", "speed", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return SimpleNamespace(code=end.value.code or 0, out=printed.out, err=printed.err)
-
-    return call
+def run(call_command):
+    return partial(call_command, "speed")
 
 
 @pytest.fixture
