@@ -49,8 +49,8 @@ def test_rounding_changes_less_than_the_steps_do(found):
 
 def test_round_trips_are_against_the_input(found, models, dataset):
     for i, item in enumerate(dataset.items):
-        again = dm.invert(models["float32"], item.image())
-        assert -10 * math.log10(found["float32"]["round trip"][i]) == pytest.approx(psnr(again.image, item.image()))
+        again = psnr(dm.invert(models["float32"], item.image()).image, item.image())  # alone; in `found`, in a batch
+        assert -10 * math.log10(found["float32"]["round trip"][i]) == pytest.approx(again, abs=0.01)
 
 
 def test_the_table_averages_errors_before_decibel():
