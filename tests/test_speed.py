@@ -6,6 +6,7 @@ No test looks at how long anything took. What is measured runs in this process, 
 import csv
 import io
 import json
+import subprocess
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,13 +312,15 @@ def test_an_edit_is_composed_of_its_own_networks(tmp_path):
 
 
 def test_memory_and_compile_tables(tmp_path):
-    peaks = {"diffedit_min": {"peak": 30e6, "weights": 20e6}, "it, tuned": {"peak": 60e6, "weights": 20e6}}
+    peaks = {"diffedit_min": {"peak": 30e6, "weights": 20e6}, "it, tuned": {"peak": 60e6, "weights": 20e6},
+             "it, default": {"peak": None, "weights": None}}
     memory_table, compile_table, _ = put(
         tmp_path, ({"part": "memory", "options": {"steps": 4}, "presets": []}, {"said": peaks}),
         ({"part": "compile", "rows": 2}, {"seconds": {"diffedit_min": 4.0, "diffedit_min, compiled": 3.0}, "first":
          {"diffedit_min": 5.0, "diffedit_min, compiled": 50.0}, "ceilings": {"a": [1.0], "copy": [1.0]}}))
-    ours, _ = memory_table.lines
+    ours, _, too_large = memory_table.lines
     assert (ours["weights, MB"], ours["peak, MB"], ours["peak / weights"], ours["/ it, tuned"]) == (20, 30, 1.5, 0.5)
+    assert too_large["peak, MB"] == "did not fit" and "/ it, default" not in ours
     plain, fast = compile_table.lines
     assert (fast["to the first call's end"], fast["seconds a call"], fast["/ diffedit_min"]) == (50.0, 3.0, 0.75)
     assert plain["/ diffedit_min"] == 1.0
@@ -484,8 +487,9 @@ ORDER = {"case": {"model": "random", "dtype": "float32", "threads": 1, "size": 3
 
 
 @needs_linux
-def test_the_peak_is_read(monkeypatch):
+def test_the_peak_is_read(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(memory, "FIRST_TO_END", tmp_path / "score")
     said = memory.measure(ORDER)
     model = dm.load("random", device="cpu")
     assert said["weights"] == 4 * sum(weight.numel() for network in (model.unet, model.vae, model.text_encoder)
@@ -502,6 +506,14 @@ def test_memory_is_measured_in_a_process_of_its_own(run):
     assert float(line["peak, MB"]) > 2 * float(line["weights, MB"]) > 0 and len(rounds()) == 1
     with pytest.raises(ValueError, match="^diffedit_min failed at 32 px in float32: ValueError: sampler 'x' is not kn"):
         memory.in_a_process({**ORDER, "case": {**ORDER["case"], "options": {"sampler": "x"}}})
+
+
+@pytest.mark.parametrize("returncode, said", [
+    (-9, ""), (1, "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 b")])
+def test_a_process_without_enough_memory_has_no_peak(monkeypatch, returncode, said):
+    ended = subprocess.CompletedProcess([], returncode, stdout="", stderr=said)
+    monkeypatch.setattr(subprocess, "run", lambda *a, **given: ended)
+    assert memory.in_a_process(ORDER) == {"peak": None, "weights": None}
 
 
 # ---------------------------------------------------------------- shapes

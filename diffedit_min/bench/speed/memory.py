@@ -2,10 +2,11 @@
 
 Peaks are the kernel's (VmHWM of /proc/self/status, set back when the networks are there), of all memory that the
 process holds, above what it held with everything imported and no network made. An edit of a few steps has the peak of
-one of many.
+one of many. A program that the kernel ends for want of memory has no peak: the table says that it didn't fit.
 """
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from .workbench import Bench, Case, Entry, Round
 
 CLEAR = Path("/proc/self/clear_refs")       # writing "5" sets VmHWM back
 STATUS = Path("/proc/self/status")
+FIRST_TO_END = Path("/proc/self/oom_score_adj")     # "1000": if memory runs out, the kernel ends this process
 STEPS = 4
 
 
@@ -30,11 +32,14 @@ def memory(case: Case, bench: Bench) -> Round:
 
 
 def in_a_process(order: dict[str, Any]) -> Entry:
-    """Raises ValueError with the last line of what it said, if it fails."""
+    """What `measure` finds there. Raises ValueError with the last line of what it said, if it fails otherwise than for
+    want of memory."""
     command = [sys.executable, "-m", __name__, json.dumps(order)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == -signal.SIGKILL or "can't allocate memory" in done.stderr:
+        return {"peak": None, "weights": None}
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}: perhaps too little memory"])[-1]
+        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
         raise ValueError(f"{order['program']} failed at {order['case']['size']} px in {order['case']['dtype']}: {last}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -55,6 +60,7 @@ def measure(order: dict[str, Any]) -> Entry:
     del bench       # with what only other programs need
     weights = sum(weight.numel() * weight.element_size()
                   for network in (run.unet, run.vae, *run.texts) for weight in network.parameters())
+    FIRST_TO_END.write_text("1000")
     CLEAR.write_text("5")
     with torch.no_grad():
         run(image, query, reference, steps=STEPS)

@@ -169,8 +169,11 @@ def costs_of(said: Entry, at: Sequence[Result]) -> dict[str, Any] | None:
 def memory(found: Sequence[Result]) -> Iterable[Line]:
     for result in found:
         said = result.rounds[-1]["said"]
-        peaks = {name: one["peak"] for name, one in said.items()}
+        peaks = {name: one["peak"] for name, one in said.items() if one["peak"] is not None}
         for name, one in said.items():
+            if name not in peaks:
+                yield {**result.about, "program": name, "peak, MB": "did not fit"}
+                continue
             yield {**result.about, "program": name, "weights, MB": one["weights"] / 1e6,
                    "peak, MB": one["peak"] / 1e6, "peak / weights": Ratio(one["peak"] / one["weights"]),
                    **result.ratios(name, peaks)}
