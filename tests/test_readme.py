@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import readme_tables
 import typer
 
 from diffedit_min import cli
@@ -94,12 +95,30 @@ def commands() -> list[str]:
     return found + [" ".join(quoted.split()) for quoted in re.findall(r"`diffedit-min ([^`]+)`", text)]
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", commands() + [
+    command.removeprefix("diffedit-min ") for piece in readme_tables.PIECES.values() for command in piece.commands
+    if command.startswith("diffedit-min ")])
 def test_every_option_of_a_command_exists(line):
     name, *words = line.partition("#")[0].split()
     options = {option for parameter in typer.main.get_command(cli.app).commands[name].params
                for option in parameter.opts}
     assert {word for word in words if re.match(r"--?[a-z]", word)} <= options
+
+
+def test_every_table_that_is_made_again_has_its_place():
+    made = [name for piece in readme_tables.PIECES.values() for name in piece.tables]
+    places = re.findall(r"<!-- table: (\S+) -->\n\|", README + WEIGHTS)
+    assert sorted(made) == sorted(places)
+    pictures = {name for piece in readme_tables.PIECES.values() for name in piece.pictures}
+    assert pictures == set(re.findall(r"\(\.github/(\S+\.png)\)", README))
+
+
+def test_a_table_takes_the_place_of_the_old_one():
+    text = "before\n\n<!-- table: one -->\n| a |\n|---|\n| 1 |\n\nafter\n\n<!-- table: two -->\n| b |\n|---|\n| 2 |\n"
+    new = readme_tables.put_table(text, "one", (["a", "c"], [["3", "4"], ["5", ""]]))
+    assert new == text.replace("| a |\n|---|\n| 1 |", "| a | c |\n|---|---|\n| 3 | 4 |\n| 5 | |")
+    assert readme_tables.markdown_tables(new) == [[{"a": "3", "c": "4"}, {"a": "5", "c": ""}], [{"b": "2"}]]
+    assert readme_tables.put_table(text, "three", (["a"], [])) == text
 
 
 @pytest.mark.slow
