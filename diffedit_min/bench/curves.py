@@ -75,7 +75,9 @@ def panel(axes: Any, found: Sequence[Line], x: Column, y: Column) -> None:
         xs, ys = [px.value for _, px, _ in points], [py.value for _, _, py in points]
         axes.errorbar(xs, ys, xerr=bars([px for _, px, _ in points]), yerr=bars([py for _, _, py in points]),
                       fmt="none", ecolor=colour, alpha=0.25)
-        axes.plot(xs, ys, color=colour, marker=marker, markersize=4, linewidth=1.2, label=name)
+        alone = len(points) == 1        # a point that others are compared with, and that must not hide below them
+        axes.plot(xs, ys, color=colour, marker=marker, markersize=8 if alone else 4, linewidth=1.2, label=name,
+                  zorder=3 if alone else 2)
         for line, px, py in points:
             axes.annotate(differing(line, own), (px.value, py.value), textcoords="offset points", xytext=(4, 4),
                           fontsize=7, color=colour)
