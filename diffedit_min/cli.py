@@ -133,8 +133,9 @@ def mask_command(
         network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
         edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size,
                               preset=preset, **options)
-        del edit.settings["encoding_ratio"]     # for one who repeats them in an edit
-        text = texts(edit.settings, edit.input.size)
+        # `edit --like` of a mask is to edit what it shows: this command's ratio is not one to repeat.
+        settings = {name: value for name, value in edit.settings.items() if name != "encoding_ratio"}
+        text = texts(settings, edit.input.size)
         picture.save(edit.mask_image, out, text)
         picture.save(picture.heat(edit.mask_map, edit.frame, edit.factor), map_out, text)
         tell(edit, seconds, network, out, map_out)

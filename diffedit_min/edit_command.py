@@ -170,7 +170,7 @@ def edit_many(
         raise
     failed = [result for result in results if isinstance(result, Failed)]
     rows = sum(result.edit.rows for result in results if not isinstance(result, Failed))
-    print(f"{len(results) - len(failed)} pictures edited, {len(done)} were done before, {len(failed)} failed; "
+    print(f"{len(results) - len(failed)} edited, {len(done)} done before, {len(failed)} failed; "
           f"{rows:,} rows through the U-Net in {time.perf_counter() - started:.1f} s, "
           f"{str(network.dtype).removeprefix('torch.')} on {network.device}")
     for result in failed:

@@ -64,7 +64,7 @@ def test_several_pictures_are_edited_as_each_alone_with_one_model(command, loads
     *wrote, summary = done.out.splitlines()
     names = [f"p{i}-edit.png" for i in (0, 1, 3, 4)]
     assert sorted(wrote) == [f"wrote {Path('edits') / name}" for name in names] and sorted(files("edits")) == names
-    assert summary.startswith("4 pictures edited, 0 were done before, 0 failed; 32 rows through the U-Net in ")
+    assert summary.startswith("4 edited, 0 done before, 0 failed; 32 rows through the U-Net in ")
     for i in (0, 1, 3, 4):
         alone = dm.diffedit(network, Image.open(f"p{i}.png"), "a basket of pears", steps=3, mask_samples=1)
         together = Image.open(f"edits/p{i}-edit.png")
@@ -86,10 +86,10 @@ def test_what_is_done_is_skipped_and_what_is_not_is_made(command, monkeypatch):
     before = files("out")
     os.remove("out/p1-edit.png")
     done = command(*three)
-    assert done.out.startswith("wrote out/p1-edit.png\n1 pictures edited, 2 were done before, 0 failed; 8 rows")
+    assert done.out.startswith("wrote out/p1-edit.png\n1 edited, 2 done before, 0 failed; 8 rows")
     assert files("out") == before
     monkeypatch.setattr(run, "edit_jobs", None)
-    assert command(*three).out.startswith("0 pictures edited, 3 were done before, 0 failed; 0 rows")
+    assert command(*three).out.startswith("0 edited, 3 done before, 0 failed; 0 rows")
 
 
 @pytest.mark.parametrize(("change", "difference"), [
@@ -124,7 +124,7 @@ def test_a_picture_that_fails_stops_no_other(command):
     Path("p1.png").write_bytes(Path("p1.png").read_bytes()[:200])
     done = command("edit", "p0.png", "p1.png", "p2.png", *WORDS)
     assert done.code == 1 and sorted(files("edits")) == ["p0-edit.png", "p2-edit.png"]
-    assert "2 pictures edited, 0 were done before, 1 failed" in done.out
+    assert "2 edited, 0 done before, 1 failed" in done.out
     failed, error = done.err.splitlines()
     assert failed.startswith("failed: p1.png: 'p1.png' is cut short, damaged or unusual (")
     assert error == "error: 1 of 3 pictures failed: the same command tries them again"
@@ -163,6 +163,17 @@ def test_an_unchanged_picture_is_named(command):
     done = command("edit", "p0.png", "p1.png", *WORDS, "--reference", "a basket of pears", "--mask-grow", "2")
     assert done.code == 0 and done.out.count(": nothing to change was found\n") == 2
     assert np.array_equal(np.asarray(Image.open("edits/p0-edit.png")), np.asarray(Image.open("p0.png")))
+
+
+def test_in_a_batch_only_what_was_found_is_grown_and_edited(command, network):
+    path = table("image,reference", "p0.png,a bowl", "p1.png,a basket of pears", "p2.png,a plate")
+    assert command("edit", "--jobs", path, *WORDS, "--mask-grow", "2").out.count("nothing to change was found") == 1
+    assert np.array_equal(np.asarray(Image.open("edits/p1-edit.png")), np.asarray(Image.open("p1.png")))
+    for i, reference in ((0, "a bowl"), (2, "a plate")):
+        one = ("--query", "a basket of pears", "--reference", reference, *WORDS[2:], "--mask-grow", "2")
+        assert command("edit", f"p{i}.png", *one, "--out", "alone.png").code == 0
+        together = Image.open(f"edits/p{i}-edit.png")
+        assert picture.psnr(together, Image.open("alone.png")) > 55 > picture.psnr(together, Image.open(f"p{i}.png"))
 
 
 def test_a_bar_with_the_time_left(command, monkeypatch, capsys):
@@ -206,7 +217,7 @@ def test_a_table_says_what_the_command_line_does_not(command, network, loads, tm
     assert os.listdir("out") == ["p0-edit.png"] and {"named.webp", "2.png", "3.png"} <= set(os.listdir("deep"))
     edit = dm.diffedit(network, Image.open("deep/pictures/p0.png"), "apples", seed=5, steps=3)
     assert np.array_equal(np.asarray(Image.open("out/p0-edit.png")), np.asarray(edit.image))
-    assert command("edit", "--jobs", path, *typed).out.startswith("0 pictures edited, 4 were done before")
+    assert command("edit", "--jobs", path, *typed).out.startswith("0 edited, 4 done before")
 
 
 def test_masks_of_their_own_in_one_batch(command, network):

@@ -24,7 +24,7 @@ COUNT = 10
 JOBS = [sys.executable, "-m", "diffedit_min", "edit", "--jobs", "jobs.csv", "--query", "a basket of pears", "--model",
         "random", "-o", "steps=40", "-o", "mask_samples=1", "--batch", "3", "--composite", "--mask-grow", "2"]
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="POSIX signals")]
 
 
 def prepare(folder):
@@ -77,24 +77,23 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, whole):
     folder = prepare(tmp_path / "jobs")
     process = start(folder)
     wait_for(process, folder, 3)
-    asked = time.monotonic()
     process.send_signal(signal.SIGINT)
+    before = len(finished(folder))
     out, err = process.communicate(timeout=60)
-    assert time.monotonic() - asked < 5
     made = results(folder)
-    assert process.returncode == 130 and 3 <= len(made) < COUNT
+    assert process.returncode == 130 and 3 <= len(made) <= before + 3 < COUNT       # at once: no batch more
     assert err == (f"stopped: {len(made)} of {COUNT} pictures are done, and the same command goes on from there\n"
                    "interrupted\n")
     assert out.count("wrote ") == len(made) and made.items() <= whole.items()
-    assert f"{COUNT - len(made)} pictures edited, {len(made)} were done before, 0 failed" in finish(folder)
+    assert f"{COUNT - len(made)} edited, {len(made)} done before, 0 failed" in finish(folder)
     assert results(folder) == whole
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_files(tmp_path, whole):
     folder, rng = prepare(tmp_path / "jobs"), random.Random(0)
-    for kill in range(4):
+    for kill in range(3):
         process = start(folder)
-        wait_for(process, folder, min(kill * 2 + 1, COUNT - 1))
+        wait_for(process, folder, 2 * kill + 1)
         time.sleep(rng.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)

@@ -23,8 +23,7 @@ KNOWN = {**{name: kind for name, kind in TOLD.items() if name != "mask"}, **OF_M
 def told_by(path: str | os.PathLike) -> dict[str, Any]:
     """What the settings in a picture say, as `job_of` takes it, and its `OF_MODEL`.
 
-    Raises ValueError, in one line that names the path, for names and types that this version doesn't know, and for what
-    the settings don't hold.
+    Raises ValueError, in one line that names the path, for names and types that this version doesn't know.
     """
     name, settings = repr(os.fspath(path)), read(path)
     if not isinstance(settings.get("method"), str) or settings["method"] not in METHODS:
@@ -44,12 +43,10 @@ def told_by(path: str | os.PathLike) -> dict[str, Any]:
         method.options(**options)
     except Exception as error:      # of any kind, as the values may be anything
         raise ValueError(f"{name} has damaged settings: {str(error)[:200]}") from None
-    given = settings.get("given") or []
-    if given not in ([], ["mask"]):
-        raise ValueError(f"{name} was made from an earlier edit's {' and '.join(map(str, given))[:40]}, "
-                         "which it doesn't hold: give another picture")
+    # What else may be `given`, a map or an encoding of the same picture and settings, is made again.
+    by_hand = "mask" in (settings.get("given") or ()) or settings.get("mask_sha256") is not None
     told = {key: settings[key] for key in (*TOLD, *OF_MODEL) if settings.get(key) is not None}
-    return {**told, "options": options, "needs_mask": bool(given or settings.get("mask_sha256"))}
+    return {**told, "options": options, "needs_mask": by_hand}
 
 
 def over(earlier: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
