@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +40,6 @@ from .typed import dashed, embedded_model
 
 if TYPE_CHECKING:
     from .jobs.job import Job
-    from .jobs.run import Failed
     from .model.stable_diffusion import StableDiffusion
 
 FOLDER = Path("edits")      # not the current one: there *.png would take the results for pictures the next time
@@ -146,7 +146,7 @@ def edit_many(
 ) -> None:
     """Several pictures, or a table of them; then a summary."""
     from .jobs.job import job_of
-    from .jobs.run import Failed, check, done_before
+    from .jobs.run import check, done_before
     from .jobs.table import read_table
     from .picture import check_readable
 
@@ -160,30 +160,36 @@ def edit_many(
     network, source = load(told, jobs)
     done = done_before(jobs, network, source, overwrite)
     make_folder(folder, jobs)
-    started, results = time.perf_counter(), []
+    started, tally = time.perf_counter(), Tally()
     try:
-        watch(jobs, network, source, done, batch, quiet, results)
+        watch(tally, jobs, network, source, done, batch, quiet, debug)
     except KeyboardInterrupt:
-        finished = len(done) + sum(not isinstance(result, Failed) for result in results)
-        print(f"stopped: {finished} of {len(jobs)} pictures are done, and the same command goes on from there",
-              file=sys.stderr)
+        print(f"stopped: {len(done) + tally.made} of {len(jobs)} pictures are done, and the same command goes on from "
+              "there", file=sys.stderr)
         raise
-    failed = [result for result in results if isinstance(result, Failed)]
-    rows = sum(result.edit.rows for result in results if not isinstance(result, Failed))
-    print(f"{len(results) - len(failed)} edited, {len(done)} done before, {len(failed)} failed; "
-          f"{rows:,} rows through the U-Net in {time.perf_counter() - started:.1f} s, "
-          f"{str(network.dtype).removeprefix('torch.')} on {network.device}")
-    for result in failed:
-        report(result, debug)
+    failed = len(tally.failed)
+    print(f"{tally.made} edited, {len(done)} done before, {failed} failed; {tally.rows:,} rows through the U-Net in "
+          f"{time.perf_counter() - started:.1f} s, {str(network.dtype).removeprefix('torch.')} on {network.device}")
+    for line in tally.failed:
+        print(line, file=sys.stderr)
     if failed:
-        raise ValueError(f"{len(failed)} of {len(jobs)} pictures failed: the same command tries them again")
+        raise ValueError(f"{failed} of {len(jobs)} pictures failed: the same command tries them again")
+
+
+@dataclass
+class Tally:
+    """What became of the pictures so far. (Not the results themselves: there may be thousands.)"""
+
+    made: int = 0
+    rows: int = 0
+    failed: list[str] = field(default_factory=list)     # a line each
 
 
 def watch(
-    jobs: list[Job], network: StableDiffusion, source: Mapping[str, Any], done: set[Job], batch: int, quiet: bool,
-    results: list,
+    tally: Tally, jobs: list[Job], network: StableDiffusion, source: Mapping[str, Any], done: set[Job], batch: int,
+    quiet: bool, debug: bool,
 ) -> None:
-    """Run the jobs with a bar on stderr, if that is a terminal, and a line for each picture written."""
+    """Run the jobs and count them, with a bar on stderr, if that is a terminal, and a line for each picture written."""
     from tqdm import tqdm
 
     from .jobs.editing import Made
@@ -194,11 +200,16 @@ def watch(
             bar.set_postfix_str(f"{step.stage} {step.index}/{step.total}")
 
         for result in run(jobs, network, source, done, batch, on_step):
-            results.append(result)
             bar.update()
             if isinstance(result, Made):
+                tally.made, tally.rows = tally.made + 1, tally.rows + result.edit.rows
                 unchanged = ": nothing to change was found" if result.edit.empty_mask else ""
                 bar.write(f"wrote {result.job.out}{unchanged}", file=sys.stdout)
+                continue
+            if debug:
+                traceback.print_exception(result.error)
+            where = f"line {result.job.line}, " if result.job.line else ""
+            tally.failed.append(f"failed: {where}{result.job.image}: {describe(result.error)}")
 
 
 def make_folder(folder: Path, jobs: list[Job]) -> None:
@@ -210,11 +221,3 @@ def make_folder(folder: Path, jobs: list[Job]) -> None:
             raise ValueError(f"the folder {str(folder)!r} can't be made ({error.strerror}): choose another") from None
     for job in jobs:
         check_targets(job.out)
-
-
-def report(failed: Failed, debug: bool) -> None:
-    """Why a picture failed, in one line on stderr."""
-    if debug:
-        traceback.print_exception(failed.error)
-    where = f"line {failed.job.line}, " if failed.job.line else ""
-    print(f"failed: {where}{failed.job.image}: {describe(failed.error)}", file=sys.stderr)

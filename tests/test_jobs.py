@@ -72,24 +72,30 @@ def test_several_pictures_are_edited_as_each_alone_with_one_model(command, loads
         assert settings(f"edits/p{i}-edit.png").items() >= alone.settings.items()
 
 
-def test_what_fits_goes_through_together(command, monkeypatch):
-    batches = []
-    true = editing.edit_jobs
-    monkeypatch.setattr(run, "edit_jobs", lambda *a, **k: batches.append([o.job.image for o in a[2]]) or true(*a, **k))
+@pytest.fixture
+def batches(monkeypatch):
+    """The pictures of each batch that is edited."""
+    seen, true = [], editing.edit_jobs
+    monkeypatch.setattr(run, "edit_jobs", lambda *a, **k: seen.append([o.job.image for o in a[2]]) or true(*a, **k))
+    return seen
+
+
+def test_what_fits_goes_through_together(command, batches):
     assert command("edit", *(f"p{i}.png" for i in range(5)), *WORDS, "--batch", "2").code == 0
     assert batches == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
 
 
-def test_what_is_done_is_skipped_and_what_is_not_is_made(command, monkeypatch):
-    three = ("edit", "p0.png", "p1.png", "p2.png", *WORDS, "--out", "out")
+def test_what_is_done_is_skipped_and_what_is_not_is_made_in_the_same_batch(command, batches):
+    three = ("edit", "p0.png", "p1.png", "p2.png", *WORDS, "--out", "out", "--batch", "2")
     assert command(*three).code == 0
     before = files("out")
     os.remove("out/p1-edit.png")
     done = command(*three)
     assert done.out.startswith("wrote out/p1-edit.png\n1 edited, 2 done before, 0 failed; 8 rows")
     assert files("out") == before
-    monkeypatch.setattr(run, "edit_jobs", None)
+    assert batches == [["p0.png", "p1.png"], ["p2.png"], ["p0.png", "p1.png"]]      # so that its bytes are the same
     assert command(*three).out.startswith("0 edited, 3 done before, 0 failed; 0 rows")
+    assert len(batches) == 3
 
 
 @pytest.mark.parametrize(("change", "difference"), [

@@ -82,9 +82,11 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, whole):
     out, err = process.communicate(timeout=60)
     made = results(folder)
     assert process.returncode == 130 and 3 <= len(made) <= before + 3 < COUNT       # at once: no batch more
-    assert err == (f"stopped: {len(made)} of {COUNT} pictures are done, and the same command goes on from there\n"
+    told = out.count("wrote ")
+    assert len(made) - told in (0, 1)       # 1: it came between the writing and the telling
+    assert err == (f"stopped: {told} of {COUNT} pictures are done, and the same command goes on from there\n"
                    "interrupted\n")
-    assert out.count("wrote ") == len(made) and made.items() <= whole.items()
+    assert made.items() <= whole.items()
     assert f"{COUNT - len(made)} edited, {len(made)} done before, 0 failed" in finish(folder)
     assert results(folder) == whole
 

@@ -92,10 +92,10 @@ class Made:
 
 
 def kind(job: Job) -> tuple:
-    """Jobs of one kind can go through the method together."""
-    finds = job.mask is None or not job.takes_mask
-    return (job.method.name, repr(sorted(job.options.items())), job.size, job.preset, finds,
-            finds and job.mask_grow != 0)
+    """Jobs of one kind can go through the method together: told the same, but for what each picture has of its own."""
+    given = job.mask is not None and job.takes_mask
+    found_is_grown = not given and job.mask_grow != 0
+    return job.method.name, repr(sorted(job.options.items())), job.size, job.preset, given, found_is_grown
 
 
 def edit_jobs(
