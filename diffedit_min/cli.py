@@ -36,9 +36,11 @@ from .console import (
     Query,
     Quiet,
     Reference,
+    Report,
     Revision,
     Seed,
     Size,
+    Strip,
     one_line_errors,
     source,
 )
@@ -80,7 +82,7 @@ def demo(
     change: Annotated[str | None, Option(metavar="WHAT=VALUE", help="The edit, for example fruit=pears, "
                                          "container=basket or surface=marble. Left out: another fruit.")] = None,
     query: Annotated[str | None, Option(help="Your own words for that edit. Left out: its full caption.")] = None,
-    preset: Preset = "paper",
+    preset: Preset = "paper", report: Report = None, strip: Strip = None,
     option: Options = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
@@ -88,7 +90,8 @@ def demo(
         from . import loading, methods, picture
         from .tiny.demo import demo_measures, demo_scenes, demo_strip
 
-        check_targets(out)
+        check_targets(out, *filter(None, [strip]))
+        keep = check_report(report, strip)
         methods.diffedit.preset(preset)     # refuses one that isn't known
         options = parse_options(methods.diffedit, option)
         scene, answer = demo_scenes(seed, change)
@@ -99,11 +102,13 @@ def demo(
         image, truth = scene.render(side), answer.render(side)
         query = answer.caption if query is None else query
         edit, seconds = timed(methods.diffedit, quiet, model, image, query, scene.caption, seed=seed, preset=preset,
-                              **options)
+                              keep=keep, **options)
         picture.save(demo_strip(edit, truth), out, record(edit))
+        write_report(quiet, edit, model, report, strip, truth)
         print(f"input      {scene.caption}\nquery      {query}")
         print("\n".join(demo_measures(edit, truth)))
-        print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit\nwrote {out}")
+        print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit")
+        print(f"wrote {' and '.join(map(str, filter(None, [out, report, strip])))}")
 
 
 @app.command("edit")
@@ -121,7 +126,8 @@ def edit_command(
     mask: Annotated[str | None, Option(help="A mask of your own, a picture: white = edit.")] = None,
     device: Device = "auto", dtype: DType = "auto",
     prediction_type: Prediction = None, config: Config = None, revision: Revision = None,
-    preset: Preset = "paper", option: Options = None, quiet: Quiet = False, debug: Debug = False,
+    preset: Preset = "paper", report: Report = None, strip: Strip = None,
+    option: Options = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Edit a picture: --query says what it should show."""
     with one_line_errors(debug):
@@ -131,16 +137,18 @@ def edit_command(
         out = out or Path(f"{Path(image or 'generated').stem}-edit.png")
         if source_out and not chosen.remakes:
             raise ValueError(f"{dashed(chosen.name)} has no source branch: leave out --source-out {str(source_out)!r}")
-        opened, options = prepare(image, chosen, option, out, *filter(None, [source_out]), preset=preset)
+        keep = check_report(report, strip)
+        opened, options = prepare(image, chosen, option, out, *filter(None, [source_out, strip]), preset=preset)
         given = None if mask is None else picture.open_mask(mask)
         network = loading.load(model or embedded_model(chosen), device=device, dtype=dtype,
                                **source(prediction_type, config, revision))
         edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
-                              mask=given, preset=preset, **options)
+                              mask=given, preset=preset, keep=keep, **options)
         picture.save(edit.image, out, record(edit))
         if source_out:
             picture.save(edit.source, source_out, record(edit))
-        tell(edit, seconds, network, out, *filter(None, [source_out]))
+        write_report(quiet, edit, network, report, strip)
+        tell(edit, seconds, network, out, *filter(None, [source_out, report, strip]))
         if edit.empty_mask:
             print("nothing to change was found: the mask is empty, and the input picture came back")
 
@@ -243,6 +251,15 @@ def check_targets(*paths: Path) -> None:
         raise ValueError(f"{str(paths[0])!r} can't hold two results: give each a file of its own")
 
 
+def check_report(page: Path | None, strip: Path | None) -> str:
+    """Refuse, before any work, a page that couldn't be written after it; what an edit has to keep for the two."""
+    from .picture import check_target
+
+    if page is not None:
+        check_target(page, (".html", ".htm"))
+    return "trace" if page or strip else "result"
+
+
 # ---------------------------------------------------------------- a run, and what is said of it
 
 
@@ -271,6 +288,14 @@ def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
     finally:
         for bar in bars.values():
             bar.close()
+
+
+def write_report(quiet: bool, edit: Edit, model: StableDiffusion, *asked: Any) -> None:
+    """The page and the strip of an edit's steps, with a progress bar, if they are asked for."""
+    from . import report
+
+    with progress(quiet) as on_step:
+        report.write(edit, model, *asked, on_step=on_step)
 
 
 def record(edit: Edit) -> dict[str, str]:

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +36,9 @@ Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 DType = Annotated[str, Option("--dtype", help="auto, float32, float64, float16 or bfloat16.")]
 Options = Annotated[list[str] | None, Option("-o", "--option", metavar="NAME=VALUE",
                     help="An option of the method, for example steps=25. Can be repeated; `info` lists them all.")]
+Report = Annotated[Path | None, Option("--report", help="A page, .html, that shows every step: pictures, equations, "
+                   "settings.")]
+Strip = Annotated[Path | None, Option("--strip", help="The pictures of every step on one sheet: .png, .jpg or .webp.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bars. (There are none either if stderr is no terminal.)")]
 Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")]
 

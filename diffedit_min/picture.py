@@ -13,7 +13,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -325,10 +325,10 @@ def save(image: Image.Image, path: str | os.PathLike, text: dict[str, str] | Non
         image.save(file, **options)
 
 
-def check_target(path: Path) -> None:
-    """Refuse, before any work, a path that `save` couldn't write to after it: ValueError in one line."""
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(FORMATS)}")
+def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
+    """Refuse, before any work, a path that couldn't be written to after it, by default by `save`: ValueError."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(suffixes)}")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {str(path.parent)!r}: make it first")
     if path.is_dir():
