@@ -100,7 +100,7 @@ def captions(section):
 
 # ---------------------------------------------------------------- the page is well formed
 
-VOID = {"meta", "img", "input", "br", "hr", "link"}
+VOID = {"meta", "img", "input", "wbr"}
 
 
 class Page(HTMLParser):
@@ -176,10 +176,11 @@ def test_every_method_has_its_report(make, model, instructed, name):
     assert len(page.all("section")) == len(made.report.sections) + 2
     assert [f"#{section.name}" for section in made.report.sections] == [a["href"] for a in page.all("a")][:-1]
     assert made.report.costs and sum(made.report.costs.values()) == edit.rows
-    assert len(made.decoding.rows[0].shots) == 5 and not made.result.absent
+    assert len(made.decoding.rows[0].shots) == len(edit.decoded) >= 5
     assert report.film(edit, own).width > 192
 
 
+@pytest.mark.filterwarnings("ignore:the fixed-point iteration")
 @pytest.mark.parametrize("sampler", texts.SAMPLERS)
 def test_every_sampler_has_its_report(make, model, sampler):
     edit = make("diffedit", sampler=sampler)
@@ -195,6 +196,7 @@ def test_samplers_are_all_known():
     assert set(texts.SAMPLERS) == set(dm.methods.coding.SAMPLERS)
 
 
+@pytest.mark.filterwarnings("ignore:the prompt is too long")
 @pytest.mark.parametrize("words", [
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</code>&amp; 'x' {{ 7 * 7 }}"])
 def test_words_are_shown_as_text(make, model, words):
@@ -229,17 +231,17 @@ def test_diffedits_report_has_all_its_steps(edit, model, image):
 
 def test_the_pictures_are_the_edits_own(edit, model, image):
     made = told(edit, model)
-    decode = lambda latent: picture.unfit(model.decode(latent), edit.frame)      # noqa: E731
+    same = lambda shot, latent: picture.psnr(shot, picture.unfit(model.decode(latent), edit.frame)) > 55   # noqa: E731
     shown = {shot.caption: shot.image for row in made.decoding.rows[:1] for shot in row.shots}
     for state in edit.decoded[1:]:
-        assert shown[f"level {state.index}, t = {state.level.t}"].tobytes() == decode(state.latent).tobytes()
+        assert same(shown[f"level {state.index}, t = {state.level.t}"], state.latent)   # to rounding, in a batch
     assert shown["level 0, t = 0"] is edit.image
     _, again = made.picture.rows[0].shots
-    assert again.image.tobytes() == decode(model.encode(picture.fit(image, model.multiple, 10**6)[0])).tobytes()
+    assert same(again.image, model.encode(picture.fit(image, model.multiple, model.native_area)[0]))
     noised, _, _, difference, _, query = made.predictions.rows[1].shots
-    assert noised.image.tobytes() == decode(edit.trace["noised"][1:2]).tobytes()
+    assert same(noised.image, edit.trace["noised"][1:2])
     x0 = x0_from_eps(edit.trace["noised"][1:2], edit.trace["eps_query"][1:2], model.schedule.abar[500])
-    assert query.image.tobytes() == decode(x0).tobytes()
+    assert same(query.image, x0) and not same(query.image, edit.trace["noised"][1:2])
     q, r = edit.trace["eps_query"], edit.trace["eps_reference"]
     maps = [mask.difference_map(q[i : i + 1, None], r[i : i + 1, None])[0] for i in range(3)]
     assert difference.image.tobytes() == picture.heat(maps[1] / torch.stack(maps).max(), edit.frame, 4).tobytes()
@@ -322,7 +324,7 @@ def test_methods_without_a_mask_say_so(make, model):
 
 
 def test_two_branches(make, model):
-    blended = told(make("prompt_to_prompt", local_blend="bowl"), model)
+    blended = told(make("prompt_to_prompt", local_blend="bowl", blend_size=0.5), model)
     assert "the input as made anew beside the edit" in captions(blended.result)
     assert blended.mask.text == texts.MASK_BY_ATTENTION and blended.mask.settings == {"local_blend": "bowl"}
     generated = make("prompt_to_prompt", picture=None)

@@ -81,8 +81,8 @@ def straight(settings: Settings) -> bool:
 # ---------------------------------------------------------------- the picture and the mask
 
 PICTURE = Text(
-    "The method works on latents: the VAE makes a few numbers of every small square of pixels, and pixels of numbers. "
-    "What is lost on that way alone shows in the reconstruction; no edit keeps more of the picture than that.",
+    "The method works on latents: the VAE turns every small square of pixels into a few numbers, and numbers back into "
+    "pixels. What that alone loses shows in the reconstruction; no edit of the latent keeps more of the picture.",
     ("x_0 = encode(picture)", "picture ≈ decode(x_0)"), (fit, StableDiffusion.encode, StableDiffusion.decode))
 
 
@@ -90,8 +90,8 @@ def predictions_text(n: int, t: int) -> Text:
     times = "once" if n == 1 else f"{n} times"
     return Text(
         f"The latent is noised {times}, to t = {t}. Each time the network predicts that noise twice: told the "
-        "reference, and told the query. The two predictions look alike. They differ where the words would have the "
-        "network see something else in the noise: decoded, each of them implies a picture.",
+        "reference, and told the query. The two predictions look alike. They differ where the words make it see "
+        "something else in the noise, as the pictures show that they imply.",
         ("x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε,  ε ∼ N(0, 1)", "Δ = ε(x_t, t, query) − ε(x_t, t, reference)",
          "x̂_0 = (x_t − √(1 − ᾱ_t) ε(x_t, t, ·)) / √ᾱ_t"), (add_noise, predictions, x0_from_eps))
 
@@ -165,19 +165,20 @@ STARTS = {      # how methods begin that keep no encoding
 
 GUIDED = "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"
 PLAIN = Text("", ("y_{j−1} = step(y_j, ε̃)", GUIDED), (classifier_free_guidance,))
-REPLAYED = Text("From x_k down with the noises that were found, now told the query: what the words leave open stays as "
-                "it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", GUIDED), (replay, mean, classifier_free_guidance))
+REPLAYED = Text(
+    "From the noisiest latent down with the noises that were found, now told the query: what the words leave open "
+    "stays as it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", GUIDED), (replay, mean, classifier_free_guidance))
 ATTENTION = "M̂ = M (the reference's attention) in the first steps, M* (the query's own) after"
 BRANCHES = Text("", (ATTENTION, GUIDED), (branches, EditedAttention.edited))
 DECODINGS = {       # by method: its own part
     "diffedit": Text(
-        "From x_k back to a picture, guided towards the query. After every step, what is outside the mask is put back "
-        "on the encoding at the same level. So nothing changes there, and what grows inside fits to it.",
+        "From the noisiest latent back to a picture, guided towards the query. After every step, what is outside the "
+        "mask is put back on the encoding, at the same level. So nothing changes there, and what grows inside fits it.",
         ("y_k = x_k,  y_j = M · step(y_{j+1}, ε̃) + (1 − M) · x_j,  j = k − 1, …, 0", GUIDED), PLAIN.functions),
     "sdedit": replace(PLAIN, words="From there back to a picture, guided towards the query. What the noise has left of "
                                    "the picture holds its coarse layout, nothing else does."),
-    "encode_decode": replace(PLAIN, words="From x_k back to a picture, guided towards the query. This is DiffEdit "
-                                          "without its mask."),
+    "encode_decode": replace(PLAIN, words="From the noisiest latent back to a picture, guided towards the query. "
+                                          "This is DiffEdit without its mask."),
     "invert": Text("The same way back, told the same text. What differs from the picture at the end was lost by the "
                    "steps.", ("y_{j−1} = step(y_j, ε(y_j, t_j, reference))",)),
     "prompt_to_prompt": replace(BRANCHES, words=(
