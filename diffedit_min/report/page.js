@@ -35,9 +35,9 @@ if (box) {
   const [columns, rows] = [Number(box.dataset.width), Number(box.dataset.height)];
   const input = wipe.querySelector("img"), drawn = box.querySelector("img");
   const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
-  const enlarged = Math.max(1, Math.ceil(512 / Math.max(input.width, input.height)));
-  canvas.width = input.getAttribute("width") * enlarged;
-  canvas.height = input.getAttribute("height") * enlarged;
+  const [width, height] = ["width", "height"].map((side) => Number(input.getAttribute(side)));     // in its own pixels
+  const enlarged = Math.max(1, Math.ceil(512 / Math.max(width, height)));
+  [canvas.width, canvas.height] = [width * enlarged, height * enlarged];
   canvas.setAttribute("role", "img");
   const [wide, high] = [canvas.width * box.dataset.across / columns, canvas.height * box.dataset.down / rows];
   const line = Math.max(2, canvas.width / 200);
