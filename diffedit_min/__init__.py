@@ -33,7 +33,7 @@ _HOME = {
 }
 _MODULES = (
     "compositing", "drawing", "guidance", "info", "loading", "mask", "metadata", "methods", "model", "picture",
-    "samplers", "schedule", "testing", "theory", "tiny",
+    "report", "samplers", "schedule", "testing", "theory", "tiny",
 )
 
 __all__ = ["__version__", *_HOME]

@@ -16,6 +16,7 @@ from . import metadata as metadata
 from . import methods as methods
 from . import model as model
 from . import picture as picture
+from . import report as report
 from . import samplers as samplers
 from . import schedule as schedule
 from . import testing as testing

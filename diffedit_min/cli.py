@@ -34,14 +34,18 @@ from .console import (
     Query,
     Quiet,
     Reference,
+    Report,
     Revision,
     Seed,
     Size,
+    Strip,
+    check_report,
     check_targets,
     one_line_errors,
     source,
     tell,
     timed,
+    write_report,
 )
 from .edit_command import edit
 from .typed import parse_options
@@ -81,7 +85,7 @@ def demo(
     change: Annotated[str | None, Option(metavar="WHAT=VALUE", help="The edit, for example fruit=pears, "
                                          "container=basket or surface=marble. Left out: another fruit.")] = None,
     query: Annotated[str | None, Option(help="Your own words for that edit. Left out: its full caption.")] = None,
-    preset: Preset = "paper",
+    preset: Preset = "paper", report: Report = None, strip: Strip = None,
     option: Options = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
@@ -90,7 +94,8 @@ def demo(
         from .metadata import texts
         from .tiny.demo import demo_measures, demo_scenes, demo_strip
 
-        check_targets(out)
+        check_targets(out, *filter(None, [strip]))
+        keep = check_report(report, strip)
         methods.diffedit.preset(preset)     # refuses one that isn't known
         options = parse_options(methods.diffedit, option)
         scene, answer = demo_scenes(seed, change)
@@ -101,12 +106,14 @@ def demo(
         image, truth = scene.render(side), answer.render(side)
         query = answer.caption if query is None else query
         edit, seconds = timed(methods.diffedit, quiet, model, image, query, scene.caption, seed=seed, preset=preset,
-                              **options)
-        strip = demo_strip(edit, truth)
-        picture.save(strip, out, texts(edit.settings, strip.size))
+                              keep=keep, **options)
+        shown = demo_strip(edit, truth)
+        picture.save(shown, out, texts(edit.settings, shown.size))
+        write_report(quiet, edit, model, report, strip, truth)
         print(f"input      {scene.caption}\nquery      {query}")
         print("\n".join(demo_measures(edit, truth)))
-        print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit\nwrote {out}")
+        print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit")
+        print(f"wrote {' and '.join(map(str, filter(None, [out, report, strip])))}")
 
 
 app.command("edit")(edit)

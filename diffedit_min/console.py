@@ -41,6 +41,9 @@ Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 DType = Annotated[str, Option("--dtype", help="auto, float32, float64, float16 or bfloat16.")]
 Options = Annotated[list[str] | None, Option("-o", "--option", metavar="NAME=VALUE",
                     help="An option of the method, for example steps=25. Can be repeated; `info` lists them all.")]
+Report = Annotated[Path | None, Option("--report", help="A page, .html, that shows every step: pictures, equations, "
+                   "settings.")]
+Strip = Annotated[Path | None, Option("--strip", help="The pictures of every step on one sheet: .png, .jpg or .webp.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bars. (There are none either if stderr is no terminal.)")]
 Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")]
 
@@ -58,6 +61,15 @@ def check_targets(*paths: Path) -> None:
         check_target(path)
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError(f"{str(paths[0])!r} can't hold two results: give each a file of its own")
+
+
+def check_report(page: Path | None, strip: Path | None) -> str:
+    """Refuse, before any work, a page that couldn't be written after it; what an edit has to keep for the two."""
+    from .picture import check_target
+
+    if page is not None:
+        check_target(page, (".html", ".htm"))
+    return "trace" if page or strip else "result"
 
 
 # ---- a run, and what is said of it
@@ -88,6 +100,14 @@ def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
     finally:
         for bar in bars.values():
             bar.close()
+
+
+def write_report(quiet: bool, edit: Edit, model: StableDiffusion, *asked: Any) -> None:
+    """The page and the strip of an edit's steps, with a progress bar, if they are asked for."""
+    from . import report
+
+    with progress(quiet) as on_step:
+        report.write(edit, model, *asked, on_step=on_step)
 
 
 def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path) -> None:

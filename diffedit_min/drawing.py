@@ -60,6 +60,18 @@ def strip(
     return row
 
 
+def headed(row: Image.Image, heading: str) -> Image.Image:
+    """A row of pictures, with a line or more of text above it."""
+    font = ImageFont.load_default(18)
+    lines = _wrap(heading, font, row.width - 16)
+    line = sum(font.getmetrics())
+    sheet = Image.new("RGB", (row.width, row.height + 8 + line * len(lines)), "white")
+    sheet.paste(row, (0, sheet.height - row.height))
+    for i, words in enumerate(lines):
+        ImageDraw.Draw(sheet).text((8, 8 + i * line), words, fill="black", font=font)
+    return sheet
+
+
 def stacked(rows: Sequence[Image.Image]) -> Image.Image:
     """Pictures one below the other."""
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")

@@ -27,14 +27,18 @@ from .console import (
     Preset,
     Quiet,
     Reference,
+    Report,
     Revision,
     Seed,
     Size,
+    Strip,
+    check_report,
     check_targets,
     describe,
     one_line_errors,
     tell,
     timed,
+    write_report,
 )
 from .typed import dashed, embedded_model
 
@@ -79,6 +83,7 @@ def edit(
     batch: Annotated[int, Option(min=1, help="Of many pictures, how many are edited at once.")] = 4,
     overwrite: Annotated[bool, Option("--overwrite", help="Of many pictures, replace those made with other settings.")]
         = False,
+    report: Report = None, strip: Strip = None,
     device: Device = "auto", dtype: DType = "auto", prediction_type: Prediction = None, config: Config = None,
     revision: Revision = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
@@ -87,11 +92,12 @@ def edit(
         ctx.fail("Missing option '--query'.")
     with one_line_errors(debug):
         if jobs is not None or len(images or ()) > 1:
-            if source_out is not None:
-                raise ValueError(f"--source-out {str(source_out)!r} is for one picture: leave it out")
+            for name, path in (("--source-out", source_out), ("--report", report), ("--strip", strip)):
+                if path is not None:
+                    raise ValueError(f"{name} {str(path)!r} is for one picture: leave it out")
             edit_many(images or [], jobs, all_told(ctx), out or FOLDER, batch, overwrite, quiet, debug)
         else:
-            edit_one(images[0] if images else None, all_told(ctx), out, source_out, quiet)
+            edit_one(images[0] if images else None, all_told(ctx), out, source_out, report, strip, quiet)
 
 
 def all_told(ctx: typer.Context) -> dict[str, Any]:
@@ -116,7 +122,8 @@ def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dic
 
 
 def edit_one(
-    image: str | None, told: Mapping[str, Any], out: Path | None, source_out: Path | None, quiet: bool
+    image: str | None, told: Mapping[str, Any], out: Path | None, source_out: Path | None, report: Path | None,
+    strip: Path | None, quiet: bool,
 ) -> None:
     """One picture; it goes over an earlier result."""
     from .jobs.editing import edit_jobs, open_job
@@ -127,15 +134,16 @@ def edit_one(
     job = job_of(told, image, out or Path(f"{Path(image or 'generated').stem}-edit.png"))
     if source_out and not job.method.remakes:
         raise ValueError(f"{dashed(job.method.name)} has no source branch: leave out --source-out {str(source_out)!r}")
-    targets = [job.out, *filter(None, [source_out])]
-    check_targets(*targets)
+    check_targets(job.out, *filter(None, [source_out, strip]))
+    keep = check_report(report, strip)
     opened = open_job(job)
     network, source = load(told, [job])
-    [made], seconds = timed(edit_jobs, quiet, network, source, [opened])
+    [made], seconds = timed(edit_jobs, quiet, network, source, [opened], keep=keep)
     save(made.image, job.out, texts(made.edit.settings, made.image.size))
     if source_out:
         save(made.edit.source, source_out, texts(made.edit.settings, made.edit.source.size))
-    tell(made.edit, seconds, network, *targets)
+    write_report(quiet, made.edit, network, report, strip)
+    tell(made.edit, seconds, network, job.out, *filter(None, [source_out, report, strip]))
     if made.edit.empty_mask:
         print("nothing to change was found: the mask is empty, and the input picture came back")
 

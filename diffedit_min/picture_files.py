@@ -207,10 +207,10 @@ def _text_of(image: Image.Image) -> dict[str, str]:
     return {key: str(value) for key, value in found.items() if isinstance(value, str)}
 
 
-def check_target(path: Path) -> None:
-    """Refuse, before any work, a path that `save` couldn't write to after it: ValueError in one line."""
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(FORMATS)}")
+def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
+    """Refuse, before any work, a path that couldn't be written to after it, by default by `save`: ValueError."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(suffixes)}")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {str(path.parent)!r}: make it first")
     if path.is_dir():

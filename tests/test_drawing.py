@@ -77,6 +77,17 @@ def test_captions_wrap():
     assert drawing._wrap("des pêches\n", font, 90) == ["des peches"] and drawing._wrap("", font, 90) == []
 
 
+def test_a_heading_is_above_its_row():
+    row = drawing.strip([noise(200, 200)] * 2, ["one", "two"])
+    for heading, lines in (("1  A step", 1), ("word " * 40, 5)):
+        shown = drawing.headed(row, heading)
+        height = shown.height - row.height
+        assert shown.width == row.width and shown.crop((0, height, *shown.size)).tobytes() == row.tobytes()
+        above = np.asarray(shown)[:height]
+        assert 20 * lines < len(above) < 30 * lines + 8 and (above < 128).any()
+        assert (above[:, :8] == 255).all() and (above[:, -8:] == 255).all()
+
+
 @pytest.mark.parametrize("images, captions", [([], []), ([noise(8, 8)], []), ([noise(8, 8)], ["a", "b"])])
 def test_strip_wants_a_caption_for_each(images, captions):
     with pytest.raises(ValueError) as error:

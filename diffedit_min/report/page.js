@@ -1,0 +1,91 @@
+"use strict";
+
+// A slider does `change` at once and whenever it moves; `change` returns what to say beside it.
+function slides(slider, change) {
+  const moved = () => {
+    const said = change(Number(slider.value));
+    slider.parentElement.querySelector("output").textContent = said;
+    slider.setAttribute("aria-valuetext", said);
+  };
+  slider.addEventListener("input", moved);
+  moved();
+}
+
+// The film: one frame at a time.
+const film = document.getElementById("film");
+if (film) {
+  const frames = document.querySelectorAll(".frame");
+  slides(film, (now) => {
+    frames.forEach((frame, i) => frame.classList.toggle("now", i === now));
+    return frames[now].dataset.level;
+  });
+}
+
+// The wipe: left of the line is the input, right of it the result.
+const wipe = document.querySelector(".wipe .row");
+slides(document.getElementById("wipe"), (at) => {
+  wipe.style.setProperty("--at", `${at}%`);
+  return `line at ${at} %`;
+});
+
+// The mask, cut again from the map by mask.py's own rule: map > threshold, in float32.
+const box = document.querySelector(".threshold");
+if (box) {
+  const map = new Float32Array(Uint8Array.from(atob(box.dataset.values), (letter) => letter.charCodeAt(0)).buffer);
+  const [columns, rows] = [Number(box.dataset.width), Number(box.dataset.height)];
+  const input = wipe.querySelector("img"), drawn = box.querySelector("img");
+  const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+  const [width, height] = ["width", "height"].map((side) => Number(input.getAttribute(side)));     // in its own pixels
+  const enlarged = Math.max(1, Math.ceil(512 / Math.max(width, height)));
+  [canvas.width, canvas.height] = [width * enlarged, height * enlarged];
+  canvas.setAttribute("role", "img");
+  const [wide, high] = [canvas.width * box.dataset.across / columns, canvas.height * box.dataset.down / rows];
+  const line = Math.max(2, canvas.width / 200);
+
+  function draw(cut) {
+    const inside = (x, y) => map[y * columns + x] > cut;
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(input, 0, 0, canvas.width, canvas.height);
+    for (let y = 0; y < rows; y++) {
+      for (let x = 0; x < columns; x++) {
+        const [left, top, right, bottom] = [x * wide, y * high, (x + 1) * wide, (y + 1) * high].map(Math.round);
+        pen.fillStyle = inside(x, y) ? "rgb(255, 230, 0)" : "rgba(0, 0, 0, 0.6)";
+        if (!inside(x, y)) {
+          pen.fillRect(left, top, right - left, bottom - top);
+          continue;
+        }
+        if (x > 0 && !inside(x - 1, y)) pen.fillRect(left, top, line, bottom - top);
+        if (x + 1 < columns && !inside(x + 1, y)) pen.fillRect(right - line, top, line, bottom - top);
+        if (y > 0 && !inside(x, y - 1)) pen.fillRect(left, top, right - left, line);
+        if (y + 1 < rows && !inside(x, y + 1)) pen.fillRect(left, bottom - line, right - left, line);
+      }
+    }
+  }
+
+  const bars = box.querySelectorAll("rect"), mark = box.querySelector("line");
+  input.decode().then(() => {
+    drawn.replaceWith(canvas);
+    slides(document.getElementById("cut"), (threshold) => {
+      const cut = Math.fround(threshold), covered = map.filter((value) => value > cut).length / map.length;
+      draw(cut);
+      bars.forEach((bar, i) => bar.classList.toggle("above", i / bars.length >= threshold));
+      mark.setAttribute("x1", 400 * threshold);
+      mark.setAttribute("x2", 400 * threshold);
+      const said = `${threshold.toFixed(2)} covers ${(100 * covered).toFixed(1)} %`;
+      canvas.setAttribute("aria-label", `The input picture, darkened but for the mask, which at ${said} of it`);
+      box.querySelector("figcaption").textContent = `the mask over the input: ${said} of it`;
+      return said;
+    });
+  });
+}
+
+document.getElementById("copy").addEventListener("click", async () => {
+  const json = document.getElementById("json"), status = document.querySelector("[role=status]");
+  try {
+    await navigator.clipboard.writeText(json.textContent);
+    status.textContent = "Copied.";
+  } catch {
+    getSelection().selectAllChildren(json);
+    status.textContent = "Selected: copy it with the keyboard.";
+  }
+});

@@ -1,0 +1,81 @@
+"""A report as an HTML page that needs nothing but itself, and as a sheet of pictures."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from ..drawing import SHOWN_HEIGHT, headed, stacked, strip
+from .contents import Report
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+EXACT = 128     # px: pictures up to this size are shown pixel for pixel, hence kept without loss
+
+
+def as_page(report: Report) -> str:
+    """The page, with all pictures, styles and scripts in it."""
+    settings = json.dumps(dict(report.settings), indent=2, ensure_ascii=False)
+    return environment().get_template("page.html").render(report=report, settings=settings, EXACT=EXACT)
+
+
+def as_sheet(report: Report) -> Image.Image:
+    """The pictures of all sections, a row below the other, each under its heading."""
+    rows = []
+    for number, section in enumerate(report.sections, start=1):
+        for row in section.rows:
+            images, captions = [shot.image for shot in row.shots], [shot.caption for shot in row.shots]
+            scale = SHOWN_HEIGHT / max(max(image.size) for image in images)
+            heading = f"{number}  {section.title}" + (f": {row.label}" if row.label else "")
+            rows.append(headed(strip(images, captions, scale), heading))
+    return stacked(rows)
+
+
+def environment() -> Environment:
+    """Jinja2 with this folder's templates. It escapes what isn't markup already: a query is text, whatever it says."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+                       trim_blocks=True, lstrip_blocks=True)
+    made.filters.update(formula=formula, data_uri=data_uri, name=name_of, file=file_of, source=inspect.getsource)
+    return made
+
+
+def formula(equation: str) -> Markup:
+    """An equation of texts.py as HTML: what follows _ and ^ lower and higher, single letters slanted."""
+    from markupsafe import Markup, escape
+
+    html = re.sub(r"(?<![^\W\d_])([^\W\d_][\u0300-\u036f]?)(?![^\W\d_])", r"<i>\1</i>", str(escape(equation)))
+    for mark, tag in (("_", "sub"), (r"\^", "sup")):
+        html = re.sub(mark + r"(?:\{([^}]*)\}|(<i>.*?</i>|\w))",
+                      lambda found, tag=tag: f"<{tag}>{found[1] or found[2]}</{tag}>", html)
+    return Markup(html)
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture in an address: PNG if it is small, else WebP."""
+    file = io.BytesIO()
+    kind = "png" if max(image.size) <= EXACT else "webp"
+    image.save(file, kind, quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def name_of(function: Callable) -> str:
+    """Where the package has it: "mask.difference_map"."""
+    return f"{function.__module__}.{function.__qualname__}".partition(".")[2]
+
+
+def file_of(function: Callable) -> str:
+    """The file that it is in, from the repository's root: "diffedit_min/mask.py"."""
+    path = Path(inspect.getfile(function))
+    return path.relative_to(Path(__file__).parents[2]).as_posix()

@@ -1,0 +1,210 @@
+"""Run: pip install -e ".[browser]" and Debian's chromium, then python -m pytest tests/test_report_browser.py
+
+A report opened from its file, as a person opens it: nothing is fetched, the controls work by keyboard, axe-core has
+nothing serious to say. Skipped without Playwright, Chromium or axe-core.
+"""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import diffedit_min as dm
+from diffedit_min import report
+from diffedit_min.mask import binarise
+from diffedit_min.tiny import scenes
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+SIZES = {"wide": (1280, 900), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def edit():
+    """Of a picture with padding, by the tiny random model."""
+    image = scenes.sample(scenes.TEST[1]).render(45).crop((0, 0, 45, 37))
+    return dm.diffedit(dm.load("random", device="cpu"), image, "a basket of pears", "a bowl of pears", steps=12,
+                       mask_samples=2, keep="trace")
+
+
+@pytest.fixture(scope="module")
+def file(edit, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "edit.html"
+    report.write(edit, dm.load("random", device="cpu"), path, truth=edit.input)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser, file):
+    """visit(size="phone", color_scheme="dark", ...): the report in a window of its own, and what went wrong in it."""
+    contexts = []
+
+    def visit(size="wide", **options):
+        context = browser.new_context(viewport=dict(zip(("width", "height"), SIZES[size], strict=True)), **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.wrong, page.asked = [], []
+        page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        page.on("requestfailed", lambda request: page.wrong.append(request.url[:80]))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(file.as_uri())
+        if options.get("java_script_enabled", True):
+            page.wait_for_selector(".threshold canvas")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_it_opens_from_its_file_and_asks_for_nothing_else(visit, file, size):
+    page = visit(size)
+    assert page.wrong == []
+    assert [url for url in page.asked if not url.startswith("data:")] == [file.as_uri()]
+    assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]      # no sideways scrolling
+
+
+def test_the_film_is_driven_by_arrow_keys(visit, edit):
+    page = visit()
+    frames, said = page.locator(".frame"), page.locator("output[for=film]")
+    assert frames.count() == 9 and page.locator(".frame:visible").count() == 1
+    assert said.text_content() == f"level 10, t = {edit.decoded[10].level.t}" and frames.nth(0).is_visible()
+    page.get_by_label("From noise to picture").focus()
+    page.keyboard.press("ArrowRight")
+    assert frames.nth(1).is_visible() and not frames.nth(0).is_visible()
+    page.keyboard.press("End")
+    assert frames.nth(8).is_visible() and said.text_content() == "level 0, t = 0"
+    assert page.get_by_label("From noise to picture").get_attribute("aria-valuetext") == "level 0, t = 0"
+    page.keyboard.press("ArrowLeft")
+    assert frames.nth(7).is_visible() and page.wrong == []
+
+
+def test_the_wipe_is_driven_by_arrow_keys(visit):
+    page = visit()
+    both = page.locator(".wipe figure")
+    first, second = both.nth(0).bounding_box(), both.nth(1).bounding_box()
+    assert first == second              # one over the other
+    shown = lambda: second_clip(page)   # noqa: E731
+    assert shown() == "inset(0px 0px 0px 50%)"
+    page.get_by_label("Wipe").focus()
+    page.keyboard.press("ArrowLeft")
+    assert shown() == "inset(0px 0px 0px 49%)" and page.locator("output[for=wipe]").text_content() == "line at 49 %"
+    page.keyboard.press("Home")
+    assert shown() in ("inset(0px 0px 0px 0%)", "inset(0px)")
+
+
+def second_clip(page):
+    return page.locator(".wipe figure").nth(1).evaluate("(figure) => getComputedStyle(figure).clipPath")
+
+
+def test_the_threshold_cuts_the_mask_again_as_the_library_does(visit, edit):
+    """The canvas, pixel by pixel at the middle of each cell, against mask.binarise."""
+    page = visit()
+    slider, said = page.get_by_role("slider", name="Threshold"), page.locator("output[for=cut]")
+    valid = edit.frame.valid(edit.factor)
+    rows, columns = int(valid.any(dim=1).sum()), int(valid.any(dim=0).sum())
+    values = edit.mask_map[:rows, :columns].flatten().tolist()
+    for threshold in (0.5, 0.0, 0.31, 1.0, values[7], float(np.nextafter(np.float32(values[7]), np.float32(0)))):
+        slider.evaluate("(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }",
+                        repr(threshold))
+        wanted = binarise(edit.mask_map[None], threshold)[0, 0, :rows, :columns]
+        assert torch.equal(inside(page, edit, rows, columns), wanted), threshold
+        assert said.text_content() == f"{threshold:.2f} covers {100 * wanted.float().mean().item():.1f} %"
+        bars = page.locator("rect.above").count()
+        assert bars == sum(i / 40 >= threshold for i in range(40))
+    slider.focus()
+    page.keyboard.press("Home")
+    low = said.text_content()
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    assert said.text_content() != low and page.wrong == []
+
+
+def inside(page, edit, rows, columns):
+    """Which cells the canvas leaves as bright as the input: bool (rows, columns)."""
+    (width, height), (across, down) = edit.input.size, edit.frame.scaled
+    # In each cell a pixel of the input that surely lies in it, even in the last ones, and off the outline.
+    places = [(int((column * edit.factor + 0.8) * width / across), int((row * edit.factor + 0.8) * height / down))
+              for row in range(rows) for column in range(columns)]
+    shown = page.evaluate("""([places, width]) => {
+        const canvas = document.querySelector(".threshold canvas"), times = canvas.width / width;
+        const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return places.map(([x, y]) => [0, 1, 2].map((channel) =>
+            data[4 * (Math.floor((y + 0.5) * times) * canvas.width + Math.floor((x + 0.5) * times)) + channel]));
+    }""", [places, width])
+    was, now = np.array([edit.input.getpixel(place) for place in places]), np.array(shown)
+    bright, dark = (abs(now - part * was).max(axis=1) <= 3 for part in (1.0, 0.4))
+    assert (bright | dark).all()
+    return torch.from_numpy(bright & ~dark).reshape(rows, columns)
+
+
+def test_the_settings_can_be_copied(visit, edit):
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy").focus()
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("[role=status]")).not_to_be_empty()
+    if page.locator("[role=status]").text_content() == "Copied.":
+        copied = page.evaluate("navigator.clipboard.readText()")
+    else:
+        copied = page.evaluate("getSelection().toString()")
+    assert '"method": "diffedit"' in copied and '"query": "a basket of pears"' in copied
+
+
+def test_without_scripts_all_pictures_show(visit):
+    page = visit(java_script_enabled=False)
+    assert page.locator(".frame:visible").count() == 9 and page.locator(".threshold img:visible").count() == 1
+    assert page.locator(".control:visible").count() == 0 == page.locator("input:visible").count()
+    boxes = [page.locator(".wipe figure").nth(i).bounding_box() for i in (0, 1)]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]       # side by side
+
+
+def test_on_paper_all_frames_show(visit):
+    page = visit()
+    page.emulate_media(media="print")
+    assert page.locator(".frame:visible").count() == 9 and page.locator(".control:visible").count() == 0
+
+
+def test_contents_lead_to_their_sections_by_keyboard(visit):
+    page = visit()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "The picture and its latent"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#predictions")
+
+
+def axe():
+    """The path of axe.min.js: AXE in the environment, or as axe-playwright-python brings it; None if there is none."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    places = [os.environ.get("AXE", ""), *(found.submodule_search_locations if found else ())]
+    return next((path for place in places if place for path in [Path(place), *Path(place).rglob("axe.min.js")]
+                 if path.is_file()), None)
+
+
+@pytest.mark.skipif(axe() is None, reason="axe-core isn't installed")
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit, size, scheme):
+    page = visit(size, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((details) => details.open = true)")
+    page.evaluate(axe().read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 20
+    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]] == []
