@@ -256,6 +256,21 @@ def test_alone_and_in_a_batch_are_the_same(model):
         assert edit.image.size == images[i].size and edit.rows == alone.rows
 
 
+def test_pictures_in_a_batch_can_have_a_mask_each(model):
+    images = [picture(i, size) for i, size in enumerate([(32, 32), (50, 20), (32, 32)])]
+    top, left = Image.new("L", (2, 2), 255), Image.new("L", (2, 2), 255)
+    top.paste(0, (0, 1, 2, 2))
+    left.paste(0, (1, 0, 2, 2))
+    masks = [top, left, left]
+    together = dm.diffedit(model, images, QUERY, mask=masks, **FEW)
+    for image, mask, edit in zip(images, masks, together, strict=True):
+        alone = dm.diffedit(model, image, QUERY, mask=mask, **FEW)
+        assert torch.equal(edit.mask, alone.mask) and edit.mask.any() and not edit.mask.all()
+        assert (final(edit) - final(alone)).norm() / final(alone).norm() <= 1e-12
+    with pytest.raises(ValueError, match="^3 pictures but 2 masks: give one for all, or one each$"):
+        dm.diffedit(model, images, QUERY, mask=masks[:2], **FEW)
+
+
 @pytest.mark.parametrize("method", [dm.diffedit, dm.encode_decode, dm.sdedit])
 def test_the_same_seed_gives_the_same_bytes(method):
     model = dm.load("random")
