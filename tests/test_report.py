@@ -177,6 +177,9 @@ def test_every_method_has_its_report(make, model, instructed, name):
     assert [f"#{section.name}" for section in made.report.sections] == [a["href"] for a in page.all("a")][:-1]
     assert made.report.costs and sum(made.report.costs.values()) == edit.rows
     assert len(made.decoding.rows[0].shots) == len(edit.decoded) >= 5
+    of_other_samplers = sections.SAMPLERS_OPTIONS - {"time"} if "sampler" in edit.settings else set()
+    shown = {name for section in made.report.sections for name in section.settings} | sections.WHOLE
+    assert set(edit.settings) - shown == of_other_samplers and not of_other_samplers & shown
     assert report.film(edit, own).width > 192
 
 
@@ -275,7 +278,7 @@ def test_what_was_not_kept_is_said(make, model):
     assert made.predictions.absent == ('The noised latents and the predictions were not kept: keep="trace" keeps them.')
     assert made.decoding.absent == 'The latents on the way were not kept: keep="trace" keeps them.'
     assert not made.predictions.rows and not made.decoding.rows and made.encoding.rows
-    assert captions(made.mask)[0] == "rescaled: 0 to 1" and made.mask.absent
+    assert captions(made.mask)[0] == "rescaled: up to 1" and made.mask.absent
     made = told(make("sdedit", keep="result"), model)
     assert made.report.costs == {} and made.decoding.absent
 
@@ -327,6 +330,8 @@ def test_two_branches(make, model):
     blended = told(make("prompt_to_prompt", local_blend="bowl", blend_size=0.5), model)
     assert "the input as made anew beside the edit" in captions(blended.result)
     assert blended.mask.text == texts.MASK_BY_ATTENTION and blended.mask.settings == {"local_blend": "bowl"}
+    nowhere = told(replace(make("prompt_to_prompt", local_blend="bowl", blend_size=0.5), empty_mask=True), model)
+    assert nowhere.mask.absent == "Nothing to change was found: the mask is empty." and nowhere.decoding.rows
     generated = make("prompt_to_prompt", picture=None)
     made = told(generated, model)
     assert made.encoding.text == texts.STARTS["prompt_to_prompt"] and made.report.costs == {"two branches": 20}

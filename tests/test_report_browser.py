@@ -120,7 +120,9 @@ def test_the_threshold_cuts_the_mask_again_as_the_library_does(visit, edit):
     valid = edit.frame.valid(edit.factor)
     rows, columns = int(valid.any(dim=1).sum()), int(valid.any(dim=0).sum())
     values = edit.mask_map[:rows, :columns].flatten().tolist()
-    for threshold in (0.5, 0.0, 0.31, 1.0, values[7], float(np.nextafter(np.float32(values[7]), np.float32(0)))):
+    below = float(np.nextafter(np.float32(values[7]), np.float32(0)))
+    rounded_up = values[7] * (1 - 1e-12)        # in float32 it is values[7], which then isn't above it
+    for threshold in (0.5, 0.0, 0.31, 1.0, values[7], below, rounded_up):
         slider.evaluate("(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }",
                         repr(threshold))
         wanted = binarise(edit.mask_map[None], threshold)[0, 0, :rows, :columns]

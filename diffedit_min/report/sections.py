@@ -31,9 +31,11 @@ from .pictures import ENCODED, FRAMES, LARGE, SMALL, at_most, decoded, differenc
 BINS = 40           # of the map's histogram
 BRIGHTER = 4        # times, the difference between input and result
 
-# Settings of the whole edit, and those of its encoding. The mask's start with "mask_"; all others are the decoding's.
+# Settings of the whole edit, and those of its encoding, to which the sampler's belong. The mask's start with "mask_";
+# all others are the decoding's.
 WHOLE = {"method", "model", "query", "reference", "given", "size", "seed"}
-ENCODING = {"steps", "encoding_ratio", "sampler", "grid"}.union(*(s.options for s in texts.SAMPLERS.values()))
+ENCODING = {"steps", "encoding_ratio", "sampler", "grid"}
+SAMPLERS_OPTIONS = frozenset().union(*(sampler.options for sampler in texts.SAMPLERS.values()))
 
 
 @torch.no_grad()
@@ -122,7 +124,8 @@ class Teller:
             Shot(self.shown[f"query {i}"], "the picture implied, query", f"{taken} the query")])
 
     def mask(self) -> Section:
-        edit, s, maps, absent = self.edit, self.settings, [], ""
+        edit, s, maps = self.edit, self.settings, []
+        absent = "Nothing to change was found: the mask is empty." if edit.empty_mask else ""
         if edit.mask is None:
             return Section("mask", "No mask", texts.no_mask(s["method"]), {})
         covered = f"{edit.mask.cpu()[self.valid].float().mean().item():.1%}"
@@ -131,17 +134,15 @@ class Teller:
                     f"The input picture, darkened but for the {covered} of it that the mask lets change")
         if not self.found:
             text = texts.MASK_BY_HAND if "mask" in s["given"] else texts.MASK_BY_ATTENTION
-            return Section("mask", "The mask", text, picked(s, {"local_blend"}), [Row("", [last])])
+            return Section("mask", "The mask", text, picked(s, {"local_blend"}), [Row("", [last])], absent)
         if "raw_map" in edit.trace:
             both = [edit.trace[name][0] for name in ("raw_map", "clipped_map")]                         # (h, w) each
-            maps = [Shot(self.heat(scaled(m, both)), f"{name}: 0 to {m.cpu()[self.valid].max():.3g}",
+            maps = [Shot(self.heat(scaled(m, both)), f"{name}: up to {m.cpu()[self.valid].max():.3g}",
                          f"A map over the picture, brightest where the predictions differ most, {name}")
                     for m, name in zip(both, ("raw", "its extremes cut off"), strict=True)]
-        else:
+        elif not edit.empty_mask:
             absent = "The map before it was rescaled isn't there."
-        maps.append(Shot(self.heat(edit.mask_map), "rescaled: 0 to 1", "The same map, rescaled"))
-        if edit.empty_mask:
-            absent = "Nothing to change was found: the mask is empty."
+        maps.append(Shot(self.heat(edit.mask_map), "rescaled: up to 1", "The same map, rescaled"))
         names = {name for name in s if name.startswith("mask_")} - {"mask_noise_ratio", "mask_samples"}
         return Section("mask", "From the map to the mask", texts.mask_text(s), picked(s, names),
                        [Row("", [*maps, last])], absent)
@@ -160,30 +161,40 @@ class Teller:
     # ---- steps 2 and 3
 
     def coding(self) -> list[Section]:
-        """Encoding and decoding."""
-        s, edit = self.settings, self.edit
-        if edit.empty_mask:
+        """Encoding and decoding, unless there was nothing to decode."""
+        if self.edit.empty_mask and not self.edit.decoded:
             return [Section("encoding", "No encoding, no decoding", texts.NO_CODING, {})]
-        sampler = texts.sampler_of(s)
-        others = set().union(*(other.options for other in texts.SAMPLERS.values())) - sampler.options
-        encoding = picked(s, ENCODING - others)
-        decoding = picked(s, {name for name in s if not name.startswith("mask_")} - ENCODING - WHOLE)
-        crooked = "" if texts.straight(s) else texts.CROOKED
-        still = levels_used(s.get("encoding_ratio", 1.0), s["steps"]) == 0
-        if still:
-            crooked = "The encoding ratio is 0: there is no level to go to."
-        if edit.encoded:
-            text = texts.encoding_text(s)
-            absent = "The encoding was given, from an earlier edit." if "encoded" in s["given"] else crooked
-            first = Section("encoding", "Encoding", text, encoding, self.levels("x", edit.encoded, ENCODED + 1), absent)
-        else:
-            first = Section("encoding", "Where decoding starts", texts.STARTS[s["method"]], encoding)
-        rows = self.levels("y", edit.decoded, FRAMES)
-        if len(edit.decoded) < 2 and not still:
-            rows, crooked = [], not_kept("The latents on the way")
-        title = "Masked decoding" if "mask_samples" in s else "Decoding"
-        return [first, Section("decoding", title, texts.decoding_text(s), decoding, [
-            replace(row, shots=row.shots[::-1]) for row in rows], crooked)]
+        s, names = self.settings, {name for name in self.settings if not name.startswith("mask_")} - WHOLE
+        sampler = texts.sampler_of(s).options if "sampler" in s else frozenset()
+        others = SAMPLERS_OPTIONS - sampler if "sampler" in s else frozenset()
+        first = ENCODING | sampler
+        return [self.encoding(picked(s, first)), self.decoding(picked(s, names - first - others))]
+
+    def encoding(self, settings: dict[str, Any]) -> Section:
+        edit, s = self.edit, self.settings
+        if not edit.encoded:
+            return Section("encoding", "Where decoding starts", texts.STARTS[s["method"]], settings)
+        absent = "The encoding was given, from an earlier edit." if "encoded" in s["given"] else self.no_x0()
+        rows = self.levels("x", edit.encoded, ENCODED + 1)
+        return Section("encoding", "Encoding", texts.encoding_text(s), settings, rows, absent)
+
+    def decoding(self, settings: dict[str, Any]) -> Section:
+        trajectory, s = self.edit.decoded, self.settings
+        title, text = "Masked decoding" if "mask_samples" in s else "Decoding", texts.decoding_text(s)
+        if len(trajectory) == 1 and self.walks():
+            return Section("decoding", title, text, settings, absent=not_kept("The latents on the way"))
+        rows = [replace(row, shots=row.shots[::-1]) for row in self.levels("y", trajectory, FRAMES)]
+        return Section("decoding", title, text, settings, rows, self.no_x0())
+
+    def walks(self) -> bool:
+        """Whether there is any level to go to."""
+        return levels_used(self.settings.get("encoding_ratio", 1.0), self.settings["steps"]) > 0
+
+    def no_x0(self) -> str:
+        """Why it can't be told what the steps took for x0; "" if it can."""
+        if not self.walks():
+            return "The encoding ratio is 0: there is no level to go to."
+        return "" if texts.straight(self.settings) else texts.CROOKED
 
     def levels(self, letter: str, trajectory: Trajectory, most: int) -> list[Row]:
         """Some of a trajectory's levels: the latents, and the x0 that the steps kept, where that can be told."""

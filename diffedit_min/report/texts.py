@@ -91,7 +91,7 @@ def predictions_text(n: int, t: int) -> Text:
     return Text(
         f"The latent is noised {times}, to t = {t}. Each time the network predicts that noise twice: told the "
         "reference, and told the query. The two predictions look alike. They differ where the words make it see "
-        "something else in the noise, as the pictures show that they imply.",
+        "something else in the noise: each implies a picture of its own.",
         ("x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε,  ε ∼ N(0, 1)", "Δ = ε(x_t, t, query) − ε(x_t, t, reference)",
          "x̂_0 = (x_t − √(1 − ᾱ_t) ε(x_t, t, ·)) / √ᾱ_t"), (add_noise, predictions, x0_from_eps))
 
@@ -105,7 +105,7 @@ def mask_text(settings: Settings) -> Text:
     scaled = {"minmax": "m″ = (m′ − min m′) / (max m′ − min m′)", "max": "m″ = m′ / max m′"}
     return Text(
         "How large the differences are at each cell, on average, is the raw map. Its extreme values are cut off, the "
-        "rest is rescaled to 0 … 1, and where that is above the threshold, the picture may change.",
+        "rest is rescaled, to at most 1, and where that is above the threshold, the picture may change.",
         (raw[settings["mask_average"]], cut[settings["mask_clip"]], scaled[how],
          f"M = 1 where m″ > {settings['mask_threshold']:g}"), (difference_map, remove_extremes, rescale, binarise))
 
@@ -220,4 +220,5 @@ def decoding_text(settings: Settings) -> Text:
 
 CROOKED = ("What a step takes for the picture can't be told from these latents: on the way the sampler mixes two of "
            "them, or adds noise.")
-RESULT = Text("What came of it, against the input.", ("PSNR = 10 log_{10} (1 / mean squared difference)",), (psnr,))
+RESULT = Text("The result against the input. Where their difference is black, nothing has changed.",
+              ("PSNR = 10 log_{10} (1 / mean squared difference)",), (psnr,))
