@@ -28,9 +28,9 @@ SLIDERS = {
 MASK_SLIDERS = ("mask_threshold", "mask_noise_ratio", "mask_samples")
 
 CSS = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 .step h2 { margin: 0; }
-footer { display: none !important; }
+#picture img, #result img, #map img { width: 100%; height: 100%; object-fit: contain; }     /* small ones too */
+#scenes .grid-wrap { padding-top: 2.2rem; }                                                 /* below its label */
 """
 
 
@@ -106,15 +106,15 @@ def picture_part(limits: str) -> dict:
     picture = Upload(label=f"Picture ({limits})", sources=["upload", "clipboard", "webcam"], height=280,
                      buttons=["fullscreen"], elem_id="picture")
     pictures = [(scene.render(64), scene.caption) for scene, _ in (demo_scenes(seed, None) for seed in range(SCENES))]
-    scenes = gr.Gallery([shown for shown, _ in pictures], label="Or a scene", columns=SCENES, height=110, format="png",
+    scenes = gr.Gallery([shown for shown, _ in pictures], label="Or a scene", columns=SCENES // 2, height=250, format="png",
                         allow_preview=False, interactive=False, buttons=[], object_fit="cover", elem_id="scenes")
     return {"picture": picture, "scenes": scenes}
 
 
 def words_part(shelf: Shelf) -> dict:
     gr.Markdown("## 2 Words", elem_classes="step")
-    query = gr.Textbox(label="Query", info="What the edited picture should show.", elem_id="query")
-    reference = gr.Textbox(label="Reference", info="What it shows now. It makes the mask better.", elem_id="reference")
+    query = gr.Textbox("", label="Query", info="What the edited picture should show.", elem_id="query")
+    reference = gr.Textbox("", label="Reference", info="What it shows now. It makes the mask better.", elem_id="reference")
     with gr.Row():
         method = gr.Dropdown([(dashed(name), name) for name in METHODS], value="diffedit", label="Method",
                              elem_id="method", min_width=150)
@@ -126,12 +126,13 @@ def words_part(shelf: Shelf) -> dict:
 def mask_part_of(sliders: dict[str, gr.Slider]) -> dict:
     gr.Markdown("## 3 Mask", elem_classes="step")
     find = gr.Button("Find the mask", elem_id="find")
+    editor = gr.ImageEditor(
+        label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[], elem_id="canvas",
+        canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
+        brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
+    gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
     for name in MASK_SLIDERS:
         sliders[name] = slider(name)
-    editor = gr.ImageEditor(
-        label="Mask: what is coloured is edited. Paint it or erase it.", type="pil", format="png", sources=(),
-        transforms=(), layers=False, buttons=[], canvas_size=(canvas.SIDE, canvas.SIDE), height=420, elem_id="canvas",
-        brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"), eraser=gr.Eraser(24))
     with gr.Accordion("The map that the mask is cut from", open=False):
         shown = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", buttons=[],
                          elem_id="map")
@@ -140,6 +141,18 @@ def mask_part_of(sliders: dict[str, gr.Slider]) -> dict:
 
 def edit_part(sliders: dict[str, gr.Slider]) -> dict:
     gr.Markdown("## 4 Edit", elem_classes="step")
+    with gr.Row():
+        edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=100)
+        cancel = gr.Button("Cancel", elem_id="cancel", min_width=100)
+    progress = gr.Textbox("", label="Progress", interactive=False, lines=2, elem_id="progress")
+    result = gr.Image(label="Result", interactive=False, format="png", height=320, buttons=["fullscreen"],
+                      elem_id="result")
+    with gr.Row():
+        save_result = gr.DownloadButton("Save result", interactive=False, size="sm", elem_id="save-result", min_width=90)
+        save_mask = gr.DownloadButton("Save mask", interactive=False, size="sm", elem_id="save-mask", min_width=90)
+    with gr.Row():
+        make_report = gr.Button("Make report", interactive=False, size="sm", elem_id="make-report", min_width=90)
+        save_report = gr.DownloadButton("Save report", interactive=False, size="sm", elem_id="save-report", min_width=90)
     preset = gr.Radio(["paper"], value="paper", label="Preset", info="Sets the sliders.", elem_id="preset")
     for name in SLIDERS:
         if name not in MASK_SLIDERS:
@@ -147,19 +160,8 @@ def edit_part(sliders: dict[str, gr.Slider]) -> dict:
     seed = gr.Number(0, label="Seed", info="The same one gives the same result.", precision=0, minimum=0,
                      elem_id="seed")
     with gr.Accordion("More options", open=False):
-        more = gr.Textbox(label="The method's other options", lines=3, placeholder="name=value, one a line",
+        more = gr.Textbox("", label="The method's other options", lines=3, placeholder="name=value, one a line",
                           elem_id="more")
-    with gr.Row():
-        edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=100)
-        cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", min_width=100)
-    progress = gr.Textbox(label="Progress", interactive=False, lines=2, elem_id="progress")
-    result = gr.Image(label="Result", interactive=False, format="png", height=320, buttons=["fullscreen"],
-                      elem_id="result")
-    with gr.Row():
-        save_result = gr.DownloadButton("Result", interactive=False, size="sm", elem_id="save-result", min_width=90)
-        save_mask = gr.DownloadButton("Mask", interactive=False, size="sm", elem_id="save-mask", min_width=90)
-        make_report = gr.Button("Make report", interactive=False, size="sm", elem_id="make-report", min_width=90)
-        save_report = gr.DownloadButton("Report", interactive=False, size="sm", elem_id="save-report", min_width=90)
     return {"preset": preset, "seed": seed, "more": more, "edit": edit, "cancel": cancel, "progress": progress,
             "result": result, "save_result": save_result, "save_mask": save_mask, "make_report": make_report,
             "save_report": save_report}

@@ -158,11 +158,11 @@ class Answers:
         if told[c.seed] is None:
             raise ValueError("the seed is empty: give a whole number")
         options = {name: kinds[name](told[slider]) for name, slider in c.sliders.items() if name in kinds}
-        more = parse_options(method, told[c.more].split("\n") if told[c.more].strip() else [])
+        more = parse_options(method, [line for line in (told[c.more] or "").splitlines() if line.strip()])
         for name in more:
             if name in options:
                 raise ValueError(f"{name} has a slider: set it there")
-        return Asked(method, told[c.query], told[c.reference], int(told[c.seed]), told[c.preset], {**options, **more})
+        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), told[c.preset], {**options, **more})
 
     # ---- the mask
 

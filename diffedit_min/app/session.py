@@ -205,10 +205,10 @@ def advance(steps: Generator[Step, None, Edit], unet: nn.Module, run: Run) -> St
     """
     thread = get_ident()
 
-    def after(called: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+    def after(called: nn.Module, _: tuple[Any, ...], out: Tensor) -> None:
         if called is unet and get_ident() != thread:        # a copy, as UniTune makes one, is this run's alone
             return
-        run.rows += len(inputs[0])
+        run.rows += len(out)
         if run.stop:
             raise Stopped
 
