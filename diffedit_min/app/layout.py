@@ -30,6 +30,7 @@ MASK_SLIDERS = ("mask_threshold", "mask_noise_ratio", "mask_samples")
 CSS = """
 .step h2 { margin: 0; }
 #picture img, #result img, #map img { width: 100%; height: 100%; object-fit: contain; }     /* small ones too */
+:root { --block-info-text-color: #5b5b63; --slider-color: #c2410c; }
 #scenes .grid-wrap { padding-top: 2.2rem; }                                                 /* below its label */
 """
 
@@ -103,10 +104,10 @@ def lay_out(shelf: Shelf, session: gr.State, limits: str) -> Controls:
 
 def picture_part(limits: str) -> dict:
     gr.Markdown("## 1 Picture", elem_classes="step")
-    picture = Upload(label=f"Picture ({limits})", sources=["upload", "clipboard", "webcam"], height=280,
+    picture = Upload(label=f"Picture, {limits}", sources=["upload", "clipboard", "webcam"], height=280,
                      buttons=["fullscreen"], elem_id="picture")
     pictures = [(scene.render(64), scene.caption) for scene, _ in (demo_scenes(seed, None) for seed in range(SCENES))]
-    scenes = gr.Gallery([shown for shown, _ in pictures], label="Or a scene", columns=SCENES // 2, height=250, format="png",
+    scenes = gr.Gallery([shown for shown, _ in pictures], label="Or a scene", columns=SCENES // 2, height=300, format="png",
                         allow_preview=False, interactive=False, buttons=[], object_fit="cover", elem_id="scenes")
     return {"picture": picture, "scenes": scenes}
 
@@ -120,7 +121,7 @@ def words_part(shelf: Shelf) -> dict:
                              elem_id="method", min_width=150)
         model = gr.Dropdown(list(shelf.names), value=shelf.names[0], label="Model", allow_custom_value=shelf.any_name,
                             elem_id="model", min_width=150)
-    return {"query": query, "reference": reference, "method": method, "model": model, "about": gr.Markdown()}
+    return {"query": query, "reference": reference, "method": method, "model": model, "about": gr.Markdown(elem_id="about")}
 
 
 def mask_part_of(sliders: dict[str, gr.Slider]) -> dict:

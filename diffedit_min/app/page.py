@@ -42,7 +42,7 @@ def make_page(shelf: Shelf, megabytes: float, megapixels: float) -> gr.Blocks:
     """The page, ready to be served. Files go to Gradio's temporary folder (GRADIO_TEMP_DIR)."""
     with gr.Blocks(title="DiffEdit", analytics_enabled=False, fill_width=True,
                    delete_cache=(60, KEPT_SECONDS)) as page:
-        limits = f"at most {megabytes:g} MB and {megapixels:g} megapixels"
+        limits = f"to {megabytes:g} MB, {megapixels:g} megapixels"
         controls = lay_out(shelf, gr.State(Session()), limits)
         Answers(controls, shelf, int(megapixels * 1e6)).connect(page)
     page.queue(max_size=50)
@@ -121,9 +121,10 @@ class Answers:
 
     def fresh(self, session: Session) -> Shown:
         """The page with a new picture, or none."""
-        c, off = self.controls, gr.update(interactive=False)
-        return {c.session: session, c.canvas: None if session.picture is None else canvas.value(session.picture),
-                c.map: None, c.progress: "", c.result: None, c.save_result: off, c.save_mask: off, c.make_report: off,
+        c, off, picture = self.controls, gr.update(interactive=False), session.picture
+        said = "No picture." if picture is None else f"A picture of {picture.width} x {picture.height} pixels."
+        return {c.session: session, c.canvas: None if picture is None else canvas.value(picture),
+                c.map: None, c.progress: said, c.result: None, c.save_result: off, c.save_mask: off, c.make_report: off,
                 c.save_report: off}
 
     # ---- model, method and preset
