@@ -302,13 +302,13 @@ def test_no_picture_no_query_and_no_such_model(model, session):
 
 def test_options_that_name_files_are_refused():
     for name in FILES:
-        with pytest.raises(ValueError, match=f"{name} names a file, and a page opens none"):
+        with pytest.raises(ValueError, match=f"{name} names a file, and this page opens none"):
             Asked(dm.METHODS["unitune"], "pears", options={name: "a.safetensors"})
 
 
 def test_every_option_of_free_text_is_known_to_name_no_file():
     """A new option that is a path must come into FILES."""
-    words = {"negative_prompt", "rare", "blend", "blend_source", "blend_words", "local_blend", "reweight"}
+    words = {"negative_prompt", "rare", "local_blend"}
     for method in dm.METHODS.values():
         for name, option in method.options.__dataclass_fields__.items():
             if kind_of(option) is not str or name in words or name in FILES:

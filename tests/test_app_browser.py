@@ -224,7 +224,7 @@ def test_two_people_at_once_get_each_their_own(browser, address, network):
         one.press("#edit")
         two.press("#edit")
         for person, seed in ((one, 1), (two, 2)):
-            person.progress("^Done: 31 rows")
+            person.progress("^Done: 34 rows")
             network.pause = 0.0
             alone = dm.diffedit(network.model, picture(seed), "a basket of pears", "a bowl of apples", steps=12,
                                 mask_samples=2)

@@ -30,7 +30,7 @@ from ..picture import Frame, fit, unfit
 from . import canvas
 
 PREVIEWS = 5        # of a stage: decoding a latent costs about as much as three U-Net rows
-FILES = ("save", "tuned")       # options that name files, which are the server's
+FILES = ("save", "tuned", "clip")      # options that name files, or models: those are the server's
 
 # What an encoding depends on: its sampler's options, but not how far it goes, since a shorter one is a part of it.
 ENCODING = [f.name for f in fields(CodingOptions) if f.name not in ("guidance_scale", "negative_prompt",
@@ -75,7 +75,7 @@ class Asked:
     def __post_init__(self) -> None:
         for name in FILES:
             if name in self.options:
-                raise ValueError(f"{name} names a file, and a page opens none: use the command for it")
+                raise ValueError(f"{name} names a file, and this page opens none: use the command for it")
 
     def settings(self, model: StableDiffusion) -> Options:
         """The options in force. Raises ValueError for those that aren't known or are out of range."""
