@@ -32,8 +32,8 @@ _HOME = {
     "invert": "methods",
 }
 _MODULES = (
-    "drawing", "guidance", "info", "loading", "mask", "methods", "model", "picture", "samplers", "schedule", "testing",
-    "theory", "tiny",
+    "compositing", "drawing", "guidance", "info", "loading", "mask", "metadata", "methods", "model", "picture",
+    "samplers", "schedule", "testing", "theory", "tiny",
 )
 
 __all__ = ["__version__", *_HOME]

@@ -6,11 +6,13 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import Unpack
 
+from . import compositing as compositing
 from . import drawing as drawing
 from . import guidance as guidance
 from . import info as info
 from . import loading as loading
 from . import mask as mask
+from . import metadata as metadata
 from . import methods as methods
 from . import model as model
 from . import picture as picture
@@ -74,7 +76,7 @@ class _Interval(_Coding, total=False):
     guidance_until: float
 
 class _DiffEdit(_Interval, total=False):
-    mask: Image.Image | Tensor | None
+    mask: Image.Image | Tensor | list[Image.Image | Tensor] | None
     mask_map: Tensor | Sequence[Tensor] | None
     mask_noise_ratio: float
     mask_samples: int

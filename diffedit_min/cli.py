@@ -10,8 +10,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,16 +38,19 @@ from .console import (
     Revision,
     Seed,
     Size,
+    check_targets,
     one_line_errors,
     source,
+    tell,
+    timed,
 )
-from .typed import dashed, embedded_model, find_method, parse_options
+from .edit_command import edit
+from .typed import parse_options
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .methods import Edit, Method, Step
-    from .model.stable_diffusion import StableDiffusion
+    from .methods import Method
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -87,6 +88,7 @@ def demo(
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
     with one_line_errors(debug):
         from . import loading, methods, picture
+        from .metadata import texts
         from .tiny.demo import demo_measures, demo_scenes, demo_strip
 
         check_targets(out)
@@ -101,49 +103,14 @@ def demo(
         query = answer.caption if query is None else query
         edit, seconds = timed(methods.diffedit, quiet, model, image, query, scene.caption, seed=seed, preset=preset,
                               **options)
-        picture.save(demo_strip(edit, truth), out, record(edit))
+        strip = demo_strip(edit, truth)
+        picture.save(strip, out, texts(edit.settings, strip.size))
         print(f"input      {scene.caption}\nquery      {query}")
         print("\n".join(demo_measures(edit, truth)))
         print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit\nwrote {out}")
 
 
-@app.command("edit")
-def edit_command(
-    query: Annotated[str, Option(help="What the edited picture should show; for instruct-pix2pix, what to do.")],
-    image: Annotated[str | None, Argument(metavar="IMAGE", show_default=False, help="The picture: a file that Pillow "
-                     "can read, of any size. prompt-to-prompt can do without: it makes one of the reference.")] = None,
-    reference: Reference = "",
-    model: Annotated[str | None, Option(help=f"{MODEL_HELP} Left out: the embedded one that fits the method.")] = None,
-    method: Annotated[str, Option(help="One of those that `info` lists.")] = "diffedit",
-    out: Annotated[Path | None, Option(help="The result: .png, which holds its settings too, .jpg or .webp. "
-                                       "Left out: IMAGE's name with -edit.png, in the current folder.")] = None,
-    source_out: Annotated[Path | None, Option(help="The input too, as methods with two branches make it anew.")] = None,
-    seed: Seed = 0, size: Size = None,
-    mask: Annotated[str | None, Option(help="A mask of your own, a picture: white = edit.")] = None,
-    device: Device = "auto", dtype: DType = "auto",
-    prediction_type: Prediction = None, config: Config = None, revision: Revision = None,
-    preset: Preset = "paper", option: Options = None, quiet: Quiet = False, debug: Debug = False,
-) -> None:
-    """Edit a picture: --query says what it should show."""
-    with one_line_errors(debug):
-        from . import loading, picture
-
-        chosen = find_method(method)
-        out = out or Path(f"{Path(image or 'generated').stem}-edit.png")
-        if source_out and not chosen.remakes:
-            raise ValueError(f"{dashed(chosen.name)} has no source branch: leave out --source-out {str(source_out)!r}")
-        opened, options = prepare(image, chosen, option, out, *filter(None, [source_out]), preset=preset)
-        given = None if mask is None else picture.open_mask(mask)
-        network = loading.load(model or embedded_model(chosen), device=device, dtype=dtype,
-                               **source(prediction_type, config, revision))
-        edit, seconds = timed(chosen, quiet, network, opened, query, reference, seed=seed, size=size,
-                              mask=given, preset=preset, **options)
-        picture.save(edit.image, out, record(edit))
-        if source_out:
-            picture.save(edit.source, source_out, record(edit))
-        tell(edit, seconds, network, out, *filter(None, [source_out]))
-        if edit.empty_mask:
-            print("nothing to change was found: the mask is empty, and the input picture came back")
+app.command("edit")(edit)
 
 
 @app.command("mask")
@@ -159,6 +126,7 @@ def mask_command(
     """Find where DiffEdit would edit, and stop there."""
     with one_line_errors(debug):
         from . import loading, methods, picture
+        from .metadata import texts
 
         out, map_out = out or Path(f"{Path(image).stem}-mask.png"), map_out or Path(f"{Path(image).stem}-map.png")
         opened, options = prepare(image, methods.diffedit, option, out, map_out, preset=preset)
@@ -166,8 +134,11 @@ def mask_command(
         network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
         edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size,
                               preset=preset, **options)
-        picture.save(edit.mask_image, out, record(edit))
-        picture.save(picture.heat(edit.mask_map, edit.frame, edit.factor), map_out, record(edit))
+        # `edit --like` of a mask is to edit what it shows: this command's ratio is not one to repeat.
+        settings = {name: value for name, value in edit.settings.items() if name != "encoding_ratio"}
+        text = texts(settings, edit.input.size)
+        picture.save(edit.mask_image, out, text)
+        picture.save(picture.heat(edit.mask_map, edit.frame, edit.factor), map_out, text)
         tell(edit, seconds, network, out, map_out)
         if edit.empty_mask:
             print("nothing to change was found: the mask is empty")
@@ -184,6 +155,7 @@ def invert(
     """Encode a picture towards noise and decode it again, without a query: what does that lose?"""
     with one_line_errors(debug):
         from . import loading, methods, picture
+        from .metadata import texts
 
         out = out or Path(f"{Path(image).stem}-inverted.png")
         opened, options = prepare(image, methods.invert, option, out)
@@ -192,7 +164,7 @@ def invert(
         options["encoding_ratio"] = 0.0     # no level: what the VAE makes of the picture
         vae = methods.invert(network, opened, size=size, encoded=edit.encoded, **options)
         before, after = edit.encoded[0].latent, edit.decoded[0].latent
-        picture.save(edit.image, out, record(edit))
+        picture.save(edit.image, out, texts(edit.settings, edit.image.size))
         tell(edit, seconds, network, out)
         print(f"reconstruction against the input: {picture.psnr(edit.image, opened):.2f} dB PSNR")
         print(f"the VAE alone against the input: {picture.psnr(vae.image, opened):.2f} dB PSNR")
@@ -223,73 +195,14 @@ app.command("app", cls=ListsCommand)(serve)
 
 
 def prepare(
-    image: str | None, method: Method, option: list[str] | None, *targets: Path, preset: str = "paper"
-) -> tuple[Image.Image | None, dict[str, Any]]:
-    """The picture, if there is one, and the options; refuses what it can before a model is loaded."""
+    image: str, method: Method, option: list[str] | None, *targets: Path, preset: str = "paper"
+) -> tuple[Image.Image, dict[str, Any]]:
+    """The picture and the options; refuses what it can before a model is loaded."""
     from .picture import open_picture
 
     check_targets(*targets)
     method.preset(preset)       # refuses one that isn't known
-    if image is None and not method.generates:
-        raise ValueError(f"{dashed(method.name)} needs a picture to edit: give its file, IMAGE")
-    return None if image is None else open_picture(image), parse_options(method, option)
-
-
-def check_targets(*paths: Path) -> None:
-    """Refuse, before any work, a file that couldn't be written after it."""
-    from .picture import check_target
-
-    for path in paths:
-        check_target(path)
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise ValueError(f"{str(paths[0])!r} can't hold two results: give each a file of its own")
-
-
-# ---------------------------------------------------------------- a run, and what is said of it
-
-
-def timed(method: Method, quiet: bool, *arguments: Any, **options: Any) -> tuple[Edit, float]:
-    """Run a method with progress bars: its Edit, and the seconds it took."""
-    started = time.perf_counter()
-    with progress(quiet) as on_step:
-        edit = method(*arguments, on_step=on_step, **options)
-    return edit, time.perf_counter() - started
-
-
-@contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
-    """An `on_step` that shows a bar a stage on stderr, if that is a terminal."""
-    from tqdm import tqdm
-
-    bars: dict[str, tqdm] = {}
-
-    def on_step(step: Step) -> None:
-        if step.stage not in bars:
-            bars[step.stage] = tqdm(desc=step.stage, total=step.total, disable=quiet or None)
-        bars[step.stage].update(step.index - bars[step.stage].n)
-
-    try:
-        yield on_step
-    finally:
-        for bar in bars.values():
-            bar.close()
-
-
-def record(edit: Edit) -> dict[str, str]:
-    """The text that a PNG carries: everything that the result depends on."""
-    return {"diffedit": json.dumps(edit.settings)}
-
-
-def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path) -> None:
-    """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
-    """
-    print(f"wrote {' and '.join(map(str, paths))}")
-    covered = ""
-    if edit.mask is not None:
-        covered = f"; the mask covers {edit.mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}"
-    kind = str(model.dtype).removeprefix("torch.")
-    back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
-    print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s, {kind} on {model.device}{covered}")
+    return open_picture(image), parse_options(method, option)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: options, and errors in one line.
+"""What the commands share: options, progress, what is said of a run, and errors in one line.
 
 Exit codes: 0 done; 2 the command line can't be parsed; 130 Ctrl-C; 1 anything else, with one line `error: ...` on
 stderr. torch is not imported here.
@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 from typer import Argument, Option
+
+if TYPE_CHECKING:
+    from .methods import Edit, Step
+    from .model.stable_diffusion import StableDiffusion
 
 # The options that commands share.
 Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
@@ -42,6 +48,61 @@ Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an e
 def source(prediction_type: str | None, config: str | None, revision: str | None) -> dict[str, Any]:
     """Where a model's files come from, as `load` takes it."""
     return {"prediction_type": prediction_type, "config": config, "revision": revision}
+
+
+def check_targets(*paths: Path) -> None:
+    """Refuse, before any work, a file that couldn't be written after it."""
+    from .picture import check_target
+
+    for path in paths:
+        check_target(path)
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"{str(paths[0])!r} can't hold two results: give each a file of its own")
+
+
+# ---- a run, and what is said of it
+
+
+def timed(run: Callable[..., Any], quiet: bool, *arguments: Any, **options: Any) -> tuple[Any, float]:
+    """Run a method with progress bars: what it returns, and the seconds it took."""
+    started = time.perf_counter()
+    with progress(quiet) as on_step:
+        made = run(*arguments, on_step=on_step, **options)
+    return made, time.perf_counter() - started
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
+    """An `on_step` that shows a bar a stage on stderr, if that is a terminal."""
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm] = {}
+
+    def on_step(step: Step) -> None:
+        if step.stage not in bars:
+            bars[step.stage] = tqdm(desc=step.stage, total=step.total, disable=quiet or None)
+        bars[step.stage].update(step.index - bars[step.stage].n)
+
+    try:
+        yield on_step
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path) -> None:
+    """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
+    """
+    print(f"wrote {' and '.join(map(str, paths))}")
+    covered = ""
+    if edit.mask is not None:
+        covered = f"; the mask covers {edit.mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}"
+    kind = str(model.dtype).removeprefix("torch.")
+    back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
+    print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s, {kind} on {model.device}{covered}")
+
+
+# ---- errors
 
 
 @contextmanager

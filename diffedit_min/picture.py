@@ -1,4 +1,4 @@
-"""Pictures: PIL images to tensors and back, from files and to files, their sizes and their masks.
+"""Pictures: PIL images to tensors and back, their sizes and their masks; and, from picture_files, their files.
 
 A network wants pixels in [-1, 1], sides that are multiples of some number, and no more pixels than it was trained on.
 A person has a picture of any size. `fit` goes one way and gives a `Frame`, which remembers the way back:
@@ -10,109 +10,32 @@ PIL; shapes of tensors and arrays are (..., height, width).
 """
 
 import math
-import os
-import re
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from .picture_files import (  # noqa: F401  (some are here only to be found: all that is done with pictures)
+    FORMATS,
+    check_readable,
+    check_target,
+    flattened,
+    leftovers,
+    open_mask,
+    open_picture,
+    open_upright,
+    read_text,
+    replacing,
+    save,
+    to_rgb,
+    upright,
+)
+
 WHITE_FROM = 128  # a mask pixel this bright or brighter (0..255) means "edit"
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # little loss: the background that an edit keeps is to stay
-FORMATS = {".png": {"format": "PNG"}, ".jpg": JPEG, ".jpeg": JPEG, ".webp": {"format": "WEBP", "quality": 95}}
 HEAT = ((0, 0, 4), (87, 15, 109), (187, 55, 84), (249, 142, 8), (252, 255, 164))  # "inferno" at 0, 1/4 .. 1; rising
-
-
-# ---- from files and PIL images to 8-bit RGB
-
-
-def open_picture(path: str | os.PathLike) -> Image.Image:
-    """The picture in a file, upright and in RGB (see `to_rgb`); of an animation, the first frame.
-
-    Raises ValueError, in one line that names the path and the way out, for whatever can't be read as a picture.
-    """
-    return _open(path, background=255)
-
-
-def open_mask(path: str | os.PathLike) -> Image.Image:
-    """The mask in a file, likewise; but what is transparent is black, not to be edited, where a picture has white."""
-    return _open(path, background=0)
-
-
-def _open(path: str | os.PathLike, background: int) -> Image.Image:
-    name = repr(os.fspath(path))
-    if re.match(r"https?:/", os.fspath(path), re.IGNORECASE):
-        raise ValueError(f"{name} is a web address: download it first and give the file's path")
-    if os.path.isdir(path):
-        raise ValueError(f"{name} is a folder: give the path of one picture in it")
-    try:
-        with Image.open(path) as image:
-            return _flatten(image, background)
-    except (FileNotFoundError, PermissionError) as error:
-        raise ValueError(f"{name} can't be opened ({error.strerror}): check the path") from None
-    except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a picture that Pillow can read: save it as PNG or JPEG") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} has too many pixels ({_one_line(error)}): make it smaller first") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file raises nearly anything: OSError, SyntaxError, struct.error, zlib.error
-        raise ValueError(f"{name} is cut short, damaged or unusual ({_one_line(error)}): export it again") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A new 8-bit RGB image of what a viewer shows: EXIF orientation applied, transparency over white.
-
-    16 bits (modes I;16 and I, read as 0..65535) are scaled to 8, not clipped. The result carries no metadata: its
-    orientation is applied already. Raises TypeError for anything but a PIL image, ValueError for one with no pixels or
-    with numbers of no agreed range (mode F; mode I beyond 16 bits).
-    """
-    return _flatten(image, background=255)
-
-
-def _flatten(image: Image.Image, background: int) -> Image.Image:
-    """`to_rgb` over a grey of 0..255."""
-    if not isinstance(image, Image.Image):
-        raise TypeError(f"expected a PIL image, not {type(image).__name__}: use PIL.Image.open or PIL.Image.fromarray")
-    if 0 in image.size:
-        raise ValueError(f"the picture has no pixels: its size is {image.width} x {image.height}")
-    image.load()  # here, so that a damaged file is not taken for damaged EXIF below
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF says nothing about the orientation; viewers show such a picture as it lies
-        pass
-    image = _eight_bits(image)
-    if image.mode == "La":  # premultiplied grey, which Pillow converts to LA only
-        image = image.convert("LA")
-    if image.has_transparency_data:  # an alpha channel, or a colour marked transparent in a palette, PNG or GIF
-        ground = Image.new("RGBA", image.size, (background, background, background, 255))
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
-    rgb = image.convert("RGB")  # always a copy
-    rgb.info = {}
-    return rgb
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits scaled to 8, exactly rounded; other modes as they are. (Pillow's own conversion clips.)"""
-    if image.mode == "F":
-        raise ValueError("the picture's pixels are floats (mode F), of no agreed range: convert it to 8 bits first")
-    if not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"the picture's pixels go from {values.min()} to {values.max()}: convert it to 8 bits first")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 257 * 255
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 # ---- pixels: (1,3,H,W) float32 in [-1,1]
@@ -172,8 +95,7 @@ def fit(image: Image.Image, multiple: int, area: int, size: int | None = None) -
     scaled, up or down, to about size x size pixels instead. Its aspect is kept, to a pixel's rounding; the rest of H
     and W is mirrored.
     """
-    if size is not None and size < 1:
-        raise ValueError(f"size is {size}: give the side in pixels, 1 or more")
+    check_size(size)
     rgb = to_rgb(image)
     target = size * size if size is not None else min(area, rgb.width * rgb.height)
     scale = math.sqrt(target / (rgb.width * rgb.height))
@@ -185,6 +107,12 @@ def fit(image: Image.Image, multiple: int, area: int, size: int | None = None) -
         rgb = rgb.resize(scaled, Image.Resampling.LANCZOS)
     pixels = np.asarray(rgb)[_mirror(scaled[1], padded[1])][:, _mirror(scaled[0], padded[0])]
     return _to_pixels(pixels), frame
+
+
+def check_size(size: int | None) -> None:
+    """ValueError unless `fit` can take it."""
+    if size is not None and size < 1:
+        raise ValueError(f"size is {size}: give the side in pixels, 1 or more")
 
 
 def unfit(pixels: Tensor, frame: Frame) -> Image.Image:
@@ -218,7 +146,7 @@ def fit_mask(mask: Image.Image | np.ndarray | Tensor, frame: Frame, factor: int)
     grid = frame.grid(factor)
     if isinstance(mask, (np.ndarray, Tensor)):
         return torch.from_numpy(_plane(mask, grid) >= 0.5)[None, None]
-    white = np.asarray(_flatten(mask, background=0).convert("L")) >= WHITE_FROM  # (mask's height, mask's width)
+    white = np.asarray(flattened(mask, 0).convert("L")) >= WHITE_FROM  # (mask's height, mask's width)
     (height, width), (scaled_width, scaled_height) = white.shape, frame.scaled
     white = np.stack([white[a:b].any(axis=0) for a, b in _spans(height, scaled_height, factor)])
     white = np.stack([white[:, a:b].any(axis=1) for a, b in _spans(width, scaled_width, factor)], axis=1)
@@ -300,51 +228,3 @@ def _unit(image: Image.Image | np.ndarray) -> np.ndarray:
     """float64 in [0, 1]: (H,W,3) of an image; an array keeps its shape."""
     values = np.asarray(to_rgb(image) if isinstance(image, Image.Image) else image)
     return values / 255 if values.dtype == np.uint8 else values.astype(np.float64)
-
-
-# ---- to files
-
-
-def save(image: Image.Image, path: str | os.PathLike, text: dict[str, str] | None = None) -> None:
-    """Write a picture whole or not at all: an old file at `path` stays as it is until the new one is complete.
-
-    The suffix says the format: .png (exact), .jpg, .jpeg, .webp. `text` goes into a PNG's text chunks; others have
-    none. Raises ValueError, in one line, for another suffix, a missing folder, or a folder at `path`.
-    """
-    path = Path(path)
-    check_target(path)
-    options = FORMATS[path.suffix.lower()]
-    if options["format"] == "PNG":
-        chunks = PngImagePlugin.PngInfo()
-        for key, value in (text or {}).items():
-            chunks.add_text(key, value)
-        options = options | {"pnginfo": chunks}
-    elif image.mode not in ("L", "RGB"):  # neither holds a palette or 16 bits, and JPEG no transparency
-        image = to_rgb(image)
-    with replacing(path) as file:
-        image.save(file, **options)
-
-
-def check_target(path: Path) -> None:
-    """Refuse, before any work, a path that `save` couldn't write to after it: ValueError in one line."""
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {str(path.parent)!r}: make it first")
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder: give the path of a file")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"the folder {str(path.parent)!r} can't be written to: choose another")
-
-
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A new file beside `path`, which takes its place when the block ends, and vanishes if the block raises."""
-    beside = Path(path).with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with open(beside, "xb") as file:  # not tempfile: its files can be read by their owner only
-            yield file
-        os.replace(beside, path)
-    except BaseException:  # Ctrl-C too
-        beside.unlink(missing_ok=True)
-        raise

@@ -277,7 +277,8 @@ def test_an_animation_gives_its_first_frame(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     path = tmp_path / f"three.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
-    first = picture.open_picture(str(path))
+    with pytest.warns(UserWarning, match=r"three\.\w+' has 3 frames or pages: the first one is taken$"):
+        first = picture.open_picture(str(path))
     assert (first.mode, first.size) == ("RGB", (8, 8))
     assert first.getpixel((4, 4)) == (255, 0, 0)
 
@@ -342,7 +343,7 @@ def test_files_that_cannot_be_read(tmp_path, name, words):
 def test_a_web_address(address):
     with pytest.raises(ValueError) as error:
         picture.open_picture(address)
-    one_line(error, address, "download it first")
+    one_line(error, address, "download it first", f"(curl -O {address})")
 
 
 def test_too_many_pixels(tmp_path, monkeypatch):
@@ -357,6 +358,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", path)
 
+    noise(4, 4).save(tmp_path / "secret.png")
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(ValueError) as error:
         picture.open_picture(tmp_path / "secret.png")

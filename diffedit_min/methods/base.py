@@ -162,7 +162,8 @@ class Method:
 
         query, reference, seed: one for all pictures, or one each; methods without a use for a reference ignore it.
         size: edit at about size x size pixels. preset: "paper", or, where the method has it, "fast": fewer U-Net rows.
-        keep: "trace" keeps every intermediate. mask: a picture, white = edit, or a bool (h, w); skips step 1.
+        keep: "trace" keeps every intermediate. mask: a picture, white = edit, or a bool (h, w); for all pictures, or a
+        list of one each; skips step 1.
         mask_map, encoded: from an earlier Edit of the same picture and settings, of each if there are more; skip what
         they hold. options: see `self.options`; what is left out is the preset's, else the model's recommendation, else
         the paper's value.
@@ -177,28 +178,25 @@ class Method:
         settings.check_count(count)
         maps = each_ones(mask_map, isinstance(mask_map, Tensor), count, "mask_map")
         trajectories = each_ones(encoded, bool(encoded) and isinstance(encoded[0], State), count, "encoded")
+        masks = spread(mask, count, "masks") if isinstance(mask, list) else [mask] * count
         queries, references = spread(query, count, "queries"), spread(reference, count, "references")
         seeds = spread(seed, count, "seeds")
-        if self.takes_query and not all(text.strip() for text in queries):
-            wanted = "what to do with the picture" if self.needs_instruction else "what the edited picture should show"
-            raise ValueError(f"the query is empty: say {wanted}")
-        if self.needs_reference and not all(text.strip() for text in references):
-            raise ValueError(f"{self.name} needs a reference: a caption of the input picture")
+        self.check_words(queries, references)
 
         fitted = [fit(to_rgb(picture), model.multiple, model.native_area, size) for picture in pictures]
         edits: list[Edit | None] = [None] * count
         for chosen in same_shapes([pixels for pixels, _ in fitted]):
             task = make_task(model, [fitted[i] for i in chosen], [queries[i] for i in chosen],
                              [references[i] for i in chosen], tuple(seeds[i] for i in chosen), settings, keep,
-                             image is None, mask, [maps[i] for i in chosen], [trajectories[i] for i in chosen],
+                             image is None, None if mask is None else [masks[i] for i in chosen],
+                             [maps[i] for i in chosen], [trajectories[i] for i in chosen],
                              [self.plain(queries[i]) for i in chosen])
             outcome = yield from self.run(task, settings)
             decoded, remade = (None if latent is None else model.decode(latent)
                                for latent in (outcome.latent, outcome.source))      # (B, 3, H, W) each
             for row, i in enumerate(chosen):
-                record = {"method": self.name, "model": model.name, "query": queries[i], "reference": references[i],
-                          "seed": seeds[i], "size": size, "given": sorted(k for k, v in given.items() if v is not None),
-                          **asdict(settings)}
+                record = self.record(model, queries[i], references[i], seeds[i], size,
+                                     sorted(k for k, v in given.items() if v is not None), settings)
                 source = None if remade is None else unfit(remade[row], fitted[i][1])
                 result = None if decoded is None else unfit(decoded[row], fitted[i][1])
                 picture = source if task.generate else to_rgb(pictures[i])
@@ -234,6 +232,22 @@ class Method:
             raise ValueError(f"{self.name} has no preset {name!r}; it has {', '.join(presets)}")
         return presets[name]
 
+    def record(
+        self, model: StableDiffusion, query: str, reference: str, seed: int, size: int | None, given: list[str],
+        options: Options,
+    ) -> dict[str, Any]:
+        """An Edit's settings: everything that its result depends on, but for what was `given` beside the picture."""
+        return {"method": self.name, "model": model.name, "query": query, "reference": reference, "seed": seed,
+                "size": size, "given": given, **asdict(options)}
+
+    def check_words(self, queries: Sequence[str], references: Sequence[str]) -> None:
+        """Refuse texts that this method can't do without and that say nothing."""
+        if self.takes_query and not all(text.strip() for text in queries):
+            wanted = "what to do with the picture" if self.needs_instruction else "what the edited picture should show"
+            raise ValueError(f"the query is empty: say {wanted}")
+        if self.needs_reference and not all(text.strip() for text in references):
+            raise ValueError(f"{self.name} needs a reference: a caption of the input picture")
+
     def check(self, model: StableDiffusion, pictures: list[Image.Image], keep: str, given: dict[str, Any]) -> None:
         """Refuse, before any work, what this method can't do."""
         if not pictures:
@@ -258,12 +272,12 @@ def make_task(
     options: Options,
     keep: str,
     generate: bool = False,
-    mask: Any = None,
+    masks: Sequence[Any] | None = None,
     maps: Sequence[Tensor | None] | None = None,
     trajectories: Sequence[Trajectory | None] | None = None,
     told: list[str] | None = None,
 ) -> Task:
-    """Pictures -> latents, words -> contexts, and the caller's mask, map and trajectory checked against them.
+    """Pictures -> latents, words -> contexts, and the caller's masks, maps and trajectories checked against them.
 
     told: the queries as the network is told them, where that is not all they say.
     """
@@ -279,8 +293,10 @@ def make_task(
             raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {own}")
     encoded = joined(trajectories)
     x0 = encoded[0].latent if encoded else model.encode(pixels)
-    if mask is not None:
-        mask = torch.cat([fit_mask(mask, frame, model.factor) for frame in frames]).to(device)
+    mask = None
+    if masks is not None:
+        fitting = [fit_mask(each, frame, model.factor) for each, frame in zip(masks, frames, strict=True)]
+        mask = torch.cat(fitting).to(device)                                    # (B, 1, h, w)
     mask_map = None if any(each is None for each in maps) else torch.stack(list(maps)).to(device)     # (B, h, w)
     contexts = model.embed([*(told or queries), *references, *([options.negative_prompt] * count), *([""] * count)])
     query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))

@@ -1,0 +1,260 @@
+"""Run: python -m pytest tests/test_picture_matrix.py
+
+`diffedit-min edit` on every kind of picture: what comes out has the right size, the right way up; and on what is none.
+
+Each file is written together with what it shows: an RGB array that was never in a file, or for formats with loss what
+Pillow decodes of it, turned by numpy. The command's result must be what the library makes of just that.
+"""
+
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+import diffedit_min as dm
+from diffedit_min import loading
+
+OPTIONS = ("--query", "a basket of pears", "--model", "random", "-o", "steps=2", "-o", "mask_samples=1")
+RNG = np.random.default_rng(0)
+PHOTO = np.asarray(Image.fromarray(RNG.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((45, 37), Image.BICUBIC))
+GREY = PHOTO[..., 1]
+FEW = PHOTO // 64 * 64      # colours enough for a palette
+
+
+def grey(values):
+    return np.repeat(values[..., None], 3, axis=2)
+
+
+def over_white(rgba):
+    alpha = rgba[..., 3:].astype(int)
+    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def decoded(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def saved(name, array, shown=None, **options):
+    """Write an array as a file: its name, and what it shows; None: what Pillow decodes."""
+    def write():
+        image = array if isinstance(array, Image.Image) else Image.fromarray(array)
+        image.save(name, **options)
+        return decoded(name) if shown is None else shown
+    return write
+
+
+def palette(transparent=None):
+    image = Image.fromarray(FEW).quantize(256)
+    assert np.array_equal(np.asarray(image.convert("RGB")), FEW)
+    if transparent is not None:
+        image.info["transparency"] = image.getpixel(transparent)
+    return image
+
+
+def clear_at(x, y):
+    """`FEW` with the colour of that pixel clear, hence white."""
+    return np.where((FEW == FEW[y, x]).all(axis=2)[..., None], 255, FEW).astype(np.uint8)
+
+
+TURNED = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+          5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+          8: np.rot90}
+
+
+def turned(name, orientation, **options):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    def write():
+        Image.fromarray(PHOTO).save(name, exif=exif, **options)
+        return TURNED[orientation](decoded(name))
+    return write
+
+
+ALPHA = np.dstack([PHOTO, np.where(GREY > 128, 255, np.where(GREY > 90, 100, 0)).astype(np.uint8)])
+RED, GREEN, BLUE = (Image.new("RGB", (21, 12), colour) for colour in ("red", "lime", "blue"))
+SEVERAL = {"save_all": True, "append_images": [GREEN, BLUE]}
+GOOD = {
+    "RGB png": saved("a.png", PHOTO, PHOTO),
+    "RGBA png": saved("a.png", ALPHA, over_white(ALPHA)),
+    "palette png": saved("a.png", palette(), FEW),
+    "palette png with a clear colour": saved("a.png", palette((3, 3)), clear_at(3, 3)),
+    "grey png": saved("a.png", GREY, grey(GREY)),
+    "grey png with alpha": saved("a.png", np.dstack([GREY, ALPHA[..., 3]]),
+                                 over_white(np.dstack([grey(GREY), ALPHA[..., 3]]))),
+    "1 bit png": saved("a.png", Image.fromarray(GREY > 99), grey(((GREY > 99) * 255).astype(np.uint8))),
+    "16 bit png": saved("a.png", GREY.astype(np.uint16) * 257, grey(GREY)),
+    "jpeg": saved("a.jpg", PHOTO),
+    "grey jpeg": saved("a.jpg", GREY),
+    "CMYK jpeg": saved("a.jpg", Image.fromarray(PHOTO).convert("CMYK")),
+    "progressive jpeg": saved("a.jpg", PHOTO, progressive=True),
+    "jpeg of the wrong suffix": saved("a.png", PHOTO, format="JPEG"),
+    **{f"jpeg turned {i}": turned("a.jpg", i) for i in TURNED},
+    "png turned": turned("a.png", 6),
+    "webp turned": turned("a.webp", 8, lossless=True),
+    "webp": saved("a.webp", PHOTO, quality=80),
+    "webp without loss": saved("a.webp", PHOTO, PHOTO, lossless=True),
+    "webp with alpha": saved("a.webp", ALPHA, over_white(ALPHA), lossless=True, exact=True),
+    "gif": saved("a.gif", palette(), FEW),
+    "bmp": saved("a.bmp", PHOTO, PHOTO),
+    "tiff": saved("a.tiff", PHOTO, PHOTO),
+    "CMYK tiff": saved("a.tif", Image.fromarray(PHOTO).convert("CMYK")),
+    "16 bit tiff": saved("a.tiff", GREY.astype(np.uint16) * 257, grey(GREY)),
+    "tga": saved("a.tga", PHOTO, PHOTO),
+    "ppm": saved("a.ppm", PHOTO, PHOTO),
+    "16 bit pgm": saved("a.pgm", (GREY.astype(np.uint16) * 257).astype(np.int32), grey(GREY)),
+    "pcx": saved("a.pcx", PHOTO, PHOTO),
+    "ico": saved("a.ico", Image.fromarray(PHOTO[:32, :32]), PHOTO[:32, :32], sizes=[(32, 32)]),
+    "animated gif": saved("a.gif", RED, np.asarray(RED), **SEVERAL),
+    "animated png": saved("a.png", RED, np.asarray(RED), **SEVERAL),
+    "animated webp": saved("a.webp", RED, np.asarray(RED), lossless=True, **SEVERAL),
+    "tiff of three pages": saved("a.tiff", RED, np.asarray(RED), **SEVERAL),
+    **{f"{w} x {h}": saved("a.png", np.resize(PHOTO, (h, w, 3)), np.resize(PHOTO, (h, w, 3)))
+       for w, h in ((1, 1), (1, 90), (90, 1), (8, 8), (64, 32), (33, 130), (301, 7))},
+}
+if features.check("jpg_2000"):
+    GOOD["jpeg 2000"] = saved("a.jp2", PHOTO, PHOTO)
+if features.check("avif"):
+    GOOD["avif"] = saved("a.avif", PHOTO)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return dm.load("random", device="cpu")
+
+
+@pytest.fixture
+def run(call_command, network, monkeypatch):
+    """The command, with one random model for all of these."""
+    monkeypatch.setattr(loading, "load", lambda *_, **__: network)
+    return call_command
+
+
+@pytest.mark.filterwarnings("default::UserWarning:diffedit_min")
+@pytest.mark.parametrize("name", GOOD)
+def test_every_picture_comes_out_upright_and_of_its_size(run, network, tmp_path, name):
+    shown = np.ascontiguousarray(GOOD[name]())
+    [path] = os.listdir(tmp_path)
+    done = run("edit", path, *OPTIONS, "--out", "out.png")
+    assert done.code == 0, done.err
+    several = any(word in name for word in ("animated", "pages"))
+    assert done.err == (f"warning: {path!r} has 3 frames or pages: the first one is taken\n" if several else "")
+    expected = dm.diffedit(network, Image.fromarray(shown), "a basket of pears", steps=2, mask_samples=1)
+    result = Image.open("out.png")
+    assert result.size == shown.shape[1::-1] and result.mode == "RGB"
+    assert np.array_equal(np.asarray(result), np.asarray(expected.image))
+
+
+@pytest.mark.parametrize("name", ["RGBA png", "jpeg turned 6", "16 bit png", "palette png with a clear colour"])
+@pytest.mark.parametrize("size", [(), ("--size", "24")])
+def test_what_is_composed_is_the_input_bit_for_bit(run, tmp_path, name, size):
+    shown = GOOD[name]()
+    [path] = os.listdir(tmp_path)
+    Image.new("L", (3, 3), 0).save("black.png")
+    done = run("edit", path, *OPTIONS, *size, "--mask", "black.png", "--composite", "--out", "out.png")
+    assert done.code == 0, done.err
+    result = Image.open("out.png")
+    assert np.array_equal(np.asarray(dm.picture.to_rgb(result)), shown)
+    if name == "RGBA png":
+        assert np.array_equal(np.asarray(result), ALPHA)
+
+
+# ---- what is no picture
+
+
+def write(name, data):
+    def write():
+        with open(name, "wb") as file:
+            file.write(data)
+    return name, write
+
+
+def cut(name, **options):
+    """The first half of a picture."""
+    def write():
+        Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(name, **options)
+        os.truncate(name, os.path.getsize(name) // 2)
+    return name, write
+
+
+def flipped():
+    Image.fromarray(PHOTO).save("a.png")
+    with open("a.png", "r+b") as file:
+        file.seek(60)
+        file.write(b"\xff\x00\xff")
+
+
+def png_of(width, height):
+    """A header that promises so many pixels, and not one of them after it."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((13, header), (0, b"IDAT"), (0, b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", length) + data + struct.pack(">I", zlib.crc32(data)) for length, data in chunks)
+
+
+def loop():
+    os.symlink("a.png", "a.png")
+
+
+OTHER = "is not a picture that Pillow can read: save it as PNG or JPEG"
+BROKEN = "is cut short, damaged or unusual ("
+WEB = "is a web address: download it first (curl -O "
+BAD = {
+    "missing": ("a.png", None, "can't be opened (No such file or directory): check the path"),
+    "missing folder": ("none/a.png", None, "can't be opened (No such file or directory): check the path"),
+    "folder": ("folder", lambda: os.mkdir("folder"), "is a folder: give the path of one picture in it"),
+    "nothing": ("", None, "can't be opened (No such file or directory): check the path"),
+    "below a file": ("a.png/b.png", write("a.png", b"x")[1], "can't be opened (Not a directory): check the path"),
+    "name too long": (f"{'a' * 300}.png", None, "can't be opened (File name too long): check the path"),
+    "http": ("http://example.org/a.png", None, f"{WEB}http://example.org/a.png) and give the file's path"),
+    "https": ("https://example.org/a.png?w=1&h=2", None,
+              f"{WEB}'https://example.org/a.png?w=1&h=2') and give the file's path"),
+    "ftp": ("FTP://example.org/a.png", None, f"{WEB}FTP://example.org/a.png) and give the file's path"),
+    "empty": (*write("a.png", b""), OTHER),
+    "text": (*write("a.png", b"no picture\n"), OTHER),
+    "web page": (*write("a.jpg", b"<!DOCTYPE html><html><title>404</title></html>"), OTHER),
+    "svg": (*write("a.svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'), OTHER),
+    "pdf": (*write("a.pdf", b"%PDF-1.7\n%%EOF\n"), OTHER),
+    "zip": (*write("a.zip", b"PK\x03\x04" + bytes(40)), OTHER),
+    "heic": (*write("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), OTHER),
+    "only PNG's first bytes": (*write("a.png", b"\x89PNG\r\n\x1a\n"), OTHER),
+    "cut png": (*cut("a.png"), BROKEN),
+    "cut jpeg": (*cut("a.jpg"), BROKEN),
+    "cut webp": (*cut("a.webp"), None),
+    "cut gif": (*cut("a.gif"), BROKEN),
+    "cut bmp": (*cut("a.bmp"), BROKEN),
+    "cut tiff": (*cut("a.tiff", compression="tiff_lzw"), None),
+    "damaged png": ("a.png", flipped, BROKEN),
+    "a png without pixels": (*write("a.png", png_of(9, 9)), BROKEN),
+    "a png of 10 gigapixels": (*write("a.png", png_of(100_000, 100_000)), "has too many pixels ("),
+    "floats": ("a.tiff", lambda: Image.new("F", (9, 9)).save("a.tiff"),
+               BROKEN + "the picture's pixels are floats (mode F)"),
+    "32 bits": ("a.tiff", lambda: Image.fromarray(np.full((9, 9), 10**6, np.int32)).save("a.tiff"),
+                BROKEN + "the picture's pixels go from 1000000 to 1000000"),
+    "a pipe": ("a.png", lambda: os.mkfifo("a.png"),
+               "is not a file but a pipe or a device: save the picture to a file first"),
+    "a link to itself": ("a.png", loop, "can't be opened (Too many levels of symbolic links): check the path"),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes, links and the system's words are POSIX's")
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("place", ["picture", "mask"])
+def test_what_is_no_picture_is_refused_in_one_line(run, tmp_path, monkeypatch, name, place):
+    def load(*_, **__):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(loading, "load", load)
+    path, prepare, message = BAD[name]
+    if prepare is not None:
+        prepare()
+    if place == "mask":
+        Image.fromarray(PHOTO).save("good.bmp")
+    before = sorted(os.listdir(tmp_path))
+    given = (path,) if place == "picture" else ("good.bmp", "--mask", path)
+    done = run("edit", *given, *OPTIONS, "--out", "out.png")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1) and sorted(os.listdir(tmp_path)) == before
+    assert done.err.startswith(f"error: {path!r} {message or ''}") and len(done.err) < 700
