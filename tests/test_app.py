@@ -3,11 +3,6 @@
 The page without a browser: what a session keeps, what is counted and stopped, what is refused, and what is on the page.
 """
 
-import socket
-import subprocess
-import sys
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +11,7 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min.app import canvas
-from diffedit_min.app.session import FILES, Asked, Progress, Run, Session, Stopped
+from diffedit_min.app.session import FILES, Asked, Run, Session, Stopped
 from diffedit_min.app.shelf import Shelf
 from diffedit_min.methods.options import kind_of
 from diffedit_min.picture import fit
@@ -327,3 +322,106 @@ def test_models_are_loaded_once_and_only_the_last_of_the_others_is_kept():
     shelf = Shelf(("a", "b"), load, any_name=True)
     assert [shelf.get(name) for name in "aabbxxyxa"] == [*"AABBXXYXA"]
     assert loaded == [*"abxyx"]
+
+
+# ---- the command, and the page as it is put together
+
+
+@pytest.mark.parametrize(("arguments", "error"), [
+    (["--max-megapixels", "0"], "--max-megapixels must be above 0, not 0"),
+    (["--max-megabytes", "-1"], "--max-megabytes must be above 0, not -1"),
+    (["--model", "random", "nothing"], "'nothing'"),
+])
+def test_the_command_refuses(call_command, arguments, error):
+    pytest.importorskip("gradio")
+    done = call_command("app", *arguments)
+    assert done.code == 1 and done.out == "" and done.err.startswith("error: ") and error in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_without_gradio_the_command_says_what_to_install(call_command, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = call_command("app")
+    assert (done.code, done.err) == (1, 'error: the page needs gradio: pip install "diffedit-min[app]"\n')
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, monkeypatch, host, warned):
+    gr = pytest.importorskip("gradio")
+    from diffedit_min.app import page
+
+    served = {}
+
+    def launch(made, *arguments):
+        served["folder"], served["arguments"] = page.new_folder().parent, arguments
+        return "http://somewhere"
+
+    monkeypatch.setattr(page, "launch", launch)
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda _: None)
+    monkeypatch.setattr(gr.Blocks, "close", lambda _: None)
+    done = call_command("app", "--model", "random", "--port", "7000", *(["--host", host] if warned else []))
+    assert (done.code, done.out) == (0, "the page is at http://somewhere until Ctrl-C\n")
+    assert served["arguments"] == (host, 7000, 20, False)
+    assert ("everyone who can reach this machine can use the page" in done.err) is warned
+    assert not served["folder"].exists()        # what was uploaded or made is gone
+
+
+def test_a_port_that_is_taken_is_said(monkeypatch):
+    pytest.importorskip("gradio")
+    from diffedit_min.app.page import launch
+
+    class Taken:
+        def launch(self, **_):
+            raise OSError("Cannot find empty port in range: 80-80")
+
+    with pytest.raises(ValueError, match="can't listen at 127.0.0.1, port 80: Cannot find empty port"):
+        launch(Taken(), "127.0.0.1", 80, 20)
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch, model):
+    """The page, not served: its config, which the browser would get."""
+    pytest.importorskip("gradio")
+    from diffedit_min.app.page import make_page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return make_page(Shelf(["random"], lambda _: model), 20, 40)
+
+
+def test_every_control_has_a_label_and_nothing_is_fetched_from_elsewhere(page):
+    config = page.get_config_file()
+    named = {"image", "gallery", "textbox", "dropdown", "radio", "slider", "number", "imageeditor", "upload"}
+    controls = [part for part in config["components"] if part["type"] in named]
+    assert len(controls) > 15 and all(part["props"].get("label") for part in controls)
+    assert page.analytics_enabled is False
+    assert not any(part["props"].get("value", "") for part in config["components"] if part["type"] == "html")
+
+
+def test_answers_that_use_a_model_run_one_at_a_time_and_the_threshold_does_not_wait(page):
+    limits = {}
+    for event in page.fns.values():
+        limits.setdefault(event.name, set()).add((event.concurrency_id, event.concurrency_limit, event.queue))
+    for name in ("find", "find_again", "edit", "report", "tune"):
+        assert limits[name] == {("model", 1, True)}, name
+    assert all(limit is None for _, limit, _ in limits["cut"]) and all(not queue for *_, queue in limits["cancel"])
+
+
+@pytest.mark.parametrize("name", [m.name for m in dm.METHODS.values() if m.channels == 4])
+def test_the_sliders_can_hold_each_methods_values(name, page, model):
+    """Of the paper and of presets; Gradio would refuse what lies outside."""
+    from diffedit_min.app.layout import SLIDERS
+    from diffedit_min.app.page import about
+
+    method = dm.METHODS[name]
+    for preset in ("paper", *method.presets):
+        values = method.settings(model, {}, preset)
+        for option, (_, low, high, *_) in SLIDERS.items():
+            assert not hasattr(values, option) or low <= getattr(values, option) <= high
+    assert "arxiv.org/abs/" in about(method) or name == "encode_decode"
+
+
+def test_the_help_names_every_option(call_command):
+    """(test_package.py sees that it imports neither gradio nor torch.)"""
+    done = call_command("app", "--help")
+    for option in ("--model", "--any-model", "--host", "--port", "--share", "--max-megabytes", "--max-megapixels"):
+        assert option in done.out

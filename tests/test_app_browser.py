@@ -103,7 +103,7 @@ class Person:
         toast = self.page.locator(".toast-body", has_text=text)
         playwright.expect(toast.first).to_be_visible(timeout=PATIENCE)
         assert "Traceback" not in self.page.content()
-        toast.first.locator("button").click()
+        toast.first.get_by_test_id("toast-close").click()
 
     def download(self, where):
         with self.page.expect_download() as download:
@@ -237,7 +237,7 @@ def test_what_cannot_be_used_is_said(person):
     person.upload("large.png", png(Image.new("1", (8000, 5001))))
     person.message("'large.png' has 8000 x 5001 pixels, more than the 40 million that this page takes")
     person.upload("heavy.png", png(picture()) + bytes(1_100_000))
-    person.message("File size exceeds")
+    person.message("exceed the maximum allowed size of 1")
     person.press("#edit")
     person.message("there is no picture yet: upload one, or take one of the scenes")
     prepared(person)
@@ -248,7 +248,23 @@ def test_what_cannot_be_used_is_said(person):
         person.progress("^Error: the query is empty")
 
 
+@pytest.mark.parametrize("path", ["/etc/hostname", "http://127.0.0.1:9/a.png", "https://example.org/a.png"])
+def test_only_what_was_uploaded_is_opened(address, path, browser):
+    """Whatever a request says that it uploaded: no other file of this machine, and no address."""
+    ask = browser.new_context(base_url=address).request
+    config = ask.get("config").json()
+    picture, = (part["id"] for part in config["components"] if part["props"].get("elem_id") == "picture")
+    opening, = (event for event in config["dependencies"] if [picture, "upload"] in event["targets"])
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    data = [file if part == picture else None for part in opening["inputs"]]
+    ask.post("gradio_api/queue/join", data={"data": data, "fn_index": opening["id"], "session_hash": "abc"})
+    told = ask.get("gradio_api/queue/data?session_hash=abc", timeout=PATIENCE).text()
+    end, = (json.loads(line[6:]) for line in told.splitlines() if '"process_completed"' in line)
+    assert end["success"] is False and "hostname" not in json.dumps(end["output"].get("data", ""))
+
+
 def test_a_scene_at_a_click_and_its_report(person):
+    pytest.importorskip("diffedit_min.report")
     person.press("#scenes button >> nth=1")
     person.progress("A picture of ")
     assert person.page.input_value("#query textarea") and person.page.input_value("#reference textarea")

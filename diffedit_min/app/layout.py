@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import gradio as gr
 
@@ -35,19 +36,21 @@ CSS = """
 """
 
 
-class Upload(gr.Image):
-    """A picture as the path of its file, unread: `canvas.open_upload` reads it, and says what is wrong with it."""
+def files_only(component: gr.components.Component) -> None:
+    """What a person sends to it must be a file that was uploaded: Gradio would fetch an address."""
+    move = component.async_move_resource_to_block_cache
 
-    is_template = True      # the browser's part is gr.Image's
-
-    def preprocess(self, payload):
-        return None if payload is None else payload.path
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path):
-        """What is sent must be a file that was uploaded: no address is fetched."""
-        if url_or_file_path is not None and "://" in str(url_or_file_path):
+    async def move_file(path: str | Path | None) -> str | None:
+        if "://" in str(path):
             raise ValueError("give a picture's file, not its address")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await move(path)
+
+    component.async_move_resource_to_block_cache = move_file
+
+
+def unread(picture: gr.Image) -> None:
+    """Have it come as its file's path: `canvas.open_upload` reads it, and says what is wrong with it."""
+    picture.preprocess = lambda sent: None if sent is None else sent.path
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Controls:
     """The page's components that something answers to or is shown in."""
 
     session: gr.State
-    picture: Upload
+    picture: gr.Image
     scenes: gr.Gallery
     query: gr.Textbox
     reference: gr.Textbox
@@ -104,10 +107,12 @@ def lay_out(shelf: Shelf, session: gr.State, limits: str) -> Controls:
 
 def picture_part(limits: str) -> dict:
     gr.Markdown("## 1 Picture", elem_classes="step")
-    picture = Upload(label=f"Picture, {limits}", sources=["upload", "clipboard", "webcam"], height=280,
-                     buttons=["fullscreen"], elem_id="picture")
-    pictures = [(scene.render(64), scene.caption) for scene, _ in (demo_scenes(seed, None) for seed in range(SCENES))]
-    scenes = gr.Gallery([shown for shown, _ in pictures], label="Or a scene", columns=SCENES // 2, height=300, format="png",
+    picture = gr.Image(label=f"Picture, {limits}", sources=["upload", "clipboard", "webcam"], height=280, format="png",
+                       buttons=["fullscreen"], elem_id="picture")
+    files_only(picture)
+    unread(picture)
+    rendered = [demo_scenes(seed, None)[0].render(128) for seed in range(SCENES)]
+    scenes = gr.Gallery(rendered, label="Or a scene", columns=SCENES // 2, height=300, format="png",
                         allow_preview=False, interactive=False, buttons=[], object_fit="cover", elem_id="scenes")
     return {"picture": picture, "scenes": scenes}
 
@@ -115,13 +120,15 @@ def picture_part(limits: str) -> dict:
 def words_part(shelf: Shelf) -> dict:
     gr.Markdown("## 2 Words", elem_classes="step")
     query = gr.Textbox("", label="Query", info="What the edited picture should show.", elem_id="query")
-    reference = gr.Textbox("", label="Reference", info="What it shows now. It makes the mask better.", elem_id="reference")
+    reference = gr.Textbox("", label="Reference", info="What it shows now: makes a better mask.",
+                           elem_id="reference")
     with gr.Row():
         method = gr.Dropdown([(dashed(name), name) for name in METHODS], value="diffedit", label="Method",
                              elem_id="method", min_width=150)
         model = gr.Dropdown(list(shelf.names), value=shelf.names[0], label="Model", allow_custom_value=shelf.any_name,
                             elem_id="model", min_width=150)
-    return {"query": query, "reference": reference, "method": method, "model": model, "about": gr.Markdown(elem_id="about")}
+    about = gr.Markdown(elem_id="about")
+    return {"query": query, "reference": reference, "method": method, "model": model, "about": about}
 
 
 def mask_part_of(sliders: dict[str, gr.Slider]) -> dict:
@@ -131,6 +138,7 @@ def mask_part_of(sliders: dict[str, gr.Slider]) -> dict:
         label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[], elem_id="canvas",
         canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
         brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
+    files_only(editor)
     gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
     for name in MASK_SLIDERS:
         sliders[name] = slider(name)
@@ -148,12 +156,13 @@ def edit_part(sliders: dict[str, gr.Slider]) -> dict:
     progress = gr.Textbox("", label="Progress", interactive=False, lines=2, elem_id="progress")
     result = gr.Image(label="Result", interactive=False, format="png", height=320, buttons=["fullscreen"],
                       elem_id="result")
+    small = {"interactive": False, "size": "sm", "min_width": 90}
     with gr.Row():
-        save_result = gr.DownloadButton("Save result", interactive=False, size="sm", elem_id="save-result", min_width=90)
-        save_mask = gr.DownloadButton("Save mask", interactive=False, size="sm", elem_id="save-mask", min_width=90)
+        save_result = gr.DownloadButton("Save result", elem_id="save-result", **small)
+        save_mask = gr.DownloadButton("Save mask", elem_id="save-mask", **small)
     with gr.Row():
-        make_report = gr.Button("Make report", interactive=False, size="sm", elem_id="make-report", min_width=90)
-        save_report = gr.DownloadButton("Save report", interactive=False, size="sm", elem_id="save-report", min_width=90)
+        make_report = gr.Button("Make report", elem_id="make-report", **small)
+        save_report = gr.DownloadButton("Save report", elem_id="save-report", **small)
     preset = gr.Radio(["paper"], value="paper", label="Preset", info="Sets the sliders.", elem_id="preset")
     for name in SLIDERS:
         if name not in MASK_SLIDERS:

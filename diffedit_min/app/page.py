@@ -7,7 +7,6 @@ What a ValueError says is said in the page, in its own words.
 from __future__ import annotations
 
 import html
-import json
 import math
 import re
 import sys
@@ -22,6 +21,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from torch import Tensor
 
+from .. import metadata
 from ..console import describe
 from ..methods import METHODS, Edit, Method
 from ..model.stable_diffusion import StableDiffusion
@@ -54,7 +54,7 @@ def launch(page: gr.Blocks, host: str, port: int | None, megabytes: float, share
     look = {"theme": gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")), "css": CSS}
     try:
         _, local, public = page.launch(
-            server_name=host, server_port=port, share=share, max_file_size=int(megabytes * 1e6), quiet=True,
+            server_name=host, server_port=port, share=share, max_file_size=int(megabytes * 2**20), quiet=True,
             prevent_thread_lock=True, inbrowser=False, ssr_mode=False, run_history=False, footer_links=[],
             enable_monitoring=False, **look)
     except OSError as error:
@@ -109,7 +109,7 @@ class Answers:
             session.open(None if path is None else canvas.open_upload(path, self.pixels))
         except ValueError as error:
             session.open(None)
-            gr.Warning(html.escape(describe(error)), title="Error")
+            gr.Warning(html.escape(describe(error)))
             return {**self.fresh(session), c.picture: None, c.progress: in_one_line(error)}
         return self.fresh(session)
 
@@ -163,7 +163,8 @@ class Answers:
         for name in more:
             if name in options:
                 raise ValueError(f"{name} has a slider: set it there")
-        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), told[c.preset], {**options, **more})
+        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), told[c.preset],
+                     {**options, **more})
 
     # ---- the mask
 
@@ -264,12 +265,13 @@ class Answers:
     def files(self, edit: Edit) -> Shown:
         """The result with its settings, and the mask, to download; a report is made when it is asked for."""
         c, folder = self.controls, new_folder()
-        save(edit.image, folder / "result.png", {"diffedit": json.dumps(edit.settings)})
+        text = metadata.texts(edit.settings, edit.image.size)
+        save(edit.image, folder / "result.png", text)
         shown = {c.save_result: gr.update(value=folder / "result.png", interactive=True),
                  c.save_mask: gr.update(interactive=False), c.save_report: gr.update(interactive=False),
                  c.make_report: gr.update(interactive=True)}
         if edit.mask is not None:
-            save(edit.mask_image, folder / "mask.png", {"diffedit": json.dumps(edit.settings)})
+            save(edit.mask_image, folder / "mask.png", text)
             shown[c.save_mask] = gr.update(value=folder / "mask.png", interactive=True)
         return shown
 
