@@ -3,6 +3,9 @@
 The page without a browser: what a session keeps, what is counted and stopped, what is refused, and what is on the page.
 """
 
+import asyncio
+from threading import Thread
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -133,6 +136,29 @@ def test_two_sessions_do_not_mix(model):
                 ends[i] = done.value
     assert [edit.image.tobytes() for edit in ends] == [edit.image.tobytes() for edit in alone]
     assert [run.rows for run in runs] == [MASK_ROWS + ENCODE_ROWS + DECODE_ROWS] * 2
+
+
+def test_two_sessions_in_two_threads_count_and_stop_their_own_rows(model, session):
+    """The second runs, whole, while the first's U-Net call is in flight; and then the first is stopped."""
+    other, first, second = Session(scenes.sample(scenes.TEST[2]).render(48)), Run(), Run()
+    started = []
+
+    def meanwhile(*_):
+        if not started:
+            started.append(1)
+            thread = Thread(target=lambda: drained(other.find(model, asked(), second)))
+            thread.start()
+            thread.join()
+            first.stop = True
+
+    hook = model.unet.register_forward_pre_hook(meanwhile)
+    try:
+        with pytest.raises(Stopped):
+            drained(session.find(model, asked(), first))
+    finally:
+        hook.remove()
+    assert (first.rows, second.rows) == (MASK_ROWS, MASK_ROWS)
+    assert session.found is None and other.cut(0.5) is not None
 
 
 # ---- rows, steps and stopping
@@ -395,6 +421,15 @@ def test_every_control_has_a_label_and_nothing_is_fetched_from_elsewhere(page):
     assert len(controls) > 15 and all(part["props"].get("label") for part in controls)
     assert page.analytics_enabled is False
     assert not any(part["props"].get("value", "") for part in config["components"] if part["type"] == "html")
+
+
+def test_no_control_fetches_an_address(page):
+    taking = [part for part in page.blocks.values() if getattr(part, "elem_id", None) in ("picture", "canvas")]
+    assert len(taking) == 2
+    for part in taking:
+        for address in ("https://example.org/a.png", "http://127.0.0.1/a.png"):
+            with pytest.raises(ValueError, match="give a picture's file, not its address"):
+                asyncio.run(part.async_move_resource_to_block_cache(address))
 
 
 def test_answers_that_use_a_model_run_one_at_a_time_and_the_threshold_does_not_wait(page):

@@ -16,9 +16,8 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    model: Annotated[list[str] | None, Option(help=f"{MODEL_HELP} Can be repeated: the page offers those it is started "
-                                              "with, and loads the first at once. Left out: tiny and "
-                                              "tiny-instruct.")] = None,
+    model: Annotated[list[str] | None, Option(help=f"{MODEL_HELP} Can be repeated: the page offers those that it is "
+                                              "started with. Left out: tiny and tiny-instruct.")] = None,
     any_model: Annotated[bool, Option("--any-model", help="Let the page load any name or path that is typed into "
                                       "it. Only for people who may read this machine's files.")] = False,
     host: Annotated[str, Option(help="The address to listen at. 0.0.0.0: all of this machine's, for others "
@@ -47,7 +46,8 @@ def serve(
 
             load = partial(loading.load, device=device, dtype=dtype, **source(prediction_type, config, revision))
             shelf = Shelf(model or ("tiny", "tiny-instruct"), load, any_model)
-            shelf.get(shelf.names[0])
+            for name in shelf.names:
+                shelf.get(name)
             page = make_page(shelf, max_megabytes, max_megapixels)
             address = launch(page, host, port, max_megabytes, share)
             if host not in LOCAL:

@@ -9,7 +9,7 @@ from ..model.stable_diffusion import StableDiffusion
 
 
 class Shelf:
-    """Models by name, each loaded when it is first wanted. The ones named at the start are kept, of others the last."""
+    """Models by name, each loaded when it is first wanted. Those of `names` are kept, of others the last."""
 
     def __init__(self, names: Sequence[str], load: Callable[[str], StableDiffusion], any_name: bool = False) -> None:
         self.names = tuple(dict.fromkeys(names))
