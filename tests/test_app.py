@@ -242,6 +242,10 @@ def test_a_later_run_of_a_kind_stops_the_earlier_one_only():
     find, edit = session.runs["find"], session.runs["edit"]
     session.begin("find")
     assert find.stop and not edit.stop and not session.runs["find"].stop
+    session.end(find)       # the earlier one: the later one goes on
+    assert set(session.runs) == {"find", "edit"}
+    session.end(edit)
+    assert set(session.runs) == {"find"}
 
 
 def test_a_warning_of_the_library_is_kept_for_the_page(model, session):

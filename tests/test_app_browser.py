@@ -293,6 +293,12 @@ def test_a_method_without_a_mask_shows_no_mask(person):
     person.write("#steps", 4)
     person.press("#edit")
     person.progress("^Done: 6 rows in [^;]*$")
+    person.press("#cancel")
+    person.progress("^Nothing is running.$")
+    person.press("#method input")
+    person.page.get_by_role("option", name="diffedit").click()
+    for back in ("#canvas", "#mask_threshold", "#find", "#reference", "#encoding_ratio"):
+        playwright.expect(person.page.locator(back)).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [390, 1280])

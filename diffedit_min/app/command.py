@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+from functools import partial
 from typing import Annotated
 
 from typer import Option
@@ -38,8 +39,6 @@ def serve(
             raise ValueError('the page needs gradio: pip install "diffedit-min[app]"')
         with tempfile.TemporaryDirectory(prefix="diffedit-min-") as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder      # all that is uploaded or made; read when gradio makes a page
-            from functools import partial
-
             from .. import loading
             from .page import launch, make_page
             from .shelf import Shelf

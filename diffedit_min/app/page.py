@@ -30,11 +30,11 @@ from ..tiny.demo import demo_scenes
 from ..typed import dashed, option_kinds, parse_options
 from . import canvas
 from .layout import CSS, FONTS, SLIDERS, Controls, lay_out
-from .session import FILES, Asked, Progress, Session, Stopped
+from .session import FILES, Asked, Progress, Run, Session, Stopped
 from .shelf import Shelf
 
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
-Steps = Callable[[StableDiffusion, Asked], Generator[Progress | Shown, None, Shown]]     # a run; its end is shown last
+Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress | Shown, None, Shown]]    # its end is shown last
 KEPT_SECONDS = 3600         # how long files of pictures stay
 
 
@@ -148,8 +148,8 @@ class Answers:
             c.mask_part: gr.update(visible="mask" in method.uses),
             c.preset: gr.update(choices=presets, value=preset, visible=len(presets) > 1),
             c.more: gr.update(info=", ".join(f"{name}={getattr(settings, name)}" for name in others)),
-            **{slider: gr.update(value=getattr(settings, name)) if hasattr(settings, name) else gr.update(visible=False)
-               for name, slider in c.sliders.items()},
+            **{slider: gr.update(value=getattr(settings, name), visible=True) if hasattr(settings, name)
+               else gr.update(visible=False) for name, slider in c.sliders.items()},
         }
 
     def asked(self, told: Shown) -> Asked:
@@ -175,8 +175,7 @@ class Answers:
         """The map, and the mask that it gives at the threshold."""
         c, session = self.controls, told[self.controls.session]
 
-        def steps(model: StableDiffusion, asked: Asked) -> Generator[Progress, None, Shown]:
-            run = session.runs["find"]
+        def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
             found = yield from session.find(model, asked, run)
             kept = "the map is the one that was kept" if run.rows == 0 else "a new map"
             return {**self.mask_of(session, told),
@@ -214,8 +213,8 @@ class Answers:
         """The edit, with the mask as it lies on the canvas."""
         c, session = self.controls, told[self.controls.session]
 
-        def steps(model: StableDiffusion, asked: Asked) -> Generator[Progress | Shown, None, Shown]:
-            run, started, painted = session.runs["edit"], time.perf_counter(), None
+        def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress | Shown, None, Shown]:
+            started, painted = time.perf_counter(), None
             if "mask" in asked.method.uses:
                 painted = session.painted(told[c.canvas]["layers"] if told[c.canvas] else [], model)
                 if painted is None:
@@ -231,9 +230,9 @@ class Answers:
 
     def watched(self, session: Session, kind: str, told: Shown, steps: Steps) -> Iterator[Shown]:
         """A run, shown as it goes; then its end, or why there is none."""
-        c, run = self.controls, session.runs[kind]
+        c, run = self.controls, session.runs.get(kind) or Run()     # there is none if another answer has taken it
         try:
-            going = steps(self.shelf.get(told[c.model]), self.asked(told))
+            going = steps(self.shelf.get(told[c.model]), self.asked(told), run)
             while True:
                 try:
                     step = next(going)
@@ -247,6 +246,8 @@ class Answers:
         except Exception as error:
             yield {c.progress: in_one_line(error)}
             raise in_page(error) from None
+        finally:
+            session.end(run)
         for text in run.warnings:
             gr.Warning(html.escape(text))
         yield end
@@ -257,6 +258,8 @@ class Answers:
 
     def cancel(self, session: Session) -> str:
         """Ends after the U-Net call in flight; a run that waits in line ends when its turn comes."""
+        if not session.runs:
+            return "Nothing is running."
         session.stop()
         return "Cancelling"
 
@@ -308,7 +311,7 @@ def share(mask: Tensor, edit: Edit) -> str:
 
 def summary(edit: Edit, count: int, seconds: float) -> str:
     """How an edit ended: count, the rows that it took."""
-    kept = {"mask": "your mask", "mask_map": "the map above", "encoded": "the encoding of an earlier edit"}
+    kept = {"mask": "your mask", "mask_map": "the map of the mask", "encoded": "the encoding of an earlier edit"}
     given = [kept[name] for name in edit.settings["given"]]
     lines = [f"Done: {rows(count)} in {seconds:.1f} s{'; with ' + ' and '.join(given) if given else ''}."]
     if edit.empty_mask:

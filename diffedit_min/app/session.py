@@ -94,7 +94,7 @@ class Session:
     encoded_for: tuple[Any, ...] = ()
     edit: Edit | None = None
     edited_by: str = ""                 # the model's name
-    runs: dict[str, Run] = field(default_factory=dict)      # by kind, "find" or "edit": the latest
+    runs: dict[str, Run] = field(default_factory=dict)      # by kind, "find" or "edit": not ended yet
 
     def open(self, picture: Image.Image | None) -> None:
         """Begin anew with a picture, or with none."""
@@ -111,6 +111,10 @@ class Session:
         for kind in kinds or list(self.runs):
             if kind in self.runs:
                 self.runs[kind].stop = True
+
+    def end(self, run: Run) -> None:
+        """It is over."""
+        self.runs = {kind: other for kind, other in self.runs.items() if other is not run}
 
     # ---- step 1, and the mask
 
