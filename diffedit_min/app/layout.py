@@ -143,8 +143,8 @@ def mask_part_of(sliders: dict[str, gr.Slider]) -> dict:
     for name in MASK_SLIDERS:
         sliders[name] = slider(name)
     with gr.Accordion("The map that the mask is cut from", open=False):
-        shown = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", buttons=[],
-                         elem_id="map")
+        shown = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", height=260,
+                         buttons=[], elem_id="map")
     return {"find": find, "canvas": editor, "map": shown}
 
 
