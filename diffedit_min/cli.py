@@ -17,6 +17,7 @@ import typer
 from typer import Argument, Option
 
 from . import __version__
+from .app.command import serve
 from .bench.command import bench
 from .bench.speed.command import speed
 from .console import (
@@ -194,6 +195,7 @@ def info_command(
 
 app.command("bench", cls=ListsCommand)(bench)
 app.command("speed", cls=ListsCommand)(speed)
+app.command("app", cls=ListsCommand)(serve)
 
 
 # ---------------------------------------------------------------- what a person typed

@@ -235,7 +235,7 @@ def test_diffusers_is_imported_nowhere(module):
 @pytest.mark.parametrize("module", FILES)
 def test_modules_do_not_print(module):
     programs = ("train", "train_instruct", "evaluate", "choose", "testing", "class_means")
-    commands = ("cli", "edit_command", "console", "bench.command", "bench.speed.command")
+    commands = ("cli", "app.command", "edit_command", "console", "bench.command", "bench.speed.command")
     if module.rpartition(".")[2] in programs or under(module, *commands):
         pytest.skip("a program")
     calls = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)]

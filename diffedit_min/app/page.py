@@ -1,0 +1,344 @@
+"""What the page does when a person does something.
+
+Each answer takes the controls' values and says what is shown next; nothing is kept but in the person's `Session`.
+What a ValueError says is said in the page, in its own words.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+from torch import Tensor
+
+from .. import metadata
+from ..console import describe
+from ..methods import METHODS, Edit, Method
+from ..model.stable_diffusion import StableDiffusion
+from ..picture import heat, replacing, save
+from ..tiny.demo import demo_scenes
+from ..typed import dashed, option_kinds, parse_options
+from . import canvas
+from .layout import CSS, FONTS, SLIDERS, Controls, lay_out
+from .session import FILES, Asked, Progress, Run, Session, Stopped
+from .shelf import Shelf
+
+Shown = dict[Any, Any]      # component -> its new value, or a gr.update
+Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress | Shown, None, Shown]]    # its end is shown last
+KEPT_SECONDS = 3600         # how long files of pictures stay
+
+
+def make_page(shelf: Shelf, megabytes: float, megapixels: float) -> gr.Blocks:
+    """The page, ready to be served. Files go to Gradio's temporary folder (GRADIO_TEMP_DIR)."""
+    with gr.Blocks(title="DiffEdit", analytics_enabled=False, fill_width=True,
+                   delete_cache=(60, KEPT_SECONDS)) as page:
+        limits = f"to {megabytes:g} MB, {megapixels:g} megapixels"
+        controls = lay_out(shelf, gr.State(Session()), limits)
+        Answers(controls, shelf, int(megapixels * 1e6)).connect(page)
+    page.queue(max_size=50)
+    return page
+
+
+def launch(page: gr.Blocks, host: str, port: int | None, megabytes: float, share: bool = False) -> str:
+    """Serve the page, in threads of its own, until it is closed: its address. Nothing is asked of any other server."""
+    look = {"theme": gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")), "css": CSS}
+    try:
+        _, local, public = page.launch(
+            server_name=host, server_port=port, share=share, max_file_size=int(megabytes * 2**20), quiet=True,
+            prevent_thread_lock=True, inbrowser=False, ssr_mode=False, run_history=False, footer_links=[],
+            enable_monitoring=False, **look)
+    except OSError as error:
+        raise ValueError(f"can't listen at {host}, port {port or 'from 7860 up'}: {error}") from None
+    return public or local
+
+
+class Answers:
+    """The answers, as methods: each is connected to what asks for it in `connect`."""
+
+    def __init__(self, controls: Controls, shelf: Shelf, pixels: int) -> None:
+        self.controls, self.shelf, self.pixels = controls, shelf, pixels
+
+    def connect(self, page: gr.Blocks) -> None:
+        """Only one answer that uses a model runs at a time, whoever asked; the others don't wait for those."""
+        c = self.controls
+        free = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
+        at_once = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+        model = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private",
+                 "show_progress_on": c.progress}
+        opened = [c.session, c.picture, c.canvas, c.map, c.query, c.reference, *self.after_edit()]
+        tuned = [c.method, c.about, c.reference, c.mask_part, c.preset, c.more, *c.sliders.values()]
+
+        page.load(self.tune, {c.session, c.model, c.method, c.preset}, [c.session, *tuned], **model)
+        gr.on([c.model.change, c.method.change, c.preset.change], self.tune,
+              {c.session, c.model, c.method, c.preset}, [c.session, *tuned], **model)
+        gr.on([c.picture.upload, c.picture.clear], self.open, {c.session, c.picture}, opened, **free)
+        c.scenes.select(self.take_scene, [c.session], opened, **free)
+        c.sliders["mask_threshold"].input(self.cut, {c.session, c.sliders["mask_threshold"]}, [c.canvas, c.progress],
+                                          trigger_mode="always_last", **free)
+        gr.on([c.sliders["mask_noise_ratio"].input, c.sliders["mask_samples"].input], self.begin_find, [c.session],
+              None, **at_once).then(self.find_again, c.inputs(), [c.canvas, c.map, c.progress],
+                                    trigger_mode="always_last", **model)
+        c.find.click(self.begin_find, [c.session], None, **at_once).then(
+            self.find, c.inputs(), [c.canvas, c.map, c.progress], **model)
+        gr.on([c.edit.click, c.query.submit, c.reference.submit], self.begin_edit, [c.session], None, **at_once).then(
+            self.edit, c.inputs(), [c.canvas, c.map, *self.after_edit()], **model)
+        c.cancel.click(self.cancel, [c.session], c.progress, **at_once)
+        c.make_report.click(self.report, [c.session], [c.save_report, c.progress], **model)
+
+    def after_edit(self) -> list:
+        """What shows an edit's end."""
+        c = self.controls
+        return [c.progress, c.result, c.save_result, c.save_mask, c.make_report, c.save_report]
+
+    # ---- the picture
+
+    def open(self, told: Shown) -> Shown:
+        c, session = self.controls, told[self.controls.session]
+        path = told[c.picture]
+        try:
+            session.open(None if path is None else canvas.open_upload(path, self.pixels))
+        except ValueError as error:
+            session.open(None)
+            gr.Warning(html.escape(describe(error)))
+            return {**self.fresh(session), c.picture: None, c.progress: in_one_line(error)}
+        return self.fresh(session)
+
+    def take_scene(self, session: Session, chosen: gr.SelectData) -> Shown:
+        c = self.controls
+        scene, answer = demo_scenes(chosen.index, None)
+        session.open(scene.render(math.isqrt(self.shelf.get(self.shelf.names[0]).native_area)))
+        return {**self.fresh(session), c.picture: session.picture, c.reference: scene.caption, c.query: answer.caption}
+
+    def fresh(self, session: Session) -> Shown:
+        """The page with a new picture, or none."""
+        c, off, picture = self.controls, gr.update(interactive=False), session.picture
+        said = "No picture." if picture is None else f"A picture of {picture.width} x {picture.height} pixels."
+        return {c.session: session, c.canvas: None if picture is None else canvas.value(picture),
+                c.map: None, c.progress: said, c.result: None, c.save_result: off, c.save_mask: off, c.make_report: off,
+                c.save_report: off}
+
+    # ---- model, method and preset
+
+    def tune(self, told: Shown) -> Shown:
+        """The controls that this method has, with the values that hold for it with this model."""
+        c, session = self.controls, told[self.controls.session]
+        with errors():
+            model = self.shelf.get(told[c.model])
+            fitting = [m for m in METHODS.values() if m.channels == model.unet.config.in_channels]
+            method = next((m for m in fitting if m.name == told[c.method]), fitting[0])
+            presets = ["paper", *method.presets]
+            preset = told[c.preset] if told[c.preset] in presets else "paper"
+            settings = method.settings(model, {}, preset)
+        others = [name for name in option_kinds(method) if name not in (*SLIDERS, *FILES)]
+        return {
+            c.session: session,
+            c.method: gr.update(choices=[(dashed(m.name), m.name) for m in fitting], value=method.name),
+            c.about: about(method),
+            c.reference: gr.update(visible="reference" in method.uses),
+            c.mask_part: gr.update(visible="mask" in method.uses),
+            c.preset: gr.update(choices=presets, value=preset, visible=len(presets) > 1),
+            c.more: gr.update(info=", ".join(f"{name}={getattr(settings, name)}" for name in others)),
+            **{slider: gr.update(value=getattr(settings, name), visible=True) if hasattr(settings, name)
+               else gr.update(visible=False) for name, slider in c.sliders.items()},
+        }
+
+    def asked(self, told: Shown) -> Asked:
+        """What the controls say. Raises ValueError for what can't be meant."""
+        c, method = self.controls, METHODS[told[self.controls.method]]
+        kinds = option_kinds(method)
+        if told[c.seed] is None:
+            raise ValueError("the seed is empty: give a whole number")
+        options = {name: kinds[name](told[slider]) for name, slider in c.sliders.items() if name in kinds}
+        more = parse_options(method, [line for line in (told[c.more] or "").splitlines() if line.strip()])
+        for name in more:
+            if name in options:
+                raise ValueError(f"{name} has a slider: set it there")
+        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), told[c.preset],
+                     {**options, **more})
+
+    # ---- the mask
+
+    def begin_find(self, session: Session) -> None:
+        session.begin("find")
+
+    def find(self, told: Shown) -> Iterator[Shown]:
+        """The map, and the mask that it gives at the threshold."""
+        c, session = self.controls, told[self.controls.session]
+
+        def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
+            found = yield from session.find(model, asked, run)
+            kept = "the map is the one that was kept" if run.rows == 0 else "a new map"
+            return {**self.mask_of(session, told),
+                    c.progress: f"Mask: {rows(run.rows)}, {kept}. {share(session.shown, found)}"}
+
+        yield from self.watched(session, "find", told, steps)
+
+    def find_again(self, told: Shown) -> Iterator[Shown]:
+        """The same when a slider moved, if there was a map before."""
+        if told[self.controls.session].found is not None:
+            yield from self.find(told)
+
+    def cut(self, told: Shown) -> Shown:
+        """The mask at another threshold."""
+        c, session = self.controls, told[self.controls.session]
+        if session.found is None:
+            return {c.progress: "There is no map yet: find the mask first."}
+        shown = self.mask_of(session, told)
+        said = f"Threshold: 0 rows, from the map that was kept. {share(session.shown, session.found)}"
+        return {c.canvas: shown[c.canvas], c.progress: said}
+
+    def mask_of(self, session: Session, told: Shown) -> Shown:
+        """The map that is kept, and the canvas with the mask that it gives."""
+        c, found = self.controls, session.found
+        layer = session.layer(told[c.sliders["mask_threshold"]])
+        return {c.canvas: canvas.value(session.opened(), layer),
+                c.map: heat(found.mask_map, found.frame, found.factor)}
+
+    # ---- the edit
+
+    def begin_edit(self, session: Session) -> None:
+        session.begin("edit")
+
+    def edit(self, told: Shown) -> Iterator[Shown]:
+        """The edit, with the mask as it lies on the canvas."""
+        c, session = self.controls, told[self.controls.session]
+
+        def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress | Shown, None, Shown]:
+            started, painted = time.perf_counter(), None
+            if "mask" in asked.method.uses:
+                painted = session.painted(told[c.canvas]["layers"] if told[c.canvas] else [], model)
+                if painted is None:
+                    before = session.found
+                    found = yield from session.find(model, asked, run)
+                    if found is not before:
+                        yield self.mask_of(session, told)
+            edit = yield from session.run(model, asked, run, painted)
+            return {**self.files(edit), c.result: edit.image,
+                    c.progress: summary(edit, run.rows, time.perf_counter() - started)}
+
+        yield from self.watched(session, "edit", told, steps)
+
+    def watched(self, session: Session, kind: str, told: Shown, steps: Steps) -> Iterator[Shown]:
+        """A run, shown as it goes; then its end, or why there is none."""
+        c, run = self.controls, session.runs.get(kind) or Run()     # there is none if another answer has taken it
+        try:
+            going = steps(self.shelf.get(told[c.model]), self.asked(told), run)
+            while True:
+                try:
+                    step = next(going)
+                except StopIteration as done:
+                    end = done.value
+                    break
+                yield step if isinstance(step, dict) else self.progress(step)
+        except Stopped:
+            yield {c.progress: f"Cancelled, with {rows(run.rows)} done."}
+            return
+        except Exception as error:
+            yield {c.progress: in_one_line(error)}
+            raise in_page(error) from None
+        finally:
+            session.end(run)
+        for text in run.warnings:
+            gr.Warning(html.escape(text))
+        yield end
+
+    def progress(self, step: Progress) -> Shown:
+        line = f"{step.stage}: step {step.index} of {step.total}; {rows(step.rows)} done"
+        return {self.controls.progress: line, **({self.controls.result: step.picture} if step.picture else {})}
+
+    def cancel(self, session: Session) -> str:
+        """Ends after the U-Net call in flight; a run that waits in line ends when its turn comes."""
+        if not session.runs:
+            return "Nothing is running."
+        session.stop()
+        return "Cancelling"
+
+    # ---- files
+
+    def files(self, edit: Edit) -> Shown:
+        """The result with its settings, and the mask, to download; a report is made when it is asked for."""
+        c, folder = self.controls, new_folder()
+        text = metadata.texts(edit.settings, edit.image.size)
+        save(edit.image, folder / "result.png", text)
+        shown = {c.save_result: gr.update(value=folder / "result.png", interactive=True),
+                 c.save_mask: gr.update(interactive=False), c.save_report: gr.update(interactive=False),
+                 c.make_report: gr.update(interactive=True)}
+        if edit.mask is not None:
+            save(edit.mask_image, folder / "mask.png", text)
+            shown[c.save_mask] = gr.update(value=folder / "mask.png", interactive=True)
+        return shown
+
+    def report(self, session: Session) -> Shown:
+        """The report of the last edit, to download."""
+        from .. import report
+
+        c, path = self.controls, new_folder() / "report.html"
+        with errors():
+            page = report.page(session.edit, self.shelf.get(session.edited_by))
+        with replacing(path) as file:
+            file.write(page.encode())
+        return {c.save_report: gr.update(value=path, interactive=True), c.progress: "The report is ready to download."}
+
+
+# ---------------------------------------------------------------- in words
+
+
+def about(method: Method) -> str:
+    """What a method is: the first sentence of its file, with a link to its paper."""
+    first = " ".join(sys.modules[method.run.__module__].__doc__.partition("\n\n")[0].split())
+    sentence = re.split(r"(?<=\.)\s", first)[0]
+    return re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", sentence)
+
+
+def rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
+def share(mask: Tensor, edit: Edit) -> str:
+    """How much of the picture, padding not counted, a mask bool (h, w) covers."""
+    return f"The mask covers {mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}."
+
+
+def summary(edit: Edit, count: int, seconds: float) -> str:
+    """How an edit ended: count, the rows that it took."""
+    kept = {"mask": "your mask", "mask_map": "the map of the mask", "encoded": "the encoding of an earlier edit"}
+    given = [kept[name] for name in edit.settings["given"]]
+    lines = [f"Done: {rows(count)} in {seconds:.1f} s{'; with ' + ' and '.join(given) if given else ''}."]
+    if edit.empty_mask:
+        lines.append("Nothing to change was found: the mask is empty, and the input picture came back.")
+    elif edit.mask is not None:
+        lines.append(share(edit.mask, edit))
+    return " ".join(lines)
+
+
+def in_one_line(error: Exception) -> str:
+    return f"Error: {describe(error)}"
+
+
+def in_page(error: Exception) -> gr.Error:
+    """What the page is to say of an error. On the server's stderr a traceback is left of one that was not foreseen."""
+    return gr.Error(html.escape(describe(error)), print_exception=not isinstance(error, ValueError))
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Errors inside are said in the page."""
+    try:
+        yield
+    except Exception as error:
+        raise in_page(error) from error
+
+
+def new_folder() -> Path:
+    """A folder for files to download, which go when others of Gradio's do. Its name can't be guessed."""
+    return Path(tempfile.mkdtemp(dir=get_upload_folder()))

@@ -1,0 +1,466 @@
+"""Run: python -m pytest tests/test_app.py
+
+The page without a browser: what a session keeps, what is counted and stopped, what is refused, and what is on the page.
+"""
+
+import asyncio
+from threading import Thread
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import diffedit_min as dm
+from diffedit_min.app import canvas
+from diffedit_min.app.session import FILES, Asked, Run, Session, Stopped
+from diffedit_min.app.shelf import Shelf
+from diffedit_min.methods.options import kind_of
+from diffedit_min.picture import fit
+from diffedit_min.tiny import scenes
+
+OPTIONS = {"steps": 4, "mask_samples": 3}
+MASK_ROWS, ENCODE_ROWS, DECODE_ROWS = 6, 3, 6       # 2n, k, 2k: n = 3, k = .8 of 4 steps
+
+
+def drained(steps):
+    """What a generator of Progress returns, and what it yielded."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as done:
+            return done.value, seen
+
+
+def asked(query="a basket of pears", method="diffedit", **options):
+    return Asked(dm.METHODS[method], query, "a bowl of pears", options={**OPTIONS, **options})
+
+
+@pytest.fixture
+def session():
+    return Session(scenes.sample(scenes.TEST[1]).render(48))
+
+
+@pytest.fixture
+def calls(model):
+    """How often the U-Net was called, as a list that grows."""
+    seen = []
+    hook = model.unet.register_forward_hook(lambda *_: seen.append(1))
+    yield seen
+    hook.remove()
+
+
+# ---- what is kept
+
+
+def test_a_threshold_computes_nothing_and_gives_the_methods_own_mask(model, session, calls):
+    drained(session.find(model, asked(), Run()))
+    before = len(calls)
+    assert before > 0
+    masks = {threshold: session.cut(threshold) for threshold in (0.1, 0.4, 0.8)}
+    assert len(calls) == before
+    assert masks[0.1].sum() > masks[0.4].sum() > masks[0.8].sum() > 0
+    for threshold, mask in masks.items():
+        edit = dm.diffedit(model, session.picture, "a basket of pears", "a bowl of pears",
+                           **OPTIONS, mask_threshold=threshold)
+        assert mask.equal(edit.mask)
+
+
+def test_the_map_is_kept_until_its_words_or_settings_change(model, session):
+    def count(wanted):
+        run = Run()
+        drained(session.find(model, wanted, run))
+        return run.rows
+
+    assert count(asked()) == MASK_ROWS
+    for same in (asked(), asked(mask_threshold=0.9), asked(encoding_ratio=0.3), asked(guidance_scale=2.0)):
+        assert count(same) == 0
+    assert count(asked(mask_noise_ratio=0.7)) == MASK_ROWS
+    assert count(asked("a bucket")) == MASK_ROWS
+    assert count(asked("a bucket", mask_samples=1)) == 2
+    session.open(session.picture)
+    assert session.cut(0.5) is None and count(asked()) == MASK_ROWS
+
+
+def test_the_encoding_is_kept_across_queries_and_smaller_ratios(model, session):
+    def count(wanted):
+        run = Run()
+        edit, _ = drained(session.run(model, wanted, run))
+        return run.rows - edit.rows, edit.rows      # of the mask, of the rest
+
+    assert count(asked()) == (MASK_ROWS, ENCODE_ROWS + DECODE_ROWS)
+    assert count(asked()) == (0, DECODE_ROWS)
+    assert count(asked("a bucket")) == (MASK_ROWS, DECODE_ROWS)
+    assert count(asked("a bucket", encoding_ratio=0.5)) == (0, 4)
+    assert count(asked("a bucket")) == (0, DECODE_ROWS)            # the longer one was not given up
+    assert count(asked("a bucket", encoding_ratio=1.0)) == (0, 4 + 8)
+    assert count(asked("a bucket", time="source")) == (0, ENCODE_ROWS + DECODE_ROWS)
+    session.open(Image.new("RGB", (48, 48), "red"))
+    assert count(asked("a bucket"))[1] == ENCODE_ROWS + DECODE_ROWS
+
+
+@pytest.mark.parametrize("method", ["diffedit", "encode_decode", "sdedit", "prompt_to_prompt", "cycle_diffusion"])
+def test_what_is_kept_changes_no_result(model, session, method):
+    wanted = Asked(dm.METHODS[method], "a basket of pears", "a bowl of pears", options={"steps": 4})
+    first, _ = drained(session.run(model, wanted, Run()))
+    again, _ = drained(session.run(model, wanted, Run()))
+    plain = dm.METHODS[method](model, session.picture, "a basket of pears", "a bowl of pears", steps=4)
+    assert first.image.tobytes() == again.image.tobytes() == plain.image.tobytes()
+
+
+def test_another_models_or_methods_encoding_is_not_used(model, session):
+    other = dm.load("random", seed=5, dtype="float64")
+    other.name = "another"
+    for network, method in ((model, "diffedit"), (other, "diffedit"), (other, "prompt_to_prompt"),
+                            (model, "encode_decode")):
+        wanted = Asked(dm.METHODS[method], "a basket of pears", "a bowl of pears", options={"steps": 4})
+        edit, _ = drained(session.run(network, wanted, Run()))
+        plain = dm.METHODS[method](network, session.picture, wanted.query, wanted.reference, steps=4)
+        assert edit.image.tobytes() == plain.image.tobytes()
+
+
+def test_two_sessions_do_not_mix(model):
+    """Their runs, a step of one after a step of the other, give what each gives alone."""
+    pictures = [scenes.sample(scenes.TEST[i]).render(48) for i in (1, 2)]
+    alone = [drained(Session(picture).run(model, asked(), Run()))[0] for picture in pictures]
+    runs = [Run(), Run()]
+    going = [Session(picture).run(model, asked(), run) for picture, run in zip(pictures, runs, strict=True)]
+    ends = [None, None]
+    while not all(ends):
+        for i, steps in enumerate(going):
+            try:
+                ends[i] or next(steps)
+            except StopIteration as done:
+                ends[i] = done.value
+    assert [edit.image.tobytes() for edit in ends] == [edit.image.tobytes() for edit in alone]
+    assert [run.rows for run in runs] == [MASK_ROWS + ENCODE_ROWS + DECODE_ROWS] * 2
+
+
+def test_two_sessions_in_two_threads_count_and_stop_their_own_rows(model, session):
+    """The second runs, whole, while the first's U-Net call is in flight; and then the first is stopped."""
+    other, first, second = Session(scenes.sample(scenes.TEST[2]).render(48)), Run(), Run()
+    started = []
+
+    def meanwhile(*_):
+        if not started:
+            started.append(1)
+            thread = Thread(target=lambda: drained(other.find(model, asked(), second)))
+            thread.start()
+            thread.join()
+            first.stop = True
+
+    hook = model.unet.register_forward_pre_hook(meanwhile)
+    try:
+        with pytest.raises(Stopped):
+            drained(session.find(model, asked(), first))
+    finally:
+        hook.remove()
+    assert (first.rows, second.rows) == (MASK_ROWS, MASK_ROWS)
+    assert session.found is None and other.cut(0.5) is not None
+
+
+# ---- rows, steps and stopping
+
+
+@pytest.mark.parametrize("method", list(dm.METHODS))
+def test_the_rows_that_are_counted_are_the_edits(model, session, method):
+    method = dm.METHODS[method]
+    if method.channels != model.unet.config.in_channels:
+        pytest.skip("for another U-Net")
+    options = {"tuning_steps": 2} if method.name == "unitune" else {}
+    run = Run()
+    edit, _ = drained(session.run(model, Asked(method, "pears", "apples", options={"steps": 3, **options}), run))
+    mask_rows = 2 * edit.settings["mask_samples"] if method.name == "diffedit" else 0
+    assert run.rows == edit.rows + mask_rows > 0
+
+
+def test_steps_come_with_pictures_of_the_pictures_size(model):
+    session = Session(scenes.sample(scenes.TEST[1]).render(48).crop((0, 0, 45, 37)))
+    edit, seen = drained(session.run(model, asked(steps=20), Run()))
+    assert [(s.stage, s.index, s.total) for s in seen] == [
+        ("mask", 1, 1), ("mask", 1, 1), *(("encode", i, 16) for i in range(1, 17)),
+        *(("decode", i, 16) for i in range(1, 17))]
+    assert all(a.rows <= b.rows for a, b in zip(seen, seen[1:], strict=False))
+    pictures = [s.picture for s in seen if s.picture is not None]
+    assert 8 <= len(pictures) <= 14 and {p.size for p in pictures} == {(45, 37)}
+    assert pictures[0].tobytes() != pictures[-1].tobytes()
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 6])
+def test_stopping_ends_after_the_call_in_flight(model, session, at, calls):
+    """It is asked for while the U-Net runs; in mask, encoding or decoding."""
+    run = Run()
+    session.runs["edit"] = run
+    hook = model.unet.register_forward_pre_hook(lambda *_: session.stop() if len(calls) == at - 1 else None)
+    try:
+        with pytest.raises(Stopped):
+            drained(session.run(model, asked(), run))
+    finally:
+        hook.remove()
+    assert len(calls) == at and session.edit is None
+    edit, _ = drained(session.run(model, asked(), Run()))       # and the network is free again
+    assert edit.image.tobytes() == dm.diffedit(model, session.picture, "a basket of pears", "a bowl of pears",
+                                               **OPTIONS).image.tobytes()
+
+
+def test_a_mask_of_many_calls_stops_in_between(session):
+    small = dm.load("random", dtype="float64", rows_per_batch=2)
+    run, seen = Run(), []
+    hook = small.unet.register_forward_pre_hook(lambda *_: seen.append(setattr(run, "stop", len(seen) == 1)))
+    with pytest.raises(Stopped):
+        drained(session.find(small, asked(), run))
+    hook.remove()
+    assert len(seen) == 2 and run.rows == 4 < MASK_ROWS and session.found is None
+
+
+def test_stopping_reaches_a_network_that_is_tuned(model, session):
+    run = Run()
+    steps = session.run(model, Asked(dm.METHODS["unitune"], "pears", options={"steps": 3, "tuning_steps": 50}), run)
+    next(steps)
+    run.stop = True
+    with pytest.raises(Stopped):
+        next(steps)
+    assert not model.unet._forward_hooks
+
+
+def test_a_new_picture_stops_what_runs_for_the_old_one(model, session):
+    session.begin("edit")
+    steps = session.run(model, asked(), session.runs["edit"])
+    next(steps)
+    session.open(Image.new("RGB", (48, 48)))
+    with pytest.raises(Stopped):
+        drained(steps)
+    assert session.edit is None and session.found is None
+
+
+def test_a_later_run_of_a_kind_stops_the_earlier_one_only():
+    session = Session()
+    session.begin("find")
+    session.begin("edit")
+    find, edit = session.runs["find"], session.runs["edit"]
+    session.begin("find")
+    assert find.stop and not edit.stop and not session.runs["find"].stop
+    session.end(find)       # the earlier one: the later one goes on
+    assert set(session.runs) == {"find", "edit"}
+    session.end(edit)
+    assert set(session.runs) == {"find"}
+
+
+def test_a_warning_of_the_library_is_kept_for_the_page(model, session):
+    run = Run()
+    drained(session.find(model, asked("pears " * 100), run))
+    assert [text.startswith("the prompt is too long; dropped: ") for text in run.warnings] == [True]
+
+
+# ---- the canvas
+
+
+@settings(deadline=None, max_examples=30)
+@given(width=st.integers(8, 90), height=st.integers(8, 90), seed=st.integers(0, 99))
+def test_a_mask_survives_the_canvas(width, height, seed):
+    _, frame = fit(Image.new("RGB", (width, height)), multiple=16, area=4096)
+    valid = frame.valid(4)
+    mask = (torch.rand(frame.grid(4), generator=torch.Generator().manual_seed(seed)) > 0.5) & valid
+    layer = canvas.layer_of(mask, frame, 4)
+    assert layer.size == canvas.shown_size((width, height))
+    assert (canvas.mask_of([layer], frame, 4) & valid).equal(mask)
+
+
+def stroke(model):
+    """A layer that is painted over the first 2 x 2 cells of a picture of 48 x 48 pixels."""
+    layer, side = Image.new("RGBA", (640, 640)), 2 * model.factor * 640 // 48
+    layer.paste(canvas.COLOUR, (0, 0, side, side))
+    return layer
+
+
+def test_what_is_painted_and_erased_is_the_mask(model, session):
+    drained(session.find(model, asked(), Run()))
+    layer = session.layer(0.5)
+    assert session.painted([layer], model) is None                  # as it was laid there
+    layer.paste((0, 0, 0, 0), (0, 0, *layer.size))                  # erased
+    assert not session.painted([layer], model).any()
+    painted = session.painted([layer, stroke(model)], model)
+    assert painted[:2, :2].all() and painted.sum() == painted[:2, :2].sum()
+    edit, _ = drained(session.run(model, asked(), Run(), painted))
+    assert edit.mask.equal(painted) and edit.settings["given"] == ["mask"]
+
+
+def test_a_picture_can_be_painted_on_before_there_is_a_map(model, session):
+    assert session.painted([], model) is None is session.painted([Image.new("RGBA", (640, 640))], model)
+    run = Run()
+    edit, _ = drained(session.run(model, asked(), run, session.painted([stroke(model)], model)))
+    assert run.rows == ENCODE_ROWS + DECODE_ROWS and edit.mask[:2, :2].all()
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"no picture", "'a.png' is not a picture that Pillow can read: save it as PNG or JPEG"),
+    (b"", "'a.png' is not a picture that Pillow can read: save it as PNG or JPEG"),
+])
+def test_an_upload_that_is_no_picture(tmp_path, content, message):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        canvas.open_upload(tmp_path / "a.png", 10**6)
+    assert str(error.value) == message
+
+
+def test_an_upload_of_too_many_pixels_is_refused_unread(tmp_path, monkeypatch):
+    Image.new("1", (1001, 1000)).save(tmp_path / "large.png")
+    assert canvas.open_upload(tmp_path / "large.png", 1_001_000).size == (1001, 1000)
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("read"))
+    with pytest.raises(ValueError, match=r"'large.png' has 1001 x 1000 pixels, more than the 1 million that this page"):
+        canvas.open_upload(tmp_path / "large.png", 10**6)
+
+
+def test_no_picture_no_query_and_no_such_model(model, session):
+    with pytest.raises(ValueError, match="there is no picture yet: upload one, or take one of the scenes"):
+        drained(Session().run(model, asked(), Run()))
+    with pytest.raises(ValueError, match="the query is empty: say what the edited picture should show"):
+        drained(session.find(model, asked("  "), Run()))
+    with pytest.raises(ValueError, match="model '/etc' is not one of this page's, tiny, random"):
+        Shelf(("tiny", "random"), lambda _: pytest.fail("loaded")).get("/etc")
+
+
+def test_options_that_name_files_are_refused():
+    for name in FILES:
+        with pytest.raises(ValueError, match=f"{name} names a file, and this page opens none"):
+            Asked(dm.METHODS["unitune"], "pears", options={name: "a.safetensors"})
+
+
+def test_every_option_of_free_text_is_known_to_name_no_file():
+    """A new option that is a path must come into FILES."""
+    words = {"negative_prompt", "rare", "local_blend"}
+    for method in dm.METHODS.values():
+        for name, option in method.options.__dataclass_fields__.items():
+            if kind_of(option) is not str or name in words or name in FILES:
+                continue
+            with pytest.raises(ValueError):       # one of a few values
+                method.options(**{name: "../a file.safetensors"})
+
+
+def test_models_are_loaded_once_and_only_the_last_of_the_others_is_kept():
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        return name.upper()
+
+    shelf = Shelf(("a", "b"), load, any_name=True)
+    assert [shelf.get(name) for name in "aabbxxyxa"] == [*"AABBXXYXA"]
+    assert loaded == [*"abxyx"]
+
+
+# ---- the command, and the page as it is put together
+
+
+@pytest.mark.parametrize(("arguments", "error"), [
+    (["--max-megapixels", "0"], "--max-megapixels must be above 0, not 0"),
+    (["--max-megabytes", "-1"], "--max-megabytes must be above 0, not -1"),
+    (["--model", "random", "nothing"], "'nothing'"),
+])
+def test_the_command_refuses(call_command, arguments, error):
+    pytest.importorskip("gradio")
+    done = call_command("app", *arguments)
+    assert done.code == 1 and done.out == "" and done.err.startswith("error: ") and error in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_without_gradio_the_command_says_what_to_install(call_command, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = call_command("app")
+    assert (done.code, done.err) == (1, 'error: the page needs gradio: pip install "diffedit-min[app]"\n')
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, monkeypatch, host, warned):
+    gr = pytest.importorskip("gradio")
+    from diffedit_min.app import page
+
+    served = {}
+
+    def launch(made, *arguments):
+        served["folder"], served["arguments"] = page.new_folder().parent, arguments
+        return "http://somewhere"
+
+    monkeypatch.setattr(page, "launch", launch)
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda _: None)
+    monkeypatch.setattr(gr.Blocks, "close", lambda _: None)
+    done = call_command("app", "--model", "random", "--port", "7000", *(["--host", host] if warned else []))
+    assert (done.code, done.out) == (0, "the page is at http://somewhere until Ctrl-C\n")
+    assert served["arguments"] == (host, 7000, 20, False)
+    assert ("everyone who can reach this machine can use the page" in done.err) is warned
+    assert not served["folder"].exists()        # what was uploaded or made is gone
+
+
+def test_a_port_that_is_taken_is_said(monkeypatch):
+    pytest.importorskip("gradio")
+    from diffedit_min.app.page import launch
+
+    class Taken:
+        def launch(self, **_):
+            raise OSError("Cannot find empty port in range: 80-80")
+
+    with pytest.raises(ValueError, match="can't listen at 127.0.0.1, port 80: Cannot find empty port"):
+        launch(Taken(), "127.0.0.1", 80, 20)
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch, model):
+    """The page, not served: its config, which the browser would get."""
+    pytest.importorskip("gradio")
+    from diffedit_min.app.page import make_page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return make_page(Shelf(["random"], lambda _: model), 20, 40)
+
+
+def test_every_control_has_a_label_and_nothing_is_fetched_from_elsewhere(page):
+    config = page.get_config_file()
+    named = {"image", "gallery", "textbox", "dropdown", "radio", "slider", "number", "imageeditor", "upload"}
+    controls = [part for part in config["components"] if part["type"] in named]
+    assert len(controls) > 15 and all(part["props"].get("label") for part in controls)
+    assert page.analytics_enabled is False
+    assert not any(part["props"].get("value", "") for part in config["components"] if part["type"] == "html")
+
+
+def test_no_control_fetches_an_address(page):
+    taking = [part for part in page.blocks.values() if getattr(part, "elem_id", None) in ("picture", "canvas")]
+    assert len(taking) == 2
+    for part in taking:
+        for address in ("https://example.org/a.png", "http://127.0.0.1/a.png"):
+            with pytest.raises(ValueError, match="give a picture's file, not its address"):
+                asyncio.run(part.async_move_resource_to_block_cache(address))
+
+
+def test_answers_that_use_a_model_run_one_at_a_time_and_the_threshold_does_not_wait(page):
+    limits = {}
+    for event in page.fns.values():
+        limits.setdefault(event.name, set()).add((event.concurrency_id, event.concurrency_limit, event.queue))
+    for name in ("find", "find_again", "edit", "report", "tune"):
+        assert limits[name] == {("model", 1, True)}, name
+    assert all(limit is None for _, limit, _ in limits["cut"]) and all(not queue for *_, queue in limits["cancel"])
+
+
+@pytest.mark.parametrize("name", [m.name for m in dm.METHODS.values() if m.channels == 4])
+def test_the_sliders_can_hold_each_methods_values(name, page, model):
+    """Of the paper and of presets; Gradio would refuse what lies outside."""
+    from diffedit_min.app.layout import SLIDERS
+    from diffedit_min.app.page import about
+
+    method = dm.METHODS[name]
+    for preset in ("paper", *method.presets):
+        values = method.settings(model, {}, preset)
+        for option, (_, low, high, *_) in SLIDERS.items():
+            assert not hasattr(values, option) or low <= getattr(values, option) <= high
+    assert "arxiv.org/abs/" in about(method) or name == "encode_decode"
+
+
+def test_the_help_names_every_option(call_command):
+    """(test_package.py sees that it imports neither gradio nor torch.)"""
+    done = call_command("app", "--help")
+    for option in ("--model", "--any-model", "--host", "--port", "--share", "--max-megabytes", "--max-megapixels"):
+        assert option in done.out
