@@ -6,6 +6,7 @@ calls, `python tests/test_walkthrough.py` runs it and writes its outputs anew.
 """
 
 import base64
+import copy
 import importlib
 import io
 import math
@@ -20,6 +21,7 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from PIL import Image
 from traitlets.config import Config
 
@@ -33,9 +35,9 @@ METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "na
             "language_info": {"name": "python"}}
 
 
-def executed(folder: Path) -> nbformat.NotebookNode:
-    """The notebook with the outputs that it has here, run in an empty folder."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """The same notebook, with the outputs that it has when it is run here, in a folder."""
+    notebook = copy.deepcopy(notebook)
     path = os.pathsep.join([str(NOTEBOOK.parents[1]), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
     env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}       # figures are to be shown
     with tempfile.TemporaryDirectory() as sockets:
@@ -87,7 +89,7 @@ WORDS = [cell.source for cell in COMMITTED.cells if cell.cell_type == "markdown"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("walkthrough")
-    notebook = executed(folder)
+    notebook = executed(COMMITTED, folder)
     assert not list(folder.iterdir())       # it writes no files
     return notebook
 
@@ -97,6 +99,13 @@ def test_every_cell_shows_what_it_is_committed_with(run):
     for before, after in zip(code_cells(COMMITTED), code_cells(run), strict=True):
         assert before.execution_count == after.execution_count
         assert same_outputs(before.outputs, after.outputs) is None, before.id
+
+
+@pytest.mark.slow
+def test_its_kernel_has_no_network(tmp_path):
+    cell = nbformat.v4.new_code_cell("import socket; socket.socket(socket.AF_INET)")
+    with pytest.raises(CellExecutionError, match="SocketBlockedError"):
+        executed(nbformat.v4.new_notebook(cells=[cell]), tmp_path)
 
 
 def same_outputs(before, after) -> str | None:
@@ -240,4 +249,4 @@ def test_every_exercise_has_an_answer_that_runs():
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        nbformat.write(executed(Path(folder)), NOTEBOOK)
+        nbformat.write(executed(COMMITTED, Path(folder)), NOTEBOOK)
