@@ -36,6 +36,7 @@ from .console import (
     check_targets,
     describe,
     one_line_errors,
+    source,
     tell,
     timed,
     write_report,
@@ -117,8 +118,8 @@ def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dic
     names = {told["model"] or embedded_model(job.method): dashed(job.method.name) for job in jobs}
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names.values())} have no embedded model in common: give a table for each")
-    source = {name: told[name] for name in ("prediction_type", "config", "revision")}
-    return loading.load(next(iter(names)), device=told["device"], dtype=told["dtype"], **source), source
+    where = source(told["prediction_type"], told["config"], told["revision"])
+    return loading.load(next(iter(names)), device=told["device"], dtype=told["dtype"], **where), where
 
 
 def edit_one(
@@ -137,8 +138,8 @@ def edit_one(
     check_targets(job.out, *filter(None, [source_out, strip]))
     keep = check_report(report, strip)
     opened = open_job(job)
-    network, source = load(told, [job])
-    [made], seconds = timed(edit_jobs, quiet, network, source, [opened], keep=keep)
+    network, where = load(told, [job])
+    [made], seconds = timed(edit_jobs, quiet, network, where, [opened], keep=keep)
     save(made.image, job.out, texts(made.edit.settings, made.image.size))
     if source_out:
         save(made.edit.source, source_out, texts(made.edit.settings, made.edit.source.size))
@@ -165,12 +166,12 @@ def edit_many(
     jobs = read_table(table, told, folder) if table else [
         job_of(told, image, folder / f"{Path(image).stem}-edit.png") for image in images]
     check(jobs, folder)
-    network, source = load(told, jobs)
-    done = done_before(jobs, network, source, overwrite)
+    network, where = load(told, jobs)
+    done = done_before(jobs, network, where, overwrite)
     make_folder(folder, jobs)
     started, tally = time.perf_counter(), Tally()
     try:
-        watch(tally, jobs, network, source, done, batch, quiet, debug)
+        watch(tally, jobs, network, where, done, batch, quiet, debug)
     except KeyboardInterrupt:
         print(f"stopped: {len(done) + tally.made} of {len(jobs)} pictures are done, and the same command goes on from "
               "there", file=sys.stderr)
@@ -194,7 +195,7 @@ class Tally:
 
 
 def watch(
-    tally: Tally, jobs: list[Job], network: StableDiffusion, source: Mapping[str, Any], done: set[Job], batch: int,
+    tally: Tally, jobs: list[Job], network: StableDiffusion, where: Mapping[str, Any], done: set[Job], batch: int,
     quiet: bool, debug: bool,
 ) -> None:
     """Run the jobs and count them, with a bar on stderr, if that is a terminal, and a line for each picture written."""
@@ -207,7 +208,7 @@ def watch(
         def on_step(step: Any) -> None:
             bar.set_postfix_str(f"{step.stage} {step.index}/{step.total}")
 
-        for result in run(jobs, network, source, done, batch, on_step):
+        for result in run(jobs, network, where, done, batch, on_step):
             bar.update()
             if isinstance(result, Made):
                 tally.made, tally.rows = tally.made + 1, tally.rows + result.edit.rows
@@ -216,8 +217,8 @@ def watch(
                 continue
             if debug:
                 traceback.print_exception(result.error)
-            where = f"line {result.job.line}, " if result.job.line else ""
-            tally.failed.append(f"failed: {where}{result.job.image}: {describe(result.error)}")
+            line = f"line {result.job.line}, " if result.job.line else ""
+            tally.failed.append(f"failed: {line}{result.job.image}: {describe(result.error)}")
 
 
 def make_folder(folder: Path, jobs: list[Job]) -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min import drawing, mask, picture, report
+from diffedit_min import drawing, mask, metadata, picture, report
 from diffedit_min.loading import TINY
 from diffedit_min.report import costs, pictures, rendering, sections, texts
 from diffedit_min.samplers import State, ddim, dpm_solver, edict, fixed_point
@@ -609,6 +609,7 @@ def test_the_command_writes_page_and_strip(command):
     assert page.text("h1") == BASKET and len(page.all("img")) > 30 and Image.open("s.png").width > 9 * 100
     command(*RANDOM, "-o", "mask_samples=2", "--out", "plain.png")
     assert Path("plain.png").read_bytes() == Path("a-edit.png").read_bytes()     # a report changes nothing
+    assert metadata.read("s.png") == metadata.read("plain.png")
     done = command(*RANDOM, "--method", "sdedit", "--report", "sdedit.htm")
     assert done.code == 0 and "wrote a-edit.png and sdedit.htm\n" in done.out
 

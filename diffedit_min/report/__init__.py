@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..model.stable_diffusion import StableDiffusion
 
 
-
 def page(edit: Edit, model: StableDiffusion, truth: Image.Image | None = None) -> str:
     """The edit as an HTML page, complete in itself: no network, no other file.
 
@@ -48,6 +47,7 @@ def write(
     truth: Image.Image | None = None, on_step: Callable[[Step], None] | None = None,
 ) -> None:
     """Either or both to files, whole or not at all; the edit's latents are decoded once. on_step: see Method."""
+    from ..metadata import texts
     from ..picture import replacing, save
     from .rendering import as_page, as_sheet
     from .sections import tell
@@ -59,4 +59,5 @@ def write(
         with replacing(page) as file:
             file.write(as_page(report).encode())
     if film is not None:
-        save(as_sheet(report), film)
+        sheet = as_sheet(report)
+        save(sheet, film, texts(edit.settings, sheet.size))

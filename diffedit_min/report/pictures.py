@@ -13,7 +13,6 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from ..methods import Edit, Step
-from ..methods.batches import Trajectory
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import Frame, to_image, unfit
 from ..samplers import State
@@ -69,11 +68,6 @@ def spread_over(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
-
-
-def level_of(trajectory: Trajectory, j: int) -> str:
-    """"level 12, t = 221"."""
-    return f"level {j}, t = {trajectory[j].level.t}"
 
 
 # ---------------------------------------------------------------- latents as pictures
