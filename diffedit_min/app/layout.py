@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
+from gradio.data_classes import ImageData
 
 from ..methods import METHODS
 from ..tiny.demo import demo_scenes
@@ -32,25 +36,45 @@ CSS = """
 .step h2 { margin: 0; }
 #picture img, #result img, #map img { width: 100%; height: 100%; object-fit: contain; }     /* small ones too */
 :root { --block-info-text-color: #5b5b63; --slider-color: #c2410c; }
+#edit { background: #c2410c; }                                                              /* more contrast */
+.or, .min_value, .max_value { color: var(--body-text-color) !important; }
 #scenes .grid-wrap { padding-top: 2.2rem; }                                                 /* below its label */
 """
 
 
-def files_only(component: gr.components.Component) -> None:
-    """What a person sends to it must be a file that was uploaded: Gradio would fetch an address."""
-    move = component.async_move_resource_to_block_cache
+class Component(type(gr.Image)):
+    """The metaclass of components made here. Gradio's own would write a file beside this one."""
 
-    async def move_file(path: str | Path | None) -> str | None:
-        if "://" in str(path):
-            raise ValueError("give a picture's file, not its address")
-        return await move(path)
-
-    component.async_move_resource_to_block_cache = move_file
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> type:
+        return ABCMeta.__new__(cls, name, bases, attributes)
 
 
-def unread(picture: gr.Image) -> None:
-    """Have it come as its file's path: `canvas.open_upload` reads it, and says what is wrong with it."""
-    picture.preprocess = lambda sent: None if sent is None else sent.path
+async def move_file(component: Block, path: str | Path | None) -> str | None:
+    """What a person sends must be a file that was uploaded: Gradio would fetch an address."""
+    if "://" in str(path):
+        raise ValueError("give a picture's file, not its address")
+    return await Block.async_move_resource_to_block_cache(component, path)
+
+
+# Classes, not patched objects, as Gradio makes a person's components anew from time to time. is_template: shown in the
+# browser as what they are made from.
+
+
+class Upload(gr.Image, metaclass=Component):
+    """Gives its file's path: `canvas.open_upload` reads that, and says what is wrong with it."""
+
+    is_template = True
+    async_move_resource_to_block_cache = move_file
+
+    def preprocess(self, sent: ImageData | None) -> str | None:
+        return None if sent is None else sent.path
+
+
+class Canvas(gr.ImageEditor, metaclass=Component):
+    """Takes uploaded files only."""
+
+    is_template = True
+    async_move_resource_to_block_cache = move_file
 
 
 @dataclass
@@ -58,7 +82,7 @@ class Controls:
     """The page's components that something answers to or is shown in."""
 
     session: gr.State
-    picture: gr.Image
+    picture: Upload
     scenes: gr.Gallery
     query: gr.Textbox
     reference: gr.Textbox
@@ -67,7 +91,7 @@ class Controls:
     about: gr.Markdown
     mask_part: gr.Column
     find: gr.Button
-    canvas: gr.ImageEditor
+    canvas: Canvas
     map: gr.Image
     preset: gr.Radio
     seed: gr.Number
@@ -107,10 +131,8 @@ def lay_out(shelf: Shelf, session: gr.State, limits: str) -> Controls:
 
 def picture_part(limits: str) -> dict:
     gr.Markdown("## 1 Picture", elem_classes="step")
-    picture = gr.Image(label=f"Picture, {limits}", sources=["upload", "clipboard", "webcam"], height=280, format="png",
-                       buttons=["fullscreen"], elem_id="picture")
-    files_only(picture)
-    unread(picture)
+    picture = Upload(label=f"Picture, {limits}", sources=["upload", "clipboard", "webcam"], height=280, format="png",
+                     buttons=["fullscreen"], elem_id="picture")
     rendered = [demo_scenes(seed, None)[0].render(128) for seed in range(SCENES)]
     scenes = gr.Gallery(rendered, label="Or a scene", columns=SCENES // 2, height=300, format="png",
                         allow_preview=False, interactive=False, buttons=[], object_fit="cover", elem_id="scenes")
@@ -134,11 +156,10 @@ def words_part(shelf: Shelf) -> dict:
 def mask_part_of(sliders: dict[str, gr.Slider]) -> dict:
     gr.Markdown("## 3 Mask", elem_classes="step")
     find = gr.Button("Find the mask", elem_id="find")
-    editor = gr.ImageEditor(
+    editor = Canvas(
         label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[], elem_id="canvas",
         canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
         brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
-    files_only(editor)
     gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
     for name in MASK_SLIDERS:
         sliders[name] = slider(name)

@@ -36,6 +36,7 @@ from .shelf import Shelf
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
 Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress | Shown, None, Shown]]    # its end is shown last
 KEPT_SECONDS = 3600         # how long files of pictures stay
+EVERY_SECONDS = 0.1         # steps are told, at most: a browser that draws all of a small model's can't be clicked
 
 
 def make_page(shelf: Shelf, megabytes: float, megapixels: float) -> gr.Blocks:
@@ -92,6 +93,8 @@ class Answers:
             self.find, c.inputs(), [c.canvas, c.map, c.progress], **model)
         gr.on([c.edit.click, c.query.submit, c.reference.submit], self.begin_edit, [c.session], None, **at_once).then(
             self.edit, c.inputs(), [c.canvas, c.map, *self.after_edit()], **model)
+        # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.
+        c.cancel.click(None, None, c.progress, js="() => 'Cancelling'", api_visibility="private")
         c.cancel.click(self.cancel, [c.session], c.progress, **at_once)
         c.make_report.click(self.report, [c.session], [c.save_report, c.progress], **model)
 
@@ -231,6 +234,7 @@ class Answers:
     def watched(self, session: Session, kind: str, told: Shown, steps: Steps) -> Iterator[Shown]:
         """A run, shown as it goes; then its end, or why there is none."""
         c, run = self.controls, session.runs.get(kind) or Run()     # there is none if another answer has taken it
+        told_at = -math.inf
         try:
             going = steps(self.shelf.get(told[c.model]), self.asked(told), run)
             while True:
@@ -239,7 +243,11 @@ class Answers:
                 except StopIteration as done:
                     end = done.value
                     break
-                yield step if isinstance(step, dict) else self.progress(step)
+                if isinstance(step, dict):
+                    yield step
+                elif step.picture is not None or time.monotonic() > told_at + EVERY_SECONDS:
+                    told_at = time.monotonic()
+                    yield self.progress(step)
         except Stopped:
             yield {c.progress: f"Cancelled, with {rows(run.rows)} done."}
             return
@@ -256,12 +264,11 @@ class Answers:
         line = f"{step.stage}: step {step.index} of {step.total}; {rows(step.rows)} done"
         return {self.controls.progress: line, **({self.controls.result: step.picture} if step.picture else {})}
 
-    def cancel(self, session: Session) -> str:
+    def cancel(self, session: Session) -> Any:
         """Ends after the U-Net call in flight; a run that waits in line ends when its turn comes."""
-        if not session.runs:
-            return "Nothing is running."
+        said = gr.skip() if session.runs else "Nothing is running."
         session.stop()
-        return "Cancelling"
+        return said
 
     # ---- files
 
