@@ -38,7 +38,13 @@ def prepare(folder):
 
 def start(folder):
     pipe = subprocess.PIPE
-    return subprocess.Popen(JOBS, cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(JOBS, cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True,
+                            preexec_fn=heed_interrupts)
+
+
+def heed_interrupts():
+    """What a shell runs in the background, these tests for example, has Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(folder):
