@@ -338,6 +338,16 @@ def test_two_branches(make, model):
     well_formed(report.page(generated, model))
 
 
+@pytest.mark.parametrize("name", ["diffedit", "sdedit", "edit_friendly"])
+def test_a_method_of_the_readers_own_is_told_as_far_as_it_can_be(model, image, name):
+    own = replace(dm.METHODS[name], name="own")
+    edit = own(model, image, BASKET, BOWL, **FEW)
+    made = told(edit, model)
+    assert made.decoding.text.words == texts.OTHER.words and made.decoding.rows
+    assert (made.encoding.text.words == texts.OTHER.words) == (name != "diffedit")
+    well_formed(report.page(edit, model))
+
+
 def test_a_report_wants_the_model_that_made_the_edit(edit, model):
     with pytest.raises(ValueError, match="^the edit was made by 'random', not by 'other': pass that model$"):
         report.page(edit, replace(model, name="other"))

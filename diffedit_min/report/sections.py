@@ -173,7 +173,7 @@ class Teller:
     def encoding(self, settings: dict[str, Any]) -> Section:
         edit, s = self.edit, self.settings
         if not edit.encoded:
-            return Section("encoding", "Where decoding starts", texts.STARTS[s["method"]], settings)
+            return Section("encoding", "Where decoding starts", texts.start_text(s), settings)
         absent = "The encoding was given, from an earlier edit." if "encoded" in s["given"] else self.no_x0()
         rows = self.levels("x", edit.encoded, ENCODED + 1)
         return Section("encoding", "Encoding", texts.encoding_text(s), settings, rows, absent)

@@ -141,7 +141,7 @@ NOISED = Text(
     ("x_k = √ᾱ_k x_0 + √(1 − ᾱ_k) ε,  ε ∼ N(0, 1)",), (add_noise,))
 NO_CODING = Text("The mask is empty, so there was nothing to decode, and no need to encode: the input picture itself "
                  "is the result.")
-STARTS = {      # how methods begin that keep no encoding
+STARTS = {
     "sdedit": NOISED,
     "unitune": Text(
         "A copy of the network first learns the picture under a rare word. Then the latent is noised to level k.",
@@ -207,15 +207,23 @@ DECODINGS = {       # by method: its own part
 }
 
 
+OTHER = Text("How this method does it, its own file tells.")       # one of the reader's
+
+
+def start_text(settings: Settings) -> Text:
+    """How a method begins that keeps no encoding."""
+    return STARTS.get(settings["method"], OTHER)
+
+
 def decoding_text(settings: Settings) -> Text:
     """The method's own part, and the sampler's."""
     name, sampler = settings["method"], sampler_of(settings)
-    text = DECODINGS[name]
-    run = invert.run if name == "invert" else METHODS[name].run
+    text = DECODINGS.get(name, OTHER)
+    run = [method.run for method in (invert, *METHODS.values()) if method.name == name]
     if "eta" in settings:       # a stochastic sampler, which is among the method's own functions
-        return replace(text, functions=(run, *text.functions))
+        return replace(text, functions=(*run, *text.functions))
     return Text(text.words, (*text.equations, sampler.equation),
-                (run, *text.functions, decode, sampler.functions[1], ddim.step))
+                (*run, *text.functions, decode, sampler.functions[1], ddim.step))
 
 
 CROOKED = ("What a step takes for the picture can't be told from these latents: on the way the sampler mixes two of "
