@@ -301,8 +301,8 @@ class Answers:
 
 
 def about(method: Method) -> str:
-    """What a method is: the first sentence of its file, with a link to its paper."""
-    first = " ".join(sys.modules[method.run.__module__].__doc__.partition("\n\n")[0].split())
+    """What a method is: the first sentence of its file, if that says it, with a link to its paper."""
+    first = " ".join((sys.modules[method.run.__module__].__doc__ or "").partition("\n\n")[0].split())
     sentence = re.split(r"(?<=\.)\s", first)[0]
     return re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", sentence)
 
