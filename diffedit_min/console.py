@@ -116,7 +116,7 @@ def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path) -> No
     print(f"wrote {' and '.join(map(str, paths))}")
     covered = ""
     if edit.mask is not None:
-        covered = f"; the mask covers {edit.mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}"
+        covered = f"; the mask covers {edit.frame.share(edit.mask, edit.factor):.1%}"
     kind = str(model.dtype).removeprefix("torch.")
     back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
     print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s, {kind} on {model.device}{covered}")

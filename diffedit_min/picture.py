@@ -87,6 +87,10 @@ class Frame:
         valid[: math.ceil(height / factor), : math.ceil(width / factor)] = True
         return valid
 
+    def share(self, mask: Tensor, factor: int) -> float:
+        """How much of the picture, padding not counted, a mask bool (h, w) covers: 0 to 1."""
+        return mask.cpu()[self.valid(factor)].float().mean().item()
+
 
 def fit(image: Image.Image, multiple: int, area: int, size: int | None = None) -> tuple[Tensor, Frame]:
     """Pixels (1,3,H,W) in [-1, 1] that a network can take, H and W multiples of `multiple`; and the Frame, to get back.

@@ -450,7 +450,7 @@ def test_answers_that_use_a_model_run_one_at_a_time_and_the_threshold_does_not_w
 def test_the_sliders_can_hold_each_methods_values(name, page, model):
     """Of the paper and of presets; Gradio would refuse what lies outside."""
     from diffedit_min.app.layout import SLIDERS
-    from diffedit_min.app.page import about
+    from diffedit_min.app.words import about
 
     method = dm.METHODS[name]
     for preset in ("paper", *method.presets):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import html
 import math
-import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -19,19 +17,19 @@ from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
-from torch import Tensor
 
 from .. import metadata
 from ..console import describe
-from ..methods import METHODS, Edit, Method
+from ..methods import METHODS, Edit
 from ..model.stable_diffusion import StableDiffusion
-from ..picture import heat, replacing, save
+from ..picture import heat, save
 from ..tiny.demo import demo_scenes
 from ..typed import dashed, option_kinds, parse_options
 from . import canvas
 from .layout import CSS, FONTS, SLIDERS, Controls, lay_out
 from .session import FILES, Asked, Progress, Run, Session, Stopped
 from .shelf import Shelf
+from .words import about, rows, share, summary
 
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
 Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress | Shown, None, Shown]]    # its end is shown last
@@ -291,41 +289,11 @@ class Answers:
 
         c, path = self.controls, new_folder() / "report.html"
         with errors():
-            page = report.page(session.edit, self.shelf.get(session.edited_by))
-        with replacing(path) as file:
-            file.write(page.encode())
+            report.write(session.edit, self.shelf.get(session.edited_by), path)
         return {c.save_report: gr.update(value=path, interactive=True), c.progress: "The report is ready to download."}
 
 
-# ---------------------------------------------------------------- in words
-
-
-def about(method: Method) -> str:
-    """What a method is: the first sentence of its file, if that says it, with a link to its paper."""
-    first = " ".join((sys.modules[method.run.__module__].__doc__ or "").partition("\n\n")[0].split())
-    sentence = re.split(r"(?<=\.)\s", first)[0]
-    return re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", sentence)
-
-
-def rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
-
-
-def share(mask: Tensor, edit: Edit) -> str:
-    """How much of the picture, padding not counted, a mask bool (h, w) covers."""
-    return f"The mask covers {mask.cpu()[edit.frame.valid(edit.factor)].float().mean().item():.1%}."
-
-
-def summary(edit: Edit, count: int, seconds: float) -> str:
-    """How an edit ended: count, the rows that it took."""
-    kept = {"mask": "your mask", "mask_map": "the map of the mask", "encoded": "the encoding of an earlier edit"}
-    given = [kept[name] for name in edit.settings["given"]]
-    lines = [f"Done: {rows(count)} in {seconds:.1f} s{'; with ' + ' and '.join(given) if given else ''}."]
-    if edit.empty_mask:
-        lines.append("Nothing to change was found: the mask is empty, and the input picture came back.")
-    elif edit.mask is not None:
-        lines.append(share(edit.mask, edit))
-    return " ".join(lines)
+# ---------------------------------------------------------------- errors and files
 
 
 def in_one_line(error: Exception) -> str:

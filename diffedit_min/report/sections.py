@@ -128,7 +128,7 @@ class Teller:
         absent = "Nothing to change was found: the mask is empty." if edit.empty_mask else ""
         if edit.mask is None:
             return Section("mask", "No mask", texts.no_mask(s["method"]), {})
-        covered = f"{edit.mask.cpu()[self.valid].float().mean().item():.1%}"
+        covered = f"{edit.frame.share(edit.mask, edit.factor):.1%}"
         over = overlay(sized(edit.input, self.large), mask_image(edit.mask, self.large, edit.factor))
         last = Shot(over, f"the mask over the input; it covers {covered}",
                     f"The input picture, darkened but for the {covered} of it that the mask lets change")
