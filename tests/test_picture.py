@@ -115,6 +115,16 @@ def test_valid_cells_hold_a_pixel_of_the_picture(w, h, multiple, area):
         assert np.array_equal(frame.valid(factor).numpy(), real.reshape(gh, factor, gw, factor).any(axis=(1, 3)))
 
 
+def test_a_masks_share_leaves_the_padding_out():
+    frame = picture.fit(Image.new("RGB", (32, 20)), 32, 10**6)[1]  # 4 x 4 cells of 8; the last row is padding alone
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[:, :1] = True
+    assert frame.share(mask, 8) == 1 / 4
+    mask[3] = True
+    assert frame.share(mask, 8) == 1 / 4
+    assert frame.share(torch.ones(4, 4, dtype=torch.bool), 8) == 1
+
+
 def test_size_errors():
     image = noise(20, 10)
     with pytest.raises(ValueError) as error:
