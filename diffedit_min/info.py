@@ -14,7 +14,7 @@ import torch
 
 from . import __version__
 from .loading import empty_networks, random_model
-from .loading.files import WEIGHTS_ARE, Weights, extremes, open_weights
+from .loading.files import WEIGHTS_ARE, Weights, check_finite, open_weights
 from .loading.known import LICENCES, MOVED, known_file, sha256
 from .loading.sources import Checkpoint, Family, family_of, find
 from .methods import METHODS, diffedit
@@ -55,7 +55,7 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
         record["predicts"] = known.prediction_type
     if verify:
         for weights in opened:
-            check_finite(weights)
+            verify_weights(weights)
         record["verified"] = True
     return record
 
@@ -133,11 +133,11 @@ def dtypes(weights: list[torch.Tensor]) -> list[str]:
     return sorted({str(weight.dtype).split(".")[1] for weight in weights})
 
 
-def check_finite(weights: Weights) -> None:
+def verify_weights(weights: Weights) -> None:
     """Read every number. ValueError naming the first tensor with one that is infinite or none at all."""
     for name, empty in weights.header.items():
-        if empty.dtype in WEIGHTS_ARE and empty.numel():
-            extremes(weights.get(name), f"{weights.path}: {name}")
+        if empty.dtype in WEIGHTS_ARE:
+            check_finite(weights.get(name), f"{weights.path}: {name}")
 
 
 # ---------------------------------------------------------------- for people

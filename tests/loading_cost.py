@@ -4,7 +4,8 @@
 
 Writes a random full-size checkpoint of that family (checkpoints.REAL) in a temporary folder, its files in the dtype
 `--files`, or takes an existing folder; loads it in `--dtype` by each program in turn, `--repeat` times, each in a fresh
-process; prints a Markdown table. `--small` takes a few channels instead, to try this program out. It is no test.
+process, the first to go changing; prints a Markdown table. `--small` takes a few channels instead, to try this program
+out. It is no test.
 
 Seconds are counted from the call of load, after all imports: until it returns, and until each network has run once:
 the text encoders on one prompt, the U-Net on one row of 64 x 64 latents, the VAE on a picture of only 64 x 64 pixels
@@ -209,7 +210,7 @@ def compare(folder: Path, dtype: str, side: int, repeat: int, title: str) -> Non
                    f"{found['sum'] / size:.2f}", "yes" if found["sum"] <= limit else "no"]), flush=True)
 
     for run in range(1, repeat + 1):
-        for program in there:
+        for program in there if run % 2 else reversed(there):   # the second finds just freed memory
             warm(folder)
             runs[program].append(measure(program, folder, dtype, side))
             show(program, str(run), runs[program][-1])

@@ -373,17 +373,29 @@ def test_which_of_many_files_is_taken(part, half):
 # ---------------------------------------------------------------- numbers
 
 
-def test_weights_of_the_wanted_dtype_are_read_once_and_not_copied(folder, monkeypatch):
+@pytest.mark.parametrize(("dtype", "mapped"), [("float32", True), ("float16", False)])
+def test_weights_of_the_wanted_dtype_are_read_once_and_not_copied_but_in_half(copied, monkeypatch, dtype, mapped):
     given, get = [], files.Safetensors.get
 
     def recorded(self: files.Safetensors, name: str) -> Tensor:
         given.append(get(self, name))
         return given[-1]
 
+    for file in (UNET, VAE, TEXT):
+        change_weights(copied / file, lambda all: {name: one.to(getattr(torch, dtype)) for name, one in all.items()})
     monkeypatch.setattr(files.Safetensors, "get", recorded)
-    weights = [weight for network in networks(load(folder)).values() for weight in network.parameters()]
+    weights = [weight for network in networks(load(copied, dtype=dtype)).values() for weight in network.parameters()]
     assert len(given) == len(weights)
-    assert {weight.data_ptr() for weight in weights} == {weight.data_ptr() for weight in given}
+    places, in_file = ({weight.data_ptr() for weight in some} for some in (weights, given))
+    assert places == in_file if mapped else not places & in_file
+
+
+@pytest.mark.parametrize(("numbers", "fine"), [
+    ([1.0, -2.0], True), ([], True), ([6e4] * 9, True), ([float("nan"), 0.0], False), ([float("inf"), 1.0], False),
+    ([float("inf"), float("-inf")], False),
+])
+def test_finite_numbers_may_have_a_sum_that_is_not(numbers, fine):
+    assert files.finite(torch.tensor(numbers, dtype=torch.float16)) == fine
 
 
 def test_changing_a_weight_leaves_the_file_alone(copied):

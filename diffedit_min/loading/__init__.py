@@ -25,7 +25,7 @@ from ..model.text import TextModel, make_text_encoder, make_tokenizer
 from ..model.unet import UNet, UNetConfig
 from ..model.vae import VAE, VAEConfig
 from ..schedule import Schedule
-from .files import WEIGHTS_ARE, extremes
+from .files import WEIGHTS_ARE, check_finite, finite
 from .sources import TINY, Checkpoint, Network, find
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -52,8 +52,8 @@ def load(
     "float16", "bfloat16". compile: the U-Net by torch.compile, at its first call for each number of rows and size.
     rows_per_batch: how many U-Net rows run at once; by default as many as make 32,768 latent cells. prediction_type:
     "epsilon" or "v_prediction", over what the scheduler's config says. config: for a single file, the folder or Hub id
-    that lends configs and tokenizer. revision, token: for the Hub. seed: of the weights of "random". Weights that need
-    no conversion stay mapped to their file: leave it as it is meanwhile.
+    that lends configs and tokenizer. revision, token: for the Hub. seed: of the weights of "random". Weights that are
+    in float32 or float64, as wanted, stay mapped to their file: leave it as it is meanwhile.
     Raises ValueError, in one line that names what is wrong and the way out.
     """
     place, kind = usable_device(device), usable_dtype(dtype)
@@ -125,7 +125,6 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
     for part, module in networks.items():
         in_full = part == "vae" and module.config.force_upcast and dtype in HALF    # this VAE overflows in half
         fill(module, checkpoint.networks[part], device, torch.float32 if in_full else dtype)
-        lay_out(module)
     texts = tuple(
         text_model(networks[part], folder)
         for part, folder in zip((part for part in networks if "text" in part), checkpoint.tokenizers, strict=True)
@@ -175,24 +174,22 @@ def fill(module: nn.Module, network: Network, device: torch.device, dtype: torch
     module.eval().requires_grad_(False)
 
 
-def lay_out(module: nn.Module) -> None:
-    """In half precision, convolutions' weights with their channels last: 1.1 to 1.2 times as fast (README, Speed).
-
-    In float32 it gains nothing, and weights can stay mapped to their file.
-    """
-    if next(module.parameters()).dtype in HALF:
-        module.to(memory_format=torch.channels_last)
-
-
 def converted(weight: Tensor, device: torch.device, dtype: torch.dtype, where: str) -> Tensor:
-    """The weight as wanted: itself if it is so already. A conversion sees every number, so it finds damaged ones."""
+    """The weight as wanted: itself if it is so already. A conversion sees every number, so it finds damaged ones.
+
+    In half precision, weights of convolutions get their channels last: 1.1 to 1.2 times as fast (README, Speed). In
+    float32 that gains nothing, and weights can stay mapped to their file. In half precision none can: a mapping is
+    given back as a whole, and until then the pages that were copied from it count as memory too.
+    """
     if weight.dtype not in WEIGHTS_ARE:
         raise ValueError(f"{where} is of {str(weight.dtype).split('.')[1]}; expected floats of 16, 32 or 64 bits")
-    if weight.dtype != dtype:
-        largest = extremes(weight, where)
-        if not largest.to(dtype).isfinite().all():
-            raise ValueError(f"{where} holds numbers too large for {str(dtype).split('.')[1]}: use another dtype")
-    return weight.to(device=device, dtype=dtype).contiguous()
+    half = dtype in HALF
+    order = torch.channels_last if half and weight.dim() == 4 else torch.contiguous_format
+    new = weight.to(device=device, dtype=dtype, copy=half, memory_format=order)     # dtype and order in one pass
+    if dtype != weight.dtype and not finite(new):
+        check_finite(weight, where)
+        raise ValueError(f"{where} holds numbers too large for {str(dtype).split('.')[1]}: use another dtype")
+    return new.contiguous(memory_format=order)      # `to` alone leaves a transposed weight as it is
 
 
 # ---------------------------------------------------------------- random weights
