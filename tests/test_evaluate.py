@@ -1,8 +1,10 @@
 """pytest tests/test_evaluate.py: the table of known answers is a run of the benchmark, in fewer columns."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 import diffedit_min as dm
@@ -54,6 +56,28 @@ def test_methods_are_asked_in_their_own_words_of_their_own_model(tmp_path, monke
     (scene, kind, answer), = cases("validation", 1)
     assert asked == [("tiny", answer.caption, scene.caption),
                      ("tiny-instruct", instruction(kind, scene, answer), scene.caption)]
+
+
+def test_latent_errors_are_relative_to_the_latents_norm():
+    """Errors of 0.5 and 0.4 in latents of length 5 and 1: of the first a tenth, of all sqrt(0.41 / 26)."""
+    before, after = [[3.0, 4.0], [1.0, 0.0]], [[3.0, 4.5], [1.0, 0.4]]
+    edits = [SimpleNamespace(**{name: [SimpleNamespace(latent=torch.tensor([[[values]]]))] for name, values in
+                                (("encoded", x0), ("decoded", y0))}) for x0, y0 in zip(before, after, strict=True)]
+    lost, each = evaluate.latent_error(edits)
+    assert lost == pytest.approx((0.41 / 26) ** 0.5) and each == pytest.approx([0.1, 0.4])
+
+
+def test_round_trips_without_a_query(monkeypatch):
+    """Nothing is lost where nothing is walked or what is walked can be undone; DDIM loses; the caption is told."""
+    monkeypatch.setattr(evaluate, "TRIPS", (("none", 0.0, "none", {}), ("none", 0.8, "edict", {"sampler": "edict"}),
+                                            ("none", 0.8, "ddim", {}), ("caption", 0.8, "ddim", {})))
+    head, _, *lines = evaluate.reconstruction_table(dm.load("random", dtype="float64"), "validation", 2).splitlines()
+    cells = [line.strip("| ").split(" | ") for line in (head, *lines)]
+    assert [row[:3] for row in cells[1:]] == [["none", "0", "none"], ["none", "0.8", "edict"], ["none", "0.8", "ddim"],
+                                              ["caption", "0.8", "ddim"]]
+    alone, exact, empty, told = ([float(cell) for cell in row[3:]] for row in cells[1:])
+    assert alone == exact and alone[1:] == [0, 0, 0]
+    assert all(lost > 0.5 and 0 < median < worst for _, lost, median, worst in (empty, told)) and empty != told
 
 
 def test_the_worst_missed_what_was_asked_then_where(tmp_path):

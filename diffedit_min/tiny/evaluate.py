@@ -81,21 +81,33 @@ def shown(line: Line, name: str) -> str:
     return line.values[name].text(column.digits)
 
 
+# Round trips to show: under which text, as far as which ratio, how.
+TRIPS: tuple[tuple[str, float, str, dict[str, str]], ...] = (
+    ("none", 0.0, "the VAE alone", {}),
+    ("caption", 0.6, "ddim", {}),
+    ("caption", 0.8, "ddim", {}),
+    ("none", 0.6, "ddim", {}),
+    ("none", 0.8, "ddim", {}),
+    ("none", 0.8, "ddim, source times", {"time": "source"}),
+    ("none", 0.8, "dpm_solver", {"sampler": "dpm_solver"}),
+)
+
+
 def reconstruction_table(model: StableDiffusion, split: str, count: int) -> str:
-    """What is lost without any query: PSNR, and |decode(encode(x0)) - x0| / |x0| of latents, by text and ratio."""
+    """What is lost without any query, on each of `TRIPS`: PSNR, and |decode(encode(x0)) - x0| / |x0| of latents."""
     drawn = [scenes.sample(SPLITS[split][i]) for i in range(count)]
-    lines = ["| text | encoding ratio | PSNR, dB | latent error, % | of the median scene | of the worst |",
-             "|---|---|---|---|---|---|"]
-    for text, ratio in (("none", 0.0), ("caption", 0.6), ("caption", 0.8), ("none", 0.6), ("none", 0.8)):
+    lines = ["| text | encoding ratio | sampler | PSNR, dB | latent error, % | of the median scene | of the worst |",
+             "|---|---|---|---|---|---|---|"]
+    for text, ratio, how, options in TRIPS:
         parts = (drawn[i : i + 10] for i in range(0, count, 10))
         edits = [edit for part in parts for edit in invert(
             model, [scene.render() for scene in part],
-            reference=[scene.caption if text == "caption" else "" for scene in part], encoding_ratio=ratio,
+            reference=[scene.caption if text == "caption" else "" for scene in part], encoding_ratio=ratio, **options,
         )]
         everywhere = np.ones((edits[0].input.height, edits[0].input.width), bool)
         error = np.mean([squared_error(edit.image, edit.input, everywhere) for edit in edits])
         lost, each = latent_error(edits)
-        lines.append(f"| {text} | {ratio or '0 (the VAE alone)'} | {-10 * np.log10(error):.1f} | {100 * lost:.1f} | "
+        lines.append(f"| {text} | {ratio:g} | {how} | {-10 * np.log10(error):.1f} | {100 * lost:.1f} | "
                      f"{100 * np.median(each):.1f} | {100 * max(each):.1f} |")
     return "\n".join(lines)
 
