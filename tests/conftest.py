@@ -19,10 +19,12 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 import diffedit_min as dm
 from diffedit_min import cli
 from diffedit_min.loading import TINY
+from diffedit_min.model.unet import UNet
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +75,24 @@ def rewrite() -> Callable[..., None]:
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
     return rewrite
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[tuple[Tensor, int, Tensor, Tensor]]]:
+    """compared(): what a training has compared so far, (the U-Net's input, t, context, eps) row by row."""
+    seen, targets, forward, mse = [], [], UNet.forward, torch.nn.functional.mse_loss
+
+    def seeing(self: UNet, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        seen.extend(zip(x, t.tolist(), context, strict=True))
+        return forward(self, x, t, context)
+
+    def comparing(predicted: Tensor, eps: Tensor) -> Tensor:
+        targets.extend(eps)
+        return mse(predicted, eps)
+
+    monkeypatch.setattr(UNet, "forward", seeing)
+    monkeypatch.setattr(torch.nn.functional, "mse_loss", comparing)
+    return lambda: [(*row, eps) for row, eps in zip(seen, targets, strict=True)]
 
 
 def write_folder(model: dm.StableDiffusion, folder: Path) -> Path:

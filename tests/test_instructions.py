@@ -22,7 +22,6 @@ from safetensors.torch import load_file
 import diffedit_min as dm
 from diffedit_min import loading
 from diffedit_min.model.text import make_tokenizer
-from diffedit_min.model.unet import UNet
 from diffedit_min.tiny import scenes, train, train_instruct, vocabulary
 from diffedit_min.tiny.instructions import TEMPLATES, instruction
 from diffedit_min.tiny.train_instruct import Recipe, draw_edit, edit_of, train_unet, widened
@@ -166,41 +165,33 @@ def latents_of(count, seed=0):
     return torch.randn(2, count, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def rows_of(model, recipe, out, monkeypatch):
-    """What one training's steps compare: (text, picture shown, x_t, t, eps), row by row."""
-    texts, seen, targets = [], [], []
-    told, forward, mse = train_instruct.Told.__call__, UNet.forward, torch.nn.functional.mse_loss
+@pytest.fixture
+def rows_of(compared, small, tmp_path, monkeypatch):
+    """rows_of(recipe): what its steps compare: (text, picture shown, x_t, t, eps), row by row."""
+    texts, told = [], train_instruct.Told.__call__
 
     def telling(self, chosen):
         texts.extend(chosen)
         return told(self, chosen)
 
-    def seeing(self, x, t, context):
-        seen.extend(zip(x, t.tolist(), context, strict=True))
-        return forward(self, x, t, context)
+    def run(recipe):
+        monkeypatch.setattr(train_instruct.Told, "__call__", telling)
+        train_unet(recipe, tmp_path, small, *latents_of(recipe.pairs))
+        tokens = {text: small.embed([text]).tokens[0] for text in set(texts)}
+        for text, (x, t, context, eps) in zip(texts, compared(), strict=True):
+            assert (context - tokens[text]).norm() < 0.02 * context.norm(), "they are encoded in bfloat16"
+            yield text, x[4:], x[:4], t, eps
 
-    def comparing(predicted, eps):
-        targets.extend(eps)
-        return mse(predicted, eps)
-
-    monkeypatch.setattr(train_instruct.Told, "__call__", telling)
-    monkeypatch.setattr(UNet, "forward", seeing)
-    monkeypatch.setattr(torch.nn.functional, "mse_loss", comparing)
-    out.mkdir()
-    train_unet(recipe, out, model, *latents_of(recipe.pairs))
-    tokens = {text: model.embed([text]).tokens[0] for text in set(texts)}
-    for text, (x, t, context), eps in zip(texts, seen, targets, strict=True):
-        assert (context - tokens[text]).norm() < 0.02 * context.norm(), "they are encoded in bfloat16"
-        yield text, x[4:], x[:4], t, eps
+    return run
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_a_row_turns_one_picture_of_a_pair_into_the_other(small, tmp_path, monkeypatch, balanced):
+def test_a_row_turns_one_picture_of_a_pair_into_the_other(small, rows_of, balanced):
     """x_t is the noised latent of the picture that the instruction asks for, scaled; the other is shown, unscaled."""
     recipe = Recipe(pairs=PAIRS, steps=2 * (not balanced), balanced_steps=2 * balanced, batch=60, without=0.0)
     pairs, shown_as = [edit_of(seed) for seed in range(PAIRS)], latents_of(PAIRS)
     scale, ways, kinds, times = small.vae.config.scaling_factor, Counter(), Counter(), []
-    for text, shown, x_t, t, eps in rows_of(small, recipe, tmp_path / "run", monkeypatch):
+    for text, shown, x_t, t, eps in rows_of(recipe):
         (turned, pair), = (shown_as == shown).all(dim=(2, 3, 4)).nonzero().tolist()
         kind, *two = pairs[pair]
         templates = range(len(TEMPLATES[kind]))
@@ -216,10 +207,9 @@ def test_a_row_turns_one_picture_of_a_pair_into_the_other(small, tmp_path, monke
         assert abs(kinds[kind] / 120 - (1 / 3 if balanced else count / PAIRS)) < 0.12, kinds
 
 
-def test_conditions_are_left_out_as_often_as_asked(small, tmp_path, monkeypatch):
+def test_conditions_are_left_out_as_often_as_asked(rows_of):
     recipe = Recipe(pairs=PAIRS, steps=2, balanced_steps=2, batch=60, without=0.2)
-    rows = rows_of(small, recipe, tmp_path / "run", monkeypatch)
-    without = Counter((text == "", bool((shown == 0).all())) for text, shown, *_ in rows)
+    without = Counter((text == "", bool((shown == 0).all())) for text, shown, *_ in rows_of(recipe))
     assert set(without) == {(False, False), (True, False), (False, True), (True, True)}
     for which, count in without.items():
         assert abs(count / 240 - (0.4 if which == (False, False) else 0.2)) < 0.07, without

@@ -85,32 +85,26 @@ def test_the_autoencoders_loss(tmp_path, monkeypatch, mean, log_variance, error,
 # ---------------------------------------------------------------- Eq. (1)
 
 
-def rows_of(recipe, out, monkeypatch, steps=1):
-    """What steps of the U-Net's training compare: (caption, x_t, t, eps, context), row by row; and the latents."""
-    captions, seen, targets = [], [], []
-    forward, mse, tokens = UNet.forward, torch.nn.functional.mse_loss, train.tokenize
+LATENTS = torch.randn(SCENES, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def rows_of(compared, tmp_path, monkeypatch):
+    """rows_of(recipe, steps): what steps on LATENTS compare: (caption, x_t, t, context, eps), row by row."""
+    captions, tokens = [], train.tokenize
 
     def reading(tokenizer, prompts):
         captions.extend(prompts)
         return tokens(tokenizer, prompts)
 
-    def seeing(self, x, t, context):
-        seen.extend(zip(x, t.tolist(), context, strict=True))
-        return forward(self, x, t, context)
+    def run(recipe, steps=1):
+        monkeypatch.setattr(train, "tokenize", reading)
+        loss = loss_of(train.train_unet, recipe, tmp_path, LATENTS)
+        for step in range(steps):
+            loss(step)
+        return [(caption, *row) for caption, row in zip(captions, compared(), strict=True)]
 
-    def comparing(predicted, eps):
-        targets.extend(eps)
-        return mse(predicted, eps)
-
-    monkeypatch.setattr(train, "tokenize", reading)
-    monkeypatch.setattr(UNet, "forward", seeing)
-    monkeypatch.setattr(torch.nn.functional, "mse_loss", comparing)
-    latents = torch.randn(SCENES, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    loss = loss_of(train.train_unet, recipe, out, latents)
-    for step in range(steps):
-        loss(step)
-    return [(caption, x, t, eps, context) for caption, (x, t, context), eps
-            in zip(captions, seen, targets, strict=True)], latents
+    return run
 
 
 def clean(x_t, t, eps):
@@ -119,14 +113,13 @@ def clean(x_t, t, eps):
     return (x_t - (1 - abar) ** 0.5 * eps) / abar**0.5
 
 
-def test_a_row_is_a_noised_scene_under_its_own_caption(tmp_path, monkeypatch):
-    rows, latents = rows_of(SMALL(unet_batch=200, latent_noise=0.0, empty_captions=0.3, partial_captions=0.2),
-                            tmp_path, monkeypatch, steps=2)
+def test_a_row_is_a_noised_scene_under_its_own_caption(rows_of):
+    rows = rows_of(SMALL(unet_batch=200, latent_noise=0.0, empty_captions=0.3, partial_captions=0.2), steps=2)
     kinds, drawn, times = Counter(), set(), []
-    for caption, x_t, t, eps, _ in rows:
+    for caption, x_t, t, _, eps in rows:
         if t > 900:
             continue        # the scene's part is too small there to tell the scenes apart by
-        (which,) = ((clean(x_t, t, eps) - latents).abs().amax(dim=(1, 2, 3)) < 1e-2).nonzero().flatten().tolist()
+        (which,) = ((clean(x_t, t, eps) - LATENTS).abs().amax(dim=(1, 2, 3)) < 1e-2).nonzero().flatten().tolist()
         scene = scenes.sample(which)
         partial_ones = {scene.partial_caption(part) for part in train.PARTS}
         assert caption in {"", scene.caption, *partial_ones}
@@ -136,23 +129,21 @@ def test_a_row_is_a_noised_scene_under_its_own_caption(tmp_path, monkeypatch):
     assert len(drawn) == SCENES and min(times) < 50 and len(set(times)) > 250
     total = sum(kinds.values())
     assert abs(kinds["empty"] / total - 0.3) < 0.07 and abs(kinds["partial"] / total - 0.2) < 0.07, kinds
-    assert all(eps.std() > 0.8 for *_, eps, _ in rows)
+    assert all(eps.std() > 0.8 for *_, eps in rows)
 
 
-def test_the_words_are_what_the_network_is_told(tmp_path, monkeypatch):
-    rows, _ = rows_of(SMALL(unet_batch=40, empty_captions=0.5), tmp_path, monkeypatch)
+def test_the_words_are_what_the_network_is_told(rows_of):
     told = {}
-    for caption, *_, context in rows:
+    for caption, *_, context, _ in rows_of(SMALL(unet_batch=40, empty_captions=0.5)):
         assert torch.equal(told.setdefault(caption, context), context)
     assert len({tuple(context.flatten().tolist()) for context in told.values()}) == len(told) > 5
 
 
-def test_noise_on_the_latents_has_the_size_that_the_recipe_says(tmp_path, monkeypatch):
-    rows, latents = rows_of(SMALL(unet_batch=100, latent_noise=0.15), tmp_path, monkeypatch)
+def test_noise_on_the_latents_has_the_size_that_the_recipe_says(rows_of):
     sizes = []
-    for _, x_t, t, eps, _ in rows:
+    for _, x_t, t, _, eps in rows_of(SMALL(unet_batch=100, latent_noise=0.15)):
         if t < 500:
-            off = clean(x_t, t, eps) - latents
+            off = clean(x_t, t, eps) - LATENTS
             sizes.append(off[off.flatten(1).norm(dim=1).argmin()].std().item())
     assert len(sizes) > 30 and np.mean(sizes) == pytest.approx(0.15, abs=0.005)
 
@@ -160,7 +151,7 @@ def test_noise_on_the_latents_has_the_size_that_the_recipe_says(tmp_path, monkey
 def test_a_perfect_prediction_has_no_loss(tmp_path, monkeypatch):
     targets, mse = [], torch.nn.functional.mse_loss
     monkeypatch.setattr(torch.nn.functional, "mse_loss", lambda a, b: targets.append(b) or mse(a, b))
-    loss = loss_of(train.train_unet, SMALL(), tmp_path, torch.randn(SCENES, 4, 16, 16))
+    loss = loss_of(train.train_unet, SMALL(), tmp_path, LATENTS)
     loss(0)
     monkeypatch.setattr(UNet, "forward", lambda self, x, t, context: targets[0])
     assert loss(0)[0] == 0, "the same step has the same noise"
