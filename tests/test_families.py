@@ -144,7 +144,7 @@ def test_a_single_file_gives_the_same_as_in_diffusers(family, file, ema, tmp_pat
         weights, others = network.state_dict(), getattr(theirs, part).state_dict()
         assert weights.keys() == others.keys()
         for name, weight in weights.items():
-            assert torch.equal(weight, others[name]), f"{part} {name}"
+            assert torch.equal(weight, others[name]) and weight.is_contiguous(), f"{part} {name}"
     x, _, _ = inputs(configs, torch.float32)
     context = ours.embed(PROMPTS[:1])
     summary = ours.summary(x, context, None)
