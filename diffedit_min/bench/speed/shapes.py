@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...loading import HALF, lay_out
+from ...loading import HALF, order_of
 from ...loading.sources import TINY
 from ...model.stable_diffusion import StableDiffusion
 from ...model.text import TextModel, make_text_encoder, make_tokenizer
@@ -69,7 +69,6 @@ def make(name: str, dtype: torch.dtype) -> StableDiffusion:
     in_full = shape.vae.force_upcast and dtype in HALF
     for network in (unet, vae, *texts):
         fill_randomly(network, torch.float32 if in_full and network is vae else dtype)
-        lay_out(network)
     tokenizer = make_tokenizer(TINY / "tokenizer")
     tokenizer.model_max_length = PLACES
     return StableDiffusion(unet, vae, tuple(TextModel(text, tokenizer) for text in texts), Schedule.from_config({}),
@@ -94,6 +93,7 @@ def fill_randomly(network: nn.Module, dtype: torch.dtype) -> None:
             weight.normal_(0, 1 / math.sqrt(weight[0].numel()), generator=random)
         else:
             weight.fill_(1.0 if name.endswith("weight") else 0.0)       # of norms; biases
+        weight.data = weight.contiguous(memory_format=order_of(weight, dtype))
     for buffer in network.buffers():        # CLIP counts its token places in one
         buffer.copy_(torch.arange(buffer.shape[-1]))
     network.eval().requires_grad_(False)
