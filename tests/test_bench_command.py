@@ -18,6 +18,8 @@ from diffedit_min.bench.datasets.item import Dataset, Item
 from diffedit_min.bench.metrics import FAMILIES
 from diffedit_min.bench.variants import grid
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("bench", "--dataset", "scenes", "--model", "random", "--limit", "2", "-o", "steps=4", "--out", "out")
 
 

@@ -464,6 +464,7 @@ def test_a_command_line_that_cannot_be_parsed_is_code_2(run, arguments):
     assert (done.code, done.new) == (2, set()) and "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_exit_codes_of_true_processes(here):
     assert process("-m", "diffedit_min", "edit", "a.png").returncode == 2
     failed = process("-m", "diffedit_min", "edit", "no.png", "--query", "q", "--model", "random")

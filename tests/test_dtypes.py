@@ -12,6 +12,8 @@ from diffedit_min.bench.datasets.item import Place
 from diffedit_min.bench.datasets.scenes import read
 from diffedit_min.picture import psnr
 
+pytestmark = pytest.mark.slow
+
 FEW = {"steps": 6, "mask_samples": 2}
 
 

@@ -643,6 +643,7 @@ def test_compiling_needs_a_compiler(monkeypatch):
         "compile needs a C++ compiler (c++ or g++ or clang++): install one, or leave compile out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd15", "sd21-768", "bk-sdm-tiny", "sdxl"])
 def test_the_unet_compiles_to_one_graph_without_breaks(tmp_path, family):
     checkpoints.write_folder(tmp_path, checkpoints.small(family))

@@ -20,7 +20,7 @@ from diffedit_min.tiny import scenes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed")
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")]
 SIZES = {"wide": (1280, 900), "phone": (390, 844)}
 
 

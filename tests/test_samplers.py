@@ -22,6 +22,7 @@ X0 = torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().ma
 EXACT = {"edict": (edict, {}), "edict, p = 1": (edict, {"p": 1.0}), "bdia": (bdia, {}),
          "bdia, gamma = 1": (bdia, {"gamma": 1.0}), "belm": (belm, {})}
 ALL = {**EXACT, "fixed_point": (fixed_point, {"iterations": 20})}
+EACH = [*EXACT, pytest.param("fixed_point", marks=pytest.mark.slow)]     # 21 calls a step
 BOTH_WAYS = ("encode", "decode")
 
 
@@ -58,6 +59,7 @@ def test_round_trips_are_exact_at_odd_and_even_numbers_of_levels(name, steps, ra
     assert kit.roundtrip_error(sampler, eps_fn=kit.random_eps_fn(0), x0=X0, levels=levels, **options) <= 1e-10
 
 
+@pytest.mark.slow
 def test_fixed_point_converges_geometrically():
     eps_fn = kit.random_eps_fn(0)
     errors = [kit.roundtrip_error(fixed_point, eps_fn=eps_fn, x0=X0, levels=LEVELS, iterations=n)
@@ -65,6 +67,7 @@ def test_fixed_point_converges_geometrically():
     assert errors[-1] <= 1e-8 and all(later < 0.1 * earlier for earlier, later in pairwise(errors))
 
 
+@pytest.mark.slow
 def test_fixed_point_says_where_it_does_not_converge():
     def steep(x, t):
         return torch.sin(40 * x)
@@ -76,7 +79,7 @@ def test_fixed_point_says_where_it_does_not_converge():
         encoded(fixed_point, kit.random_eps_fn(0), {"iterations": 20})
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EACH)
 def test_a_smaller_ratio_is_a_prefix(name):
     sampler, options = ALL[name]
     eps_fn = kit.random_eps_fn(0)
@@ -86,7 +89,7 @@ def test_a_smaller_ratio_is_a_prefix(name):
         assert all(i == j and torch.equal(p, q) for (i, p), (j, q) in zip(a.partners, b.partners, strict=True))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EACH)
 def test_states_stand_at_their_levels(name):
     sampler, options = ALL[name]
     eps_fn = kit.random_eps_fn(0)
@@ -117,7 +120,7 @@ def test_calls_of_the_network(name, calls):
     assert (there, count) == calls
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EACH)
 def test_a_picture_alone_is_the_same_in_a_batch(name):
     sampler, options = ALL[name]
     eps_fn = kit.random_eps_fn(0)
@@ -308,7 +311,7 @@ def test_states_of_a_batch_and_of_its_pictures(model):
 # ---------------------------------------------------------------- the blend, and the methods
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EACH)
 def test_each_latent_is_blended_once_at_its_own_level(name):
     """Mask 0: bitwise the encoding. Half a mask, the same network: nothing changes."""
     sampler, options = ALL[name]
@@ -331,6 +334,7 @@ def test_each_latent_is_blended_once_at_its_own_level(name):
     assert distance(down[-1].latent, X0) <= 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_methods_take_samplers(sampler, model):
     picture = dm.tiny.scenes.sample(5).render(32)

@@ -122,6 +122,7 @@ def test_the_unet_predicts_noise(tiny):
     assert right < 0.3 and right < wrong
 
 
+@pytest.mark.slow
 def test_it_edits(tiny):
     """Known answers on six validation scenes: the asked value, in the right place, and little else."""
     drawn = list(cases("validation", 6))
@@ -133,6 +134,7 @@ def test_it_edits(tiny):
     assert -10 * math.log10(np.mean([score["outside"] for score in scores])) >= 27
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler, words, most", [("ddim", "caption", 0.03), ("ddim", "none", 0.03),
                                                   ("dpm_solver", "none", 0.01)])
 def test_the_round_trip_stays_near(tiny, sampler, words, most):
@@ -143,6 +145,7 @@ def test_the_round_trip_stays_near(tiny, sampler, words, most):
     assert latent_error(edits)[0] <= most
 
 
+@pytest.mark.slow
 def test_alone_and_in_a_batch_are_the_same(tiny):
     (scene, _, answer), (other, _, another) = list(cases("validation", 2))
     together = dm.diffedit(tiny, [scene.render(), other.render()], [answer.caption, another.caption],
