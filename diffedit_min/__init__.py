@@ -3,10 +3,12 @@
     import diffedit_min as dm
     edit = dm.diffedit(dm.load(), image, query="a basket of apples", reference="a bowl of apples")
 
-The names below are imported when they are first used, so that `import diffedit_min` costs nothing.
+The names below are imported when they are first used, so that `import diffedit_min` costs nothing. Every method that is
+registered (`dm.METHODS`) is a name here too: dm.diffedit, dm.sdedit, ...
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -14,38 +16,56 @@ _HOME = {
     "load": "loading",
     "StableDiffusion": "model.stable_diffusion",
     "Context": "model.text",
+    "Level": "core.schedule",
+    "State": "core.state",
+    "Task": "core.task",
+    "Step": "core.task",
+    "Outcome": "core.task",
+    "option": "core.options",
+    "SAMPLERS": "samplers",
     "METHODS": "methods",
-    "Edit": "methods",
     "Method": "methods",
-    "Step": "methods",
-    "diffedit": "methods",
-    "sdedit": "methods",
-    "encode_decode": "methods",
-    "prompt_to_prompt": "methods",
-    "null_text": "methods",
-    "negative_prompt_inversion": "methods",
-    "direct_inversion": "methods",
-    "cycle_diffusion": "methods",
-    "edit_friendly": "methods",
-    "unitune": "methods",
-    "instruct_pix2pix": "methods",
-    "invert": "methods",
+    "Edit": "methods",
+    "register": "methods",
 }
 _MODULES = (
-    "compositing", "drawing", "guidance", "info", "loading", "mask", "metadata", "methods", "model", "picture",
-    "report", "samplers", "schedule", "testing", "theory", "tiny",
+    "bench", "compositing", "core", "drawing", "info", "loading", "metadata", "methods", "model", "picture", "report",
+    "samplers", "testing", "tiny",
 )
 
 __all__ = ["__version__", *_HOME]
 
+if TYPE_CHECKING:       # for type checkers, which do not see names that are looked up when they are used
+    # ruff: noqa: F401
+    from . import core, drawing, info, loading, metadata, methods, model, picture, report, samplers, testing, tiny
+    from .core.options import option
+    from .core.schedule import Level
+    from .core.state import State
+    from .core.task import Outcome, Step, Task
+    from .loading import load
+    from .methods import METHODS, Edit, Method, register
+    from .model.stable_diffusion import StableDiffusion
+    from .model.text import Context
+    from .samplers import SAMPLERS
 
-def __getattr__(name: str) -> object:
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Method: ...       # any other name is a method's
+
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", __name__)
+        if not name.startswith("_"):
+            from .methods import METHODS
+
+            if name in METHODS:
+                return METHODS[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_MODULES])
+    from .methods import METHODS
+
+    return sorted({*__all__, *_MODULES, *METHODS})

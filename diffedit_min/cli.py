@@ -49,7 +49,7 @@ from .console import (
     write_report,
 )
 from .edit_command import edit
-from .typed import parse_options
+from .methods.typed import parse_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,14 +91,15 @@ def demo(
 ) -> None:
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
     with one_line_errors(debug):
-        from . import loading, methods, picture
+        from . import loading, picture
         from .metadata import texts
+        from .methods import METHODS
         from .tiny.demo import demo_measures, demo_scenes, demo_strip
 
         check_targets(out, *filter(None, [strip]))
         keep = check_report(report, strip)
-        methods.diffedit.preset(preset)     # refuses one that isn't known
-        options = parse_options(methods.diffedit, option)
+        METHODS["diffedit"].preset(preset)     # refuses one that isn't known
+        options = parse_options(METHODS["diffedit"], option)
         scene, answer = demo_scenes(seed, change)
         started = time.perf_counter()
         model = loading.load()
@@ -106,7 +107,7 @@ def demo(
         side = math.isqrt(model.native_area)
         image, truth = scene.render(side), answer.render(side)
         query = answer.caption if query is None else query
-        edit, seconds = timed(methods.diffedit, quiet, model, image, query, scene.caption, seed=seed, preset=preset,
+        edit, seconds = timed(METHODS["diffedit"], quiet, model, image, query, scene.caption, seed=seed, preset=preset,
                               keep=keep, **options)
         shown = demo_strip(edit, truth)
         picture.save(shown, out, texts(edit.settings, shown.size))
@@ -132,14 +133,15 @@ def mask_command(
 ) -> None:
     """Find where DiffEdit would edit, and stop there."""
     with one_line_errors(debug):
-        from . import loading, methods, picture
+        from . import loading, picture
         from .metadata import texts
+        from .methods import METHODS
 
         out, map_out = out or Path(f"{Path(image).stem}-mask.png"), map_out or Path(f"{Path(image).stem}-map.png")
-        opened, options = prepare(image, methods.diffedit, option, out, map_out, preset=preset)
+        opened, options = prepare(image, METHODS["diffedit"], option, out, map_out, preset=preset)
         options["encoding_ratio"] = 0.0     # step 1 only: steps 2 and 3 have no level to go to
         network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
-        edit, seconds = timed(methods.diffedit, quiet, network, opened, query, reference, seed=seed, size=size,
+        edit, seconds = timed(METHODS["diffedit"], quiet, network, opened, query, reference, seed=seed, size=size,
                               preset=preset, **options)
         # `edit --like` of a mask is to edit what it shows: this command's ratio is not one to repeat.
         settings = {name: value for name, value in edit.settings.items() if name != "encoding_ratio"}
@@ -161,15 +163,16 @@ def invert(
 ) -> None:
     """Encode a picture towards noise and decode it again, without a query: what does that lose?"""
     with one_line_errors(debug):
-        from . import loading, methods, picture
+        from . import loading, picture
         from .metadata import texts
+        from .methods import METHODS
 
         out = out or Path(f"{Path(image).stem}-inverted.png")
-        opened, options = prepare(image, methods.invert, option, out)
+        opened, options = prepare(image, METHODS["invert"], option, out)
         network = loading.load(model, device=device, dtype=dtype, **source(prediction_type, config, revision))
-        edit, seconds = timed(methods.invert, quiet, network, opened, reference=reference, size=size, **options)
+        edit, seconds = timed(METHODS["invert"], quiet, network, opened, reference=reference, size=size, **options)
         options["encoding_ratio"] = 0.0     # no level: what the VAE makes of the picture
-        vae = methods.invert(network, opened, size=size, encoded=edit.encoded, **options)
+        vae = METHODS["invert"](network, opened, size=size, reuse=edit, **options)
         before, after = edit.encoded[0].latent, edit.decoded[0].latent
         picture.save(edit.image, out, texts(edit.settings, edit.image.size))
         tell(edit, seconds, network, out)
@@ -180,16 +183,22 @@ def invert(
 
 @app.command("info")
 def info_command(
-    model: Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)] = "tiny",
+    name: Annotated[str, Argument(metavar="MODEL|METHOD", help=f"{MODEL_HELP} Or a method's name, such as "
+                                  "sdedit.")] = "tiny",
     verify: Annotated[bool, Option("--verify", help="Read every number, and find damaged ones.")] = False,
     as_json: Annotated[bool, Option("--json", help="For machines.")] = False,
     prediction_type: Prediction = None, config: Config = None, revision: Revision = None, debug: Debug = False,
 ) -> None:
-    """What a model is, its files and whether they fit, which settings hold with it, and the methods' options."""
+    """What a model is, its files and whether they fit, and which settings hold with it; or what a method's options do.
+    """
     with one_line_errors(debug):
         from . import info
+        from .methods import METHODS
 
-        record = info.describe(model, verify=verify, **source(prediction_type, config, revision))
+        if (method := METHODS.get(name.replace("-", "_"))) is not None:
+            print("\n".join(info.method_lines(method)))
+            return
+        record = info.describe(name, verify=verify, **source(prediction_type, config, revision))
         print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 
 

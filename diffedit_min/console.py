@@ -21,7 +21,8 @@ import typer.core
 from typer import Argument, Option
 
 if TYPE_CHECKING:
-    from .methods import Edit, Step
+    from .core.task import Step
+    from .methods import Edit
     from .model.stable_diffusion import StableDiffusion
 
 # The options that commands share.

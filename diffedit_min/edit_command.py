@@ -41,7 +41,7 @@ from .console import (
     timed,
     write_report,
 )
-from .typed import dashed, embedded_model
+from .methods.typed import dashed, embedded_model
 
 if TYPE_CHECKING:
     from .jobs.job import Job

@@ -5,23 +5,27 @@ No weights are read, except to verify them and for the files' hashes.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import __version__
+from .core.options import Declared
+from .core.schedule import Schedule
 from .loading import empty_networks, random_model
 from .loading.files import WEIGHTS_ARE, Weights, check_finite, open_weights
 from .loading.known import LICENCES, MOVED, known_file, sha256
 from .loading.sources import Checkpoint, Family, family_of, find
-from .methods import METHODS, diffedit
+from .methods import METHODS, Method
+from .methods.help import about, sentence_of, shown, wrapped
+from .methods.typed import dashed
 from .model.names import LEFTOVER, PARTS, check_exactly
 from .model.unet import UNetConfig
 from .model.vae import VAEConfig
-from .schedule import Schedule
+from .samplers import SAMPLERS
 
 NAMES = {"unet": "U-Net", "vae": "VAE", "text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
 
@@ -124,9 +128,9 @@ def schedule(raw: dict[str, Any]) -> dict[str, Any]:
 
 def defaults(card: dict[str, Any], channels: int) -> dict[str, Any]:
     """The settings of the method that this model is for, DiffEdit if it can, and which of them are its card's."""
-    method = next((method for method in METHODS.values() if method.channels == channels), diffedit)
-    own = card.get(method.name, {})
-    return {"method": method.name, "values": asdict(method.options(**own)), "from the card": sorted(own)}
+    method = next((method for method in METHODS.values() if method.channels == channels), METHODS["diffedit"])
+    own = method.recommended(card)
+    return {"method": method.name, "values": method.made(own).record(), "from the card": sorted(own)}
 
 
 def dtypes(weights: list[torch.Tensor]) -> list[str]:
@@ -170,9 +174,24 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
             yield f"  {name:<20} {value!r}{' *' if name in record['defaults']['from the card'] else ''}"
     yield "\nmethods (--method) and their options (-o), with the values where no card says otherwise"
     for method in METHODS.values():
-        yield f"  {method.name.replace('_', '-')}: {listed(asdict(method.options()))}"
-        for name, options in method.presets.items():
-            yield f"    --preset {name}: {listed(options)}"
+        yield f"  {dashed(method.name)}: {listed(method.options().record())}"
+        yield from (f"    --preset {name}: {listed(options)}" for name, options in method.presets.items())
+    yield "\nsamplers (-o sampler=name, or with options name:option=value)"
+    for name, sampler in SAMPLERS.items():
+        options = sampler.record() if isinstance(sampler, Declared) else {}
+        yield f"  {name}: {listed(options) or 'no options'}"
+    yield "\nwhat the options of a method do: diffedit-min info METHOD"
+
+
+def method_lines(method: Method) -> Iterator[str]:
+    """What a method is, and what each of its options does."""
+    yield f"{dashed(method.name)} (--method)"
+    yield from textwrap.wrap(about(method), 110, initial_indent="  ", subsequent_indent="  ")
+    yield "\noptions (-o name=value), with the values where no card says otherwise"
+    for option in method.known.values():
+        yield from wrapped(f"{option.name}={shown(option.default)}", sentence_of(option))
+    for name, options in method.presets.items():
+        yield f"--preset {name}: {listed(options)}"
 
 
 def listed(options: Mapping[str, Any]) -> str:

@@ -1,15 +1,21 @@
 """Run with `python -m pytest tests/test_unet.py` from the repository's root; takes about 10 seconds.
 
-Checks the U-Net alone: reading its config, sizes of the published ones, the seam for attention, rows and times.
+Checks the U-Net alone: reading its config, sizes of the published ones, the seams for attention and for residual
+blocks, the recorder of attention maps, rows and times.
 (That it computes what diffusers' computes is in test_parity.py.)
 """
+
+import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from diffedit_min.model import attention as attention_module
-from diffedit_min.model.attention import Place, attention_in_tiles
+from diffedit_min.model import bands, stable_diffusion
+from diffedit_min.model.attention import AttentionRecorder, Place, attention_in_tiles, attention_maps
+from diffedit_min.model.blocks import BlockPlace, ResnetBlock
 from diffedit_min.model.unet import NEUTRAL, Summary, UNet, UNetConfig
 
 # unet/config.json as published, but for _class_name and the like.
@@ -424,3 +430,284 @@ def test_configs_that_cannot_be_built(change, message):
     with pytest.raises(ValueError) as error:
         UNetConfig(**{**levels, "attention_head_dim": 2, "norm_num_groups": 8, **change})
     assert str(error.value) == message
+
+
+# ---------------------------------------------------------------- the seam for residual blocks
+
+# All residual blocks of SMALL in the order in which they run, with the size of the feature map on latents of 8 x 12.
+BLOCKS = [BlockPlace(f"{block}.resnets.{i}", *size) for block, count, size in (
+    ("down_blocks.0", 1, (8, 12)), ("down_blocks.1", 1, (4, 6)), ("mid_block", 2, (4, 6)),
+    ("up_blocks.0", 2, (4, 6)), ("up_blocks.1", 2, (8, 12)),
+) for i in range(count)]
+
+
+class Look:
+    """Remembers what it is asked and given, at the places that `chosen` holds, and returns `change` of it."""
+
+    def __init__(self, chosen: list[BlockPlace] = BLOCKS, change: Callable[[Tensor], Tensor] = lambda x: x):
+        self.chosen, self.change, self.asked, self.called, self.given, self.copies = chosen, change, [], [], {}, {}
+
+    def wants(self, place: BlockPlace) -> bool:
+        self.asked.append(place)
+        return place in self.chosen
+
+    def __call__(self, x: Tensor, place: BlockPlace) -> Tensor:
+        self.called.append(place)
+        self.given[place.name], self.copies[place.name] = x, x.clone()
+        return self.change(x)
+
+
+@pytest.fixture
+def in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every convolution works on two rows of cells at a time."""
+    monkeypatch.setattr(bands, "LARGE", 0)
+    monkeypatch.setattr(bands, "BAND", 1)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_features_returned_as_they_came_change_nothing(checkpointing):
+    unet, (x, context), look = small_unet(), inputs(), Look()
+    plain = unet(x, 431, context)
+    assert torch.equal(unet(x, 431, context, features=look, checkpointing=checkpointing), plain)
+    assert len(look.given) == len(BLOCKS)
+    for name, given in look.given.items():
+        assert torch.equal(given, look.copies[name]), f"{name} was changed after it was seen"
+
+
+def test_features_in_bands(in_bands):
+    unet, (x, context), look = small_unet(), inputs(), Look()
+    assert torch.equal(unet(x, 431, context, features=look), unet(x, 431, context))
+    assert all(torch.equal(given, look.copies[name]) for name, given in look.given.items())
+    nothing, zeroed = Look(BLOCKS[-1:], torch.zeros_like), with_zeros(unet, BLOCKS[-1].name)
+    assert difference(unet(x, 431, context, features=nothing), zeroed(x, 431, context)) <= 1e-12
+
+
+@pytest.mark.parametrize("changes", [{}, {"layers_per_block": 2}, {"mid_block_type": None}])
+def test_every_residual_block_is_seen_once(changes):
+    unet, (x, context), look = small_unet(**changes), inputs(), Look()
+    modules = {name: module for name, module in unet.named_modules() if isinstance(module, ResnetBlock)}
+    fine = ("down_blocks.0", "up_blocks.1")
+    in_order = sorted(modules)                                      # down, mid, up; fewer than ten of each
+    look.chosen = [BlockPlace(name, *((8, 12) if name.startswith(fine) else (4, 6))) for name in in_order]
+    assert changes or look.chosen == BLOCKS
+    unet(x, 431, context, features=look)
+    assert look.asked == look.called == look.chosen
+    for place in look.chosen:
+        shape = (3, modules[place.name].conv2.out_channels, place.height, place.width)
+        assert look.given[place.name].shape == shape
+
+
+def test_features_are_called_only_where_they_want():
+    unet, (x, context) = small_unet(), inputs()
+    plain = unet(x, 431, context)
+    for chosen in ([], BLOCKS[2:3], BLOCKS[1::2]):
+        look = Look(chosen, torch.zeros_like)
+        assert torch.equal(unet(x, 431, context, features=look), plain) == (not chosen)
+        assert look.asked == BLOCKS and look.called == chosen
+
+
+def with_zeros(unet: UNet, name: str) -> UNet:
+    """A copy in which the last convolution of one residual block gives nothing."""
+    zeroed = copy.deepcopy(unet)
+    for parameter in zeroed.get_submodule(name).conv2.parameters():
+        parameter.zero_()
+    return zeroed
+
+
+@pytest.mark.parametrize("place", BLOCKS, ids=lambda place: place.name)
+def test_no_features_are_a_last_convolution_of_zeros(place):
+    unet, (x, context) = small_unet(), inputs()
+    out = unet(x, 431, context, features=Look([place], torch.zeros_like))
+    assert torch.equal(out, with_zeros(unet, place.name)(x, 431, context))
+    assert difference(out, unet(x, 431, context)) > 1e-4
+
+
+def test_features_are_what_the_last_convolution_gave():
+    unet, (x, context), look, seen = small_unet(), inputs(), Look(), {}
+    for place in BLOCKS:        # a copy, as what is added to it is added in place
+        unet.get_submodule(place.name).conv2.register_forward_hook(
+            lambda module, args, out, name=place.name: seen.update({name: out.clone()}))
+    unet(x, 431, context, features=look)
+    assert all(torch.equal(look.given[place.name], seen[place.name]) for place in BLOCKS)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_features_see_all_rows_in_their_order(m):
+    """All rows, then all again: row i is latent i % B under prompt i, in the first block as in the last."""
+    unet, (x, _), look = small_unet(), inputs(rows=2), Look()
+    context = torch.randn(2 * m, 5, SMALL["cross_attention_dim"], dtype=x.dtype)
+    assert difference(unet(x, 431, context, features=look), unet(x, 431, context)) <= 1e-12
+    for i in range(2 * m):
+        alone = Look()
+        unet(x[i % 2 : i % 2 + 1], 431, context[i : i + 1], features=alone)
+        for name, given in look.given.items():
+            assert len(given) == 2 * m
+            assert difference(given[i : i + 1], alone.given[name]) <= 1e-12, name
+
+
+@pytest.mark.parametrize("place", BLOCKS, ids=lambda place: place.name)
+def test_the_first_rows_features_for_all(place):
+    """As a view, as expand gives it: in it nothing can be added in place."""
+    unet, (x, context) = small_unet(), inputs()
+    view, whole = Look([place], lambda x: x[:1].expand_as(x)), Look([place], lambda x: x[:1].repeat(3, 1, 1, 1))
+    out = unet(x, 431, context, features=view)
+    assert torch.equal(out, unet(x, 431, context, features=whole))
+    assert difference(out[:1], unet(x, 431, context)[:1]) <= 1e-12 < difference(out[1:], unet(x, 431, context)[1:])
+
+
+def test_features_and_gradients_with_checkpointing():
+    """What features change, gradients see, and they are the same when the inside of layers is computed again."""
+    unet, (x, context), grads = small_unet(), inputs(), []
+    for checkpointing, change in ((False, lambda x: x), (False, torch.tanh), (True, torch.tanh)):
+        start, text, look = x.clone().requires_grad_(), context.clone().requires_grad_(), Look(change=change)
+        out = unet(start, 431, text, features=look, checkpointing=checkpointing)
+        assert look.called == BLOCKS
+        out.square().sum().backward()
+        assert len(look.called) == (2 if checkpointing else 1) * len(BLOCKS)
+        grads.append((start.grad, text.grad))
+    for other, plain, again in zip(*grads, strict=True):
+        assert difference(plain, again) <= 1e-12 < difference(plain, other)
+
+
+def test_features_see_all_rows_of_eps(model, monkeypatch):
+    """As attend does: the batch does not run in parts."""
+    random = torch.Generator().manual_seed(0)
+    x, context = torch.randn(3, 4, 8, 8, generator=random, dtype=torch.float64), model.embed(["", "a", "b"] * 2)
+    monkeypatch.setattr(stable_diffusion, "CELLS_AT_ONCE", 64)
+    look = Look()
+    look.chosen = [BlockPlace("up_blocks.1.resnets.1", 8, 8)]
+    out = model.eps(x, 431, context, features=look)
+    assert look.called == look.chosen and len(look.given["up_blocks.1.resnets.1"]) == 6
+    assert difference(out, model.eps(x, 431, context)) <= 1e-12
+    look.change = torch.zeros_like
+    assert difference(model.eps(x, 431, context, features=look), out) > 1e-4
+
+
+# ---------------------------------------------------------------- the recorder of attention maps
+
+
+def hooked(unet: UNet) -> dict[str, Tensor]:
+    """What the queries' and keys' projections give, by their modules' paths: filled when the network runs."""
+    seen = {}
+    for name, module in unet.named_modules():
+        if name.endswith((".to_q", ".to_k")):
+            module.register_forward_hook(lambda module, args, out, name=name: seen.update({name: out}))
+    return seen
+
+
+@pytest.mark.parametrize("changes", [{}, {"attention_head_dim": 4, "transformer_layers_per_block": 2}])
+def test_recorded_maps_are_the_softmax_by_hand(changes):
+    """One number of the softmax after another, from what the projections gave."""
+    unet, (x, context), recorder = small_unet(**changes), inputs(), AttentionRecorder(lambda place: True)
+    plain, seen = unet(x, 431, context), hooked(unet)
+    assert difference(unet(x, 431, context, recorder), plain) <= 1e-12
+    assert len(recorder.maps) == len(seen) / 2 > 0
+    for name, maps in recorder.maps.items():
+        heads = unet.get_submodule(name).heads
+        assert maps.shape[1] == heads
+        for head in range(heads):
+            q, k = (part.chunk(heads, dim=2)[head] for part in (seen[f"{name}.to_q"], seen[f"{name}.to_k"]))
+            weights = torch.exp(torch.einsum("bnd,bld->bnl", q, k) / q.shape[2] ** 0.5)
+            assert difference(maps[:, head], weights / weights.sum(dim=2, keepdim=True)) <= 1e-12
+
+
+def test_by_default_cross_attention_is_recorded_in_the_networks_order():
+    unet, (x, context), recorder = small_unet(), inputs(), AttentionRecorder()
+    unet(x, 431, context, recorder)
+    cross = [place for place in PLACES if place.cross]
+    assert list(recorder.maps) == [place.name for place in cross]
+    for place, heads in zip(cross, (2, 4, 2, 2), strict=True):
+        maps = recorder.maps[place.name]
+        assert maps.shape == (3, heads, place.height * place.width, 5) and maps.dtype == torch.float64
+        assert (maps.sum(dim=3) - 1).abs().max() <= 1e-12
+        assert recorder.places[place.name] == place
+
+
+def test_chosen_places_are_recorded():
+    unet, (x, context) = small_unet(), inputs()
+    recorder = AttentionRecorder(lambda place: not place.cross and place.height == 4)
+    unet(x, 431, context, recorder)
+    assert list(recorder.maps) == [PLACES[2].name]
+    assert recorder.maps[PLACES[2].name].shape == (3, 4, 24, 24)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_recorded_rows_are_in_their_order(m):
+    unet, (x, _), recorder = small_unet(), inputs(rows=2), AttentionRecorder(lambda place: True)
+    context = torch.randn(2 * m, 5, SMALL["cross_attention_dim"], dtype=x.dtype)
+    assert difference(unet(x, 431, context, recorder), unet(x, 431, context)) <= 1e-12
+    for i in range(2 * m):
+        alone = AttentionRecorder(lambda place: True)
+        unet(x[i % 2 : i % 2 + 1], 431, context[i : i + 1], alone)
+        for name, maps in recorder.maps.items():
+            assert len(maps) == 2 * m
+            assert difference(maps[i : i + 1], alone.maps[name]) <= 1e-12
+
+
+def test_several_calls_are_averaged():
+    unet, (x, context), together, each = small_unet(), inputs(), AttentionRecorder(), []
+    for t in (900, 500, 20):
+        alone = AttentionRecorder()
+        unet(x, t, context, alone)
+        unet(x, t, context, together)
+        each.append(alone)
+    assert list(together.maps) == list(alone.maps) and set(together.calls.values()) == {3}
+    for name, maps in together.maps.items():
+        assert difference(maps, sum(alone.maps[name] for alone in each) / 3) <= 1e-15
+        assert difference(maps, each[-1].maps[name]) > 1e-6
+
+
+def test_calls_of_other_rows_are_not_averaged():
+    unet, (x, context), recorder = small_unet(), inputs(), AttentionRecorder()
+    unet(x, 431, context, recorder)
+    for rows in (x[:1], x.repeat(2, 1, 1, 1)):
+        with pytest.raises(ValueError) as error:
+            unet(rows, 431, context.repeat(2, 1, 1)[: len(rows)], recorder)
+        assert str(error.value) == (
+            f"{PLACES[1].name}: maps of ({len(rows)}, 2, 96, 5) after maps of (3, 2, 96, 5): only calls with the same "
+            "rows and sizes can be averaged")
+
+
+def test_recording_keeps_no_graph_and_leaves_gradients_alone():
+    unet, (x, context), grads = small_unet(), inputs(), []
+    for attend in (None, AttentionRecorder(lambda place: True)):
+        start = x.clone().requires_grad_()
+        (unet(start, 431, context, attend) + unet(start, 20, context, attend)).square().sum().backward()
+        grads.append(start.grad)
+    assert difference(*grads) <= 1e-12
+    assert not any(maps.requires_grad for maps in attend.maps.values())
+
+
+def test_maps_of_a_network_in_half_are_in_float32():
+    unet, recorder = small_unet(torch.bfloat16), AttentionRecorder()
+    x, context = inputs(torch.bfloat16)
+    assert unet(x, 431, context, recorder).dtype == torch.bfloat16
+    for maps in recorder.maps.values():
+        assert maps.dtype == torch.float32 and (maps.sum(dim=3) - 1).abs().max() <= 1e-6
+    large = torch.full((1, 1, 4, 8), 120.0, dtype=torch.float16)        # 8 * 120**2 is more than float16 can hold
+    assert torch.equal(attention_maps(large, large), torch.full((1, 1, 4, 4), 0.25))
+
+
+def test_the_mean_over_heads_and_places():
+    unet, (x, context), recorder = small_unet(), inputs(), AttentionRecorder()
+    unet(x, 431, context, recorder)
+    fine = [maps.mean(dim=1).mT.reshape(3, 5, 8, 12) for maps in recorder.maps.values() if maps.shape[2] == 96]
+    (coarse,) = (maps.mean(dim=1).mT.reshape(3, 5, 4, 6) for maps in recorder.maps.values() if maps.shape[2] == 24)
+    grown = torch.nn.functional.interpolate(coarse, (8, 12), mode="bilinear", align_corners=False)
+    assert len(fine) == 3
+    assert difference(recorder.mean((8, 12)), (sum(fine) + grown) / 4) <= 1e-15
+    shrunk = [maps.unflatten(3, (6, 2)).unflatten(2, (4, 2)).mean(dim=(3, 5)) for maps in fine]     # (3, 5, 4, 6) each
+    assert difference(recorder.mean((4, 6)), (sum(shrunk) + coarse) / 4) <= 1e-15
+    for size in ((8, 12), (4, 6), (2, 3), (64, 96)):
+        mean = recorder.mean(size)
+        assert mean.shape == (3, 5, *size) and (mean.sum(dim=1) - 1).abs().max() <= 1e-12
+
+
+def test_a_mean_needs_maps_over_the_same_tokens():
+    unet, (x, context) = small_unet(), inputs()
+    nothing, everything = AttentionRecorder(), AttentionRecorder(lambda place: True)
+    unet(x, 431, context, everything)
+    for recorder, lengths in ((nothing, "none"), (everything, "[5, 24, 96]")):
+        with pytest.raises(ValueError) as error:
+            recorder.mean((8, 12))
+        assert str(error.value) == f"a mean needs maps over the same tokens, not over {lengths}"

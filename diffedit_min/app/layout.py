@@ -12,8 +12,8 @@ from gradio.blocks import Block
 from gradio.data_classes import ImageData
 
 from ..methods import METHODS
+from ..methods.typed import dashed
 from ..tiny.demo import demo_scenes
-from ..typed import dashed
 from . import canvas
 from .shelf import Shelf
 

@@ -21,10 +21,10 @@ from gradio.utils import get_upload_folder
 from .. import metadata
 from ..console import describe
 from ..methods import METHODS, Edit
+from ..methods.typed import dashed, option_kinds, parse_options
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import heat, save
 from ..tiny.demo import demo_scenes
-from ..typed import dashed, option_kinds, parse_options
 from . import canvas
 from .layout import CSS, FONTS, SLIDERS, Controls, lay_out
 from .session import FILES, Asked, Progress, Run, Session, Stopped

@@ -20,11 +20,12 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from ..mask import binarise
-from ..methods import Edit, Method, Step
+from ..core.coding import CodingOptions
+from ..core.mask import binarise
+from ..core.options import Options
+from ..core.task import Step
+from ..methods import Edit, Method
 from ..methods.batches import Trajectory
-from ..methods.coding import CodingOptions
-from ..methods.options import Options
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import Frame, fit, unfit
 from . import canvas

@@ -29,7 +29,7 @@ from ..console import (
     one_line_errors,
     source,
 )
-from ..typed import dashed, embedded_model
+from ..methods.typed import dashed, embedded_model
 
 if TYPE_CHECKING:
     from ..model.stable_diffusion import StableDiffusion

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..methods import METHODS, Edit, invert
+from ..methods import METHODS, Edit
 from ..model.stable_diffusion import StableDiffusion
 from ..tiny.measures import iou, measure, squared_error
 from .datasets.item import Dataset, Item
@@ -61,10 +61,10 @@ def measure_batch(models: dict[str, StableDiffusion], items: Sequence[Item]) -> 
         started = time.perf_counter()
         edited = edits(model, items)
         seconds = (time.perf_counter() - started) / len(items)
-        returned = [edit.image for edit in invert(model, pictures)]
+        returned = [edit.image for edit in METHODS["invert"](model, pictures)]
         if not found:
             exact, plain = edited, returned
-            vae = [edit.image for edit in invert(model, pictures, encoding_ratio=0.0)]
+            vae = [edit.image for edit in METHODS["invert"](model, pictures, encoding_ratio=0.0)]
             found[THE_METHODS] = {"rounding": list(map(distance, plain, vae)),
                                   "mask": overlaps(exact, edits(model, items, 1, encoding_ratio=0.0))}
         measured = [measure(edit, *item.truth) for edit, item in zip(edited, items, strict=True)]

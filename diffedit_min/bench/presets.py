@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..mask import binarise
-from ..methods import METHODS, Method, invert
-from ..methods.base import Outcome, Step, Task
-from ..methods.coding import decode
-from ..methods.diffedit import DiffEditOptions, find_map
-from ..samplers import State
-from ..schedule import add_noise, standard_noise
+from ..core.coding import decode, eps_of_query
+from ..core.diffedit import DiffEditOptions, find_map
+from ..core.mask import binarise
+from ..core.schedule import add_noise, standard_noise
+from ..core.state import State
+from ..core.task import Outcome, Step, Task
+from ..methods import METHODS, Method
 from .variants import Variant, grid
 
 Panels = tuple[tuple[str, str], ...]
@@ -39,22 +39,22 @@ def run_without_encoding(task: Task, options: DiffEditOptions) -> Generator[Step
     """
     levels = options.levels(task.model.schedule)
     k = len(levels) - 1
-    mask_map = find_map(task, options)[0] if task.mask_map is None else task.mask_map
+    mask_map, _ = find_map(task, options)
     mask = binarise(mask_map, options.mask_threshold)                       # (B, 1, h, w)
     yield Step("mask", 1, 1)
     noise = standard_noise(task.x0, task.seeds, "noise")
     x = [task.x0, *(add_noise(task.x0, noise, level.abar) for level in levels[1:])]
 
-    def blend(y: Tensor, j: int, which: int = 0) -> Tensor:
+    def blend(y: Tensor, j: int) -> Tensor:
         return torch.where(mask, y, x[j])
 
-    decoded = yield from decode(task, options, State(k, levels[k], x[k]), levels, blend)
+    decoded = yield from decode(task, options, eps_of_query(task, options), State(k, levels[k], x[k]), levels, blend)
     return Outcome(decoded[0].latent, mask, mask_map, decoded=decoded)
 
 
 diffedit = METHODS["diffedit"]
-# Named as DiffEdit is, so that a model's recommendations for DiffEdit hold for it too.
-without_encoding = replace(diffedit, run=run_without_encoding, uses=frozenset({"reference", "mask_map"}))
+without_encoding = Method("diffedit_without_encoding", run_without_encoding, based_on=diffedit,
+                          uses=frozenset({"reference", "mask_map"}))
 
 
 def comparison(ratios: Sequence[float]) -> list[Variant]:
@@ -95,8 +95,8 @@ def by_steps(
 def fast(ratios: Sequence[float]) -> list[Variant]:
     """The paper's settings, the preset, and other ways to need fewer rows; then what samplers' round trips lose."""
     solver = {"sampler": "dpm_solver", "grid": "lambda"}
-    round_trips = [*by_steps("round trip, ddim", (10, 14, 20, 50), 0.8, invert),
-                   *by_steps("round trip, dpm_solver", (10, 14, 20, 50), 0.8, invert, **solver)]
+    round_trips = [*by_steps("round trip, ddim", (10, 14, 20, 50), 0.8, METHODS["invert"]),
+                   *by_steps("round trip, dpm_solver", (10, 14, 20, 50), 0.8, METHODS["invert"], **solver)]
     return [
         Variant(diffedit, {}, "paper's settings", alone=True),
         Variant(diffedit, {}, "preset fast", alone=True, preset="fast"),

@@ -8,11 +8,12 @@ one kind of machine, with as many threads each).
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ import torch
 from tqdm import tqdm
 
 from .. import __version__
-from ..methods import Edit
+from ..core.state import Sampler
+from ..methods import Edit, Method
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import replacing, save, to_rgb
 from .datasets.item import Dataset, Item
 from .metrics.base import Metric, Shown
 from .store import Appender, packed, read_all
 from .sweep import sweep
-from .variants import Variant, family
+from .variants import Variant
 
 Entry = dict[str, Any]
 
@@ -52,7 +54,7 @@ class Plan:
         """Variants that may share encodings."""
         found: dict[tuple, list[Variant]] = {}
         for variant in self.variants:
-            found.setdefault(family(variant), []).append(variant)
+            found.setdefault(variant.family, []).append(variant)
         return list(found.values())
 
     @cached_property
@@ -74,8 +76,9 @@ class Plan:
         for variants in self.groups:
             model = self.model_of(variants[0])
             sweep = [self.settings(variant) for variant in variants]    # an edit's rows depend on who came before
-            told.update({variant.title: [self.settings(variant), sweep, self.hashes[model.name], str(model.dtype),
-                                         model.device.type, self.size, abouts] for variant in variants})
+            told.update({variant.title: [self.settings(variant), sweep, code_of(variant, model), self.hashes[model.name],
+                                         str(model.dtype), model.device.type, self.size, abouts]
+                         for variant in variants})
         words = {item.id: [self.dataset.name, item.id, item.query, item.reference, item.instruction, item.seed]
                  for item in self.dataset.items}
         return {(item.id, title): digest([words[item.id], told[title]])
@@ -83,7 +86,7 @@ class Plan:
 
     def settings(self, variant: Variant) -> Entry:
         return {"method": variant.method.name, "curve": variant.name, "told": variant.told,
-                **asdict(variant.settings(self.model_of(variant)))}
+                **variant.settings(self.model_of(variant)).record()}
 
     def record(self) -> Entry:
         """What OUT/run.json says of the run."""
@@ -98,6 +101,40 @@ class Plan:
 def versions() -> dict[str, str]:
     return {"diffedit_min": __version__, "torch": torch.__version__, "transformers": version("transformers"),
             "python": platform.python_version(), "processor": platform.machine()}
+
+
+# This package's own code, as far as results depend on it.
+CODE = ("core", "samplers", "methods", "model", "loading", "picture.py", "picture_files.py", "bench/datasets",
+        "bench/metrics", "bench/sweep.py", "tiny/scenes.py", "tiny/paint.py", "tiny/measures.py")
+
+
+def code_of(variant: Variant, model: StableDiffusion) -> str:
+    """A hash of the code that makes a variant's results: the package's, and the files of one's own methods and
+    samplers. (What such a file imports from others of one's own is not looked at.)"""
+    settings = variant.settings(model)
+    objects = [type(settings), *(type(value) for value in vars(settings).values() if isinstance(value, Sampler))]
+    method: Method | None = variant.method
+    while method is not None:
+        objects, method = [*objects, method.run], method.based_on
+    return digest([package_code(), sorted({source_of(thing) for thing in objects})])
+
+
+@cache
+def package_code() -> str:
+    root, found = Path(__file__).parents[1], hashlib.sha256()
+    for place in CODE:
+        for file in sorted((root / place).rglob("*.py")) if (root / place).is_dir() else [root / place]:
+            found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def source_of(thing: Any) -> str:
+    """The text of the file that a function or class is in; in a notebook there is only its own."""
+    try:
+        file = inspect.getsourcefile(thing)
+        return Path(file).read_text(encoding="utf-8") if file and Path(file).is_file() else inspect.getsource(thing)
+    except (OSError, TypeError):        # neither: made at run time
+        return repr(thing)
 
 
 def digest(thing: Any) -> str:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from PIL import Image
 
 from ..methods import Edit
 from ..model.stable_diffusion import StableDiffusion
 from .datasets.item import Item
-from .variants import Variant, sharing
+from .variants import Variant
 
-Shared = dict[tuple, list[Any]]     # by `sharing`'s key: what earlier edits hold, one for each picture
+MAKE = {"encode", "mask"}        # labels of rows: an edit that has any made something that others may use
 
 
 def sweep(
@@ -29,17 +28,15 @@ def sweep(
 
     An Edit's rows are what was evaluated for it here: those of a shared encoding or map are with the edit that made it.
     """
-    shared: dict[str, Shared] = {"encoded": {}, "mask_map": {}}
+    earlier: list[list[Edit]] = [[] for _ in items]
     for variant in sorted(variants, key=lambda variant: -variant.strength(model)):
-        keys = {name: sharing(variant, model, name) for name in shared if name in variant.method.uses}
-        given = {name: shared[name][key] for name, key in keys.items() if key in shared[name]}
         started = time.perf_counter()
         queries, references = zip(*map(variant.words, items), strict=True)
         edits = variant.method(model, list(pictures), queries, references, seed=[item.seed for item in items],
-                               size=size, preset=variant.preset, **given, **variant.options)
+                               size=size, preset=variant.preset, reuse=None if variant.alone else earlier,
+                               **variant.options)
         seconds = time.perf_counter() - started
-        for name, key in keys.items():
-            made = [getattr(edit, name) for edit in edits]
-            if not any(thing is None or len(thing) == 0 for thing in made):    # an empty mask leaves nothing encoded
-                shared[name].setdefault(key, made)
+        for own, edit in zip(earlier, edits, strict=True):
+            if MAKE & edit.rows_for.keys():
+                own.append(edit)
         yield variant, edits, seconds

@@ -22,13 +22,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..guidance import EpsFn, Rows, conditional, guided
-from ..methods import METHODS
-from ..model.stable_diffusion import StableDiffusion
-from ..picture import fit, to_rgb
-from ..samplers import State, ddim
-from ..schedule import Level, add_noise, levels_used, standard_noise, tau
-from ..theory import (
+from ..core.ddim import DDIM
+from ..core.guidance import EpsFn, Rows, conditional, guided
+from ..core.schedule import Level, add_noise, levels_used, standard_noise, tau
+from ..core.state import State
+from ..core.theory import (
     counter_example,
     crossing,
     diffedit_bound,
@@ -37,6 +35,9 @@ from ..theory import (
     rms,
     sdedit_bound,
 )
+from ..methods import METHODS
+from ..model.stable_diffusion import StableDiffusion
+from ..picture import fit, to_rgb
 from .datasets.item import Dataset, Item
 from .report import as_csv, put
 from .run import digest, hash_of, versions
@@ -53,11 +54,11 @@ def measure(model: StableDiffusion, items: Sequence[Item], scale: float) -> dict
     pixels = torch.cat([fit(to_rgb(item.image()), model.multiple, model.native_area)[0] for item in items])
     x0 = model.encode(pixels)                                               # (B, C, h, w)
     query, empty = model.embed([item.query for item in items]), model.embed([""] * len(items))
-    under_query = guided(model.eps, query, empty, scale, Rows())
-    unconditional = conditional(model.eps, empty, Rows())
+    under_query = guided(model.eps, query, empty, scale, Rows(), "decode")
+    unconditional = conditional(model.eps, empty, Rows(), "decode")
     levels = model.schedule.levels(STEPS, max(RATIOS))
     noise = standard_noise(x0, tuple(item.seed for item in items), "noise")
-    encoded = list(ddim.encode(unconditional, x0, levels))
+    encoded = list(DDIM().encode(unconditional, x0, levels))
     noised = [State(k, level, add_noise(x0, noise, level.abar)) for k, level in enumerate(levels)]
     errors: dict[str, list[list[float]]] = {name: [] for name in NAMES}
     for ratio in RATIOS:
@@ -65,13 +66,13 @@ def measure(model: StableDiffusion, items: Sequence[Item], scale: float) -> dict
         for name, start, eps_fn in zip(NAMES, (noised[k], encoded[k], encoded[k]),
                                        (under_query, under_query, unconditional), strict=True):
             errors[name].append(rms(x0 - decoded(eps_fn, start, levels)).tolist())
-    paths = [list(ddim.decode(under_query, start, levels)) for start in (noised[-1], encoded[-1])]
+    paths = [list(DDIM().decode(under_query, start, levels)) for start in (noised[-1], encoded[-1])]
     found = [measure_constants(under_query, unconditional, path) for path in paths]
     return {"errors": errors, **{name: max(getattr(one, name) for one in found) for name in ("C", "K1", "K2")}}
 
 
 def decoded(eps_fn: EpsFn, start: State, levels: Sequence[Level]) -> Tensor:
-    *_, last = ddim.decode(eps_fn, start, levels)
+    *_, last = DDIM().decode(eps_fn, start, levels)
     return last.latent
 
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.coding import Options
 from ..methods import Method
+from ..methods.typed import dashed, find_method, parse_options
 from ..model.stable_diffusion import StableDiffusion
-from ..typed import dashed, find_method, option_kinds, parse_options
 from .datasets.item import Item
 
 
@@ -44,7 +45,12 @@ class Variant:
         return (item.instruction if self.method.needs_instruction else item.query,
                 item.reference if self.told else "")
 
-    def settings(self, model: StableDiffusion) -> Any:
+    @property
+    def family(self) -> tuple[str, bool, str]:
+        """Equal for variants that may share encodings and maps: of one method, told alike, and not alone."""
+        return self.method.name, self.told, self.title if self.alone else ""
+
+    def settings(self, model: StableDiffusion) -> Options:
         return self.method.settings(model, self.options, self.preset)
 
     def strength(self, model: StableDiffusion) -> float:
@@ -63,15 +69,16 @@ def grid(methods: Sequence[str], ratios: Sequence[float], given: Sequence[str] =
         raise ValueError(f"--methods names a method twice: {' '.join(map(dashed, names))}")
     values: dict[str, dict[str, list[Any]]] = {name: {} for name in names}
     for method in chosen:
-        if "encoding_ratio" in option_kinds(method):
+        if "encoding_ratio" in method.known:
             values[method.name]["encoding_ratio"] = parsed(method, "encoding_ratio", map(str, ratios))
     for text in given:
         whose, name, tail = parts(text)
-        takers = [find_method(whose)] if whose else [method for method in chosen if name in option_kinds(method)]
+        takers = [find_method(whose)] if whose else [method for method in chosen if name in method.known]
         for method in takers or chosen[:1]:     # if it is nobody's, the first will say so
             if method not in chosen:
                 raise ValueError(f"-o {text!r} is for {dashed(method.name)}, which is not among --methods")
-            several = [tail] if option_kinds(method).get(name) is dict else tail.split(",")
+            whole = name in method.known and method.known[name].kind in (dict, tuple)      # commas belong to the value
+            several = [tail] if whole else tail.split(",")
             values[method.name][name] = parsed(method, name, several)
     variants = []
     for method in chosen:
@@ -93,20 +100,3 @@ def parts(text: str) -> tuple[str, str, str]:
 def parsed(method: Method, name: str, values: Iterable[str]) -> list[Any]:
     """An option's values as its type has them, each checked."""
     return [parse_options(method, [f"{name}={value}"])[name] for value in values]
-
-
-# What neither an encoding nor a difference map depends on: variants that differ in nothing else share them.
-LATER = {"encoding_ratio", "guidance_scale", "guidance_from", "guidance_until", "negative_prompt", "mask_threshold"}
-
-
-def family(variant: Variant) -> tuple:
-    """Equal for variants that may share: those of one method, told of the reference alike, and not alone."""
-    return variant.method.run, variant.told, variant.title if variant.alone else ""
-
-
-def sharing(variant: Variant, model: StableDiffusion, earlier: str) -> tuple:
-    """Equal for variants whose `earlier` ("encoded" or "mask_map") is the same for the same item."""
-    settings = vars(variant.settings(model))
-    of_the_mask = {name for name in settings if name.startswith("mask_")}
-    needed = (of_the_mask if earlier == "mask_map" else set(settings) - of_the_mask) - LATER
-    return *family(variant), *sorted((name, str(settings[name])) for name in needed)

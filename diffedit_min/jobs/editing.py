@@ -17,7 +17,8 @@ from PIL import Image
 
 from .. import __version__
 from ..compositing import Box, at_size, composite, grow, put_back
-from ..methods import Edit, Method, Step
+from ..core.task import Step
+from ..methods import Edit, Method
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import open_mask, open_upright, to_rgb
 from .job import Job
@@ -75,7 +76,9 @@ def settings_of(opened: Opened, model: StableDiffusion, source: Mapping[str, Any
     job = opened.job
     given = ["mask"] if job.mask is not None and job.takes_mask else []
     options = job.method.settings(model, job.options, job.preset)
-    return {**job.method.record(model, job.query, job.reference, job.seed, job.size, given, options),
+    told = {"model": model.name, "query": job.query, "reference": job.reference, "seed": job.seed, "size": job.size,
+            "given": given}
+    return {**job.method.record(told, options),
             "preset": job.preset, "mask_grow": job.mask_grow, "mask_feather": job.mask_feather,
             "composite": job.composite, "crop": job.crop, "input_sha256": opened.input_sha256,
             "mask_sha256": opened.mask_sha256, "dtype": str(model.dtype).removeprefix("torch."), **source,
@@ -130,7 +133,7 @@ def edit_in_grown_masks(
 ) -> tuple[list[Edit], list[Image.Image]]:
     """Step 1, then steps 2 and 3 inside the masks that it found, each grown by so many pixels: edits, masks.
 
-    No more rows than in one go: the first call has no level to go to, and the second takes its latents.
+    No more rows than in one go: the first call has no level to go to.
     """
     found = method(model, pictures, **told, **{**rest, "encoding_ratio": 0.0})
     masks = [grow(edit.mask_image, pixels) for edit, pixels in zip(found, by, strict=True)]
@@ -142,10 +145,10 @@ def edit_in_grown_masks(
 
     if left:
         inside = method(model, those(pictures), **{name: those(values) for name, values in told.items()},
-                        mask=those(masks), mask_map=those([edit.mask_map for edit in found]),
-                        encoded=those([edit.encoded for edit in found]), **rest)
+                        mask=those(masks), **rest)
         for i, edit in zip(left, inside, strict=True):
-            edits[i] = replace(edit, rows=found[i].rows + edit.rows, trace=found[i].trace)
+            edits[i] = replace(edit, rows_for=found[i].rows_for | edit.rows_for, mask_map=found[i].mask_map,
+                               trace=found[i].trace)
     return edits, masks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from PIL import Image
 
 from ..compositing import Box, crop_box, mask_box
 from ..methods import Method
+from ..methods.typed import dashed, find_method, parse_options
 from ..picture import check_size
-from ..typed import dashed, find_method, parse_options
 
 # What a job can be told besides its files and its method's options: names, and types of values.
 TOLD: dict[str, type] = {"query": str, "reference": str, "method": str, "seed": int, "size": int, "preset": str,
@@ -43,7 +43,7 @@ class Job:
         name = dashed(self.method.name)
         if self.image is None and not self.method.generates:
             raise ValueError(f"{name} needs a picture to edit: give its file, IMAGE")
-        self.method.options(**self.options)     # refuses what is out of range
+        self.method.made(self.options)      # refuses what is out of range
         self.method.check_words([self.query], [self.reference])
         check_size(self.size)
         given = self.mask is not None
@@ -98,8 +98,7 @@ def job_of(told: Mapping[str, Any], image: str | None, out: Path, line: int | No
     """
     method = find_method(told.get("method") or "diffedit")
     method.preset(told.get("preset") or "paper")        # refuses one that isn't known
-    known = {f.name for f in fields(method.options)}
-    earlier = {name: value for name, value in (told.get("options") or {}).items() if name in known}
+    earlier = {name: value for name, value in (told.get("options") or {}).items() if name in method.known}
     options = {**earlier, **parse_options(method, told.get("option"))}
     values = {name: told[name] for name in TOLD if told.get(name) is not None and name != "method"}
     if values.get("crop") == "none":

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from .. import __version__
 from ..metadata import read
 from ..methods import METHODS
-from ..typed import find_method
+from ..methods.typed import find_method
 from .job import TOLD
 
 # What the settings hold besides the method's options: what a job can be told, what is the model's, and what only tells
@@ -29,7 +28,7 @@ def told_by(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(settings.get("method"), str) or settings["method"] not in METHODS:
         raise ValueError(f"{name} was made by {str(settings.get('method'))[:40]!r}, which `edit` doesn't have")
     method = METHODS[settings["method"]]
-    names = [f.name for f in fields(method.options)]
+    names = list(method.known)
     unknown = ", ".join(sorted(set(settings) - {*KNOWN, *names}))
     if unknown:
         raise ValueError(f"{name} has settings that diffedit_min {__version__} doesn't know: {unknown[:80]}; "
@@ -40,7 +39,7 @@ def told_by(path: str | os.PathLike) -> dict[str, Any]:
                              f"not {str(settings[key])[:40]!r}")
     options = {key: settings[key] for key in names if key in settings}
     try:
-        method.options(**options)
+        method.made(options)
     except Exception as error:      # of any kind, as the values may be anything
         raise ValueError(f"{name} has damaged settings: {str(error)[:200]}") from None
     # What else may be `given`, a map or an encoding of the same picture and settings, is made again.

@@ -44,7 +44,7 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
             raise ValueError(f"the result of {named(job)} would replace {str(job.out)!r}, "
                              f"which {named(read_by[target])} reads: give another --out")
     for group in groups(jobs):
-        group[0].method.options(**group[0].options).check_count(len(group))
+        group[0].method.made(group[0].options).check_count(len(group))
 
 
 def named(job: Job) -> str:

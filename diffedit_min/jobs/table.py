@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.options import Option
 from ..methods import METHODS
 from ..picture import check_readable, check_target
-from ..typed import option_kinds, parse_value
 from .job import TOLD, Job, job_of
 
 
@@ -52,7 +52,7 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise ValueError(f"{path} is no table ({error}): save it as CSV with commas, in UTF-8") from None
     header = [name.lower().replace("-", "_") for name in rows[0][1]] if rows else []
     own = ("image", "out", *TOLD)
-    options = {name for method in METHODS.values() for name in option_kinds(method)}
+    options = {name for method in METHODS.values() for name in method.known}
     for name in header:
         if name not in own and name not in options:
             raise ValueError(f"{path} has a column {name!r}; known are {', '.join(own)} and the options that `info` "
@@ -82,7 +82,7 @@ def job_in(cells: dict[str, str], beside: Path, told: Mapping[str, Any], folder:
             check_readable(files[name])
     if "out" in files:
         check_target(Path(files["out"]))
-    own = {name: parse_value(name, cells[name], kind) for name, kind in TOLD.items() if name in cells}
+    own = {name: Option(name, kind, None).parsed(cells[name]) for name, kind in TOLD.items() if name in cells}
     options = [f"{name}={text}" for name, text in cells.items() if name not in TOLD and name not in ("image", "out")]
     own |= {"mask": files["mask"]} if "mask" in files else {}
     out = Path(files["out"]) if "out" in files else folder / f"{Path(files['image']).stem}-edit.png"

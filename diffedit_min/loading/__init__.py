@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..core.schedule import Schedule
 from ..model.names import check_exactly, own_names
 from ..model.stable_diffusion import StableDiffusion
 from ..model.text import TextModel, make_text_encoder, make_tokenizer
 from ..model.unet import UNet, UNetConfig
 from ..model.vae import VAE, VAEConfig
-from ..schedule import Schedule
 from .files import WEIGHTS_ARE, check_finite, finite
 from .sources import TINY, Checkpoint, Network, find
 

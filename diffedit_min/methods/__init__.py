@@ -1,22 +1,20 @@
-"""The methods by name. Each is one paper and one file."""
+"""The methods by name. Each is one paper and one file; README.md beside this has their table.
 
-from .base import Edit, Method, Step
-from .cycle_diffusion import cycle_diffusion
-from .diffedit import diffedit
-from .direct_inversion import direct_inversion
-from .edit_friendly import edit_friendly
-from .encode_decode import encode_decode, invert
-from .instruct_pix2pix import instruct_pix2pix
-from .negative_prompt_inversion import negative_prompt_inversion
-from .null_text import null_text
-from .options import Options
-from .prompt_to_prompt import prompt_to_prompt
-from .sdedit import sdedit
-from .unitune import unitune
+`METHODS` is the one list: the functions in `dm`, --method, the benchmark, the report and the page ask here. A method of
+one's own is added by `register`, by --plugin FILE, or by the entry point "diffedit_min.methods" of an installed package.
+"""
 
-METHODS: dict[str, Method] = {method.name: method for method in (
-    diffedit, sdedit, encode_decode, prompt_to_prompt, null_text, negative_prompt_inversion, direct_inversion,
-    cycle_diffusion, edit_friendly, unitune, instruct_pix2pix,
-)}
+from importlib import import_module
 
-__all__ = ["METHODS", "Edit", "Method", "Options", "Step", "invert", *METHODS]
+from .edit import Edit
+from .method import Method
+from .registry import Registry, load_plugin, register
+
+# A method of this package is known everywhere by its file's name here.
+FILES = ("paper", "sdedit", "encode_decode", "prompt_to_prompt", "null_text", "negative_prompt_inversion",
+         "direct_inversion", "cycle_diffusion", "edit_friendly", "unitune", "instruct_pix2pix")
+
+METHODS = Registry(method for file in FILES for method in vars(import_module(f".{file}", __name__)).values()
+                   if isinstance(method, Method))
+
+__all__ = ["METHODS", "Edit", "Method", "load_plugin", "register"]

@@ -1,14 +1,65 @@
-"""Several pictures at once: what belongs to which, and which of them can run as one batch."""
+"""From what a person gives to what methods are given: pictures and words -> batches of latents and contexts."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from ..samplers import State
+from ..core.coding import Options
+from ..core.guidance import Rows
+from ..core.reuse import Offers
+from ..core.state import State, Trajectory
+from ..core.task import Task
+from ..model.stable_diffusion import StableDiffusion
+from ..picture import Frame, fit, fit_mask, to_rgb
+from .edit import Edit
 
-Trajectory = tuple[State, ...]      # by level: trajectory[j] is at levels[j]
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One picture, and what is wanted of it."""
+
+    picture: Image.Image | None         # None: it is to be made from the seed
+    query: str
+    reference: str
+    seed: int
+    mask: Any = None                    # a picture, or a bool (h, w)
+    encoded: Sequence[Trajectory] = ()  # of earlier edits
+    mask_maps: Sequence[Tensor] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A request, its picture fitted to the network."""
+
+    request: Request
+    pixels: Tensor                      # (1, 3, H, W) in [-1, 1]
+    frame: Frame
+
+
+def requests(
+    pictures: Sequence[Image.Image | None], *, query: Any, reference: Any, seed: Any, mask: Any, encoded: Any,
+    mask_map: Any, reuse: Any,
+) -> list[Request]:
+    """One for each picture, from what is given for all of them or for each. ValueError for numbers that differ."""
+    count = len(pictures)
+    earlier = each_ones(reuse, isinstance(reuse, Edit), count, "reuse")
+    offered = [[edit] if isinstance(edit, Edit) else list(edit or ()) for edit in earlier]
+    trajectories = each_ones(encoded, bool(encoded) and isinstance(encoded[0], State), count, "encoded")
+    maps = each_ones(mask_map, isinstance(mask_map, Tensor), count, "mask_map")
+    masks = spread(mask, count, "masks") if isinstance(mask, list) else [mask] * count
+    columns = (pictures, spread(query, count, "queries"), spread(reference, count, "references"),
+               spread(seed, count, "seeds"), masks)
+    return [Request(*told,
+                    [own] if own is not None else [edit.encoded for edit in edits if edit.encoded],
+                    [made] if made is not None else [edit.mask_map for edit in edits if edit.mask_map is not None])
+            for *told, own, made, edits in zip(*columns, trajectories, maps, offered, strict=True)]
 
 
 def spread(value: Any, count: int, name: str) -> list[Any]:
@@ -28,24 +79,49 @@ def each_ones(value: Any, single: bool, count: int, name: str) -> list[Any]:
     return [None] * count if value is None else [value] if single else spread(value, count, name)
 
 
-def joined(trajectories: Sequence[Trajectory | None]) -> Trajectory | None:
-    """Pictures' trajectories as their batch's, as far as the shortest goes; None if one of them has none."""
-    if not all(trajectories):
-        return None
-    batch = []
-    for states in zip(*trajectories, strict=False):     # at one level each
-        first = states[0]
-        partners = tuple((index, torch.cat([state.partners[i][1] for state in states]))
-                         for i, (index, _) in enumerate(first.partners))
-        latent = torch.cat([state.latent for state in states])      # (B, C, h, w)
-        memory = first.memory and (first.memory[0], torch.cat([state.memory[1] for state in states]))
-        batch.append(State(first.index, first.level, latent, partners, memory))
-    return tuple(batch)
-
-
-def same_shapes(tensors: list[Tensor]) -> list[list[int]]:
-    """The indices, grouped by shape: what can run as one batch."""
-    groups: dict[torch.Size, list[int]] = {}
-    for i, tensor in enumerate(tensors):
-        groups.setdefault(tensor.shape, []).append(i)
+def batches(model: StableDiffusion, wanted: Sequence[Request], size: int | None) -> list[list[tuple[int, Fitted]]]:
+    """The requests with their numbers, grouped by their size in the network: what can run as one batch."""
+    side = math.isqrt(model.native_area)
+    groups: dict[torch.Size, list[tuple[int, Fitted]]] = {}
+    for i, request in enumerate(wanted):
+        picture = Image.new("RGB", (side, side)) if request.picture is None else to_rgb(request.picture)
+        fitted = Fitted(request, *fit(picture, model.multiple, model.native_area, size))
+        groups.setdefault(fitted.pixels.shape, []).append((i, fitted))
     return list(groups.values())
+
+
+def make_task(
+    model: StableDiffusion, batch: Sequence[Fitted], options: Options, keep: str, *,
+    plain: Callable[[str], str] = str, strict: frozenset[str] = frozenset(),
+) -> Task:
+    """Pictures -> latents, words -> contexts, and what earlier edits offer, checked against the pictures.
+
+    plain: a query -> what the network is told of it. strict: which offers the caller gave by name.
+    """
+    frames, asked, device = [each.frame for each in batch], [each.request for each in batch], model.device
+    pixels = torch.cat([each.pixels for each in batch])
+    valid = torch.stack([frame.valid(model.factor) for frame in frames])        # (B, h, w)
+    check_offers(asked, tuple(valid.shape[-2:]), strict)
+    mask = None
+    if asked[0].mask is not None:
+        fitting = [fit_mask(each.mask, frame, model.factor) for each, frame in zip(asked, frames, strict=True)]
+        mask = torch.cat(fitting).to(device)                                    # (B, 1, h, w)
+    queries, references = (tuple(getattr(each, name) for each in asked) for name in ("query", "reference"))
+    count = len(asked)
+    contexts = model.embed([*map(plain, queries), *references, *([options.negative_prompt] * count), *([""] * count)])
+    query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))
+    offers = Offers([each.encoded for each in asked], [[m.to(device) for m in each.mask_maps] for each in asked], strict)
+    return Task(model, pixels, model.encode(pixels), queries, references, query, reference, negative, empty,
+                tuple(each.seed for each in asked), valid.to(device), Rows(), keep,
+                generate=asked[0].picture is None, mask=mask, offers=offers)
+
+
+def check_offers(asked: Sequence[Request], own: tuple[int, ...], strict: frozenset[str]) -> None:
+    """ValueError for an encoding or a map of another size (h, w), given by name."""
+    for each in asked:
+        for trajectory in each.encoded if "encoded" in strict else ():
+            if (has := tuple(trajectory[0].latent.shape[-2:])) != own:
+                raise ValueError(f"encoded is of latents of {has}, but the picture's are {own}")
+        for mask_map in each.mask_maps if "mask_map" in strict else ():
+            if tuple(mask_map.shape) != own:
+                raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {own}")

@@ -19,15 +19,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..guidance import EpsFn, guided
-from ..samplers import State
-from ..samplers.stochastic import check_eta, mean, sigma, toward
-from ..schedule import Level, add_noise, eps_from_x0, standard_noise
-from .base import Method, Outcome, Step, Task
-from .batches import Trajectory
-from .coding import kept
+from ..core.coding import RatioOptions, kept
+from ..core.guidance import EpsFn, guided
+from ..core.options import option
+from ..core.schedule import Level, add_noise, eps_from_x0, standard_noise
+from ..core.state import State, Trajectory
+from ..core.task import Outcome, Step, Task
+from ..samplers.stochastic import mean, sigma, toward
 from .directional_clip import DirectionalClip
-from .options import RatioOptions
+from .help import Text
+from .method import Method
 
 Code = tuple[Tensor, list[Tensor]]      # x_k and e_k, ..., e_1, which both sides share; (B, C, h, w) each
 
@@ -36,32 +37,27 @@ Code = tuple[Tensor, list[Tensor]]      # x_k and e_k, ..., e_1, which both side
 class StochasticOptions(RatioOptions):
     """Of methods that find a stochastic sampler's noises."""
 
-    steps: int = 100
-    source_guidance_scale: float = 1.0
-    eta: float = 0.1                    # how stochastic: DDIM's eta
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_eta(self.eta)
-        if self.eta == 0:
-            raise ValueError("eta = 0 leaves no noise to find: give eta above 0")
-        if not 0 <= self.source_guidance_scale < float("inf"):
-            raise ValueError(f"source_guidance_scale must be a number from 0 up, not {self.source_guidance_scale}")
+    steps: int = option(100, "N, the levels of the whole timeline, of which the encoding ratio's part is walked", least=1,
+                        stage="levels")
+    source_guidance_scale: float = option(1.0, "how much the reference counts while the noises are found", least=0,
+                                          stage="encoding")
+    eta: float = option(0.1, "how stochastic the sampler is, DDIM's eta; at 0 there would be no noise to find", above=0,
+                        most=1, stage="encoding")
 
 
 @dataclass(frozen=True)
 class CycleOptions(StochasticOptions):
     """The paper's for Stable Diffusion; of its grids (ratio 0.5 to 0.85, guidance 1 to 5) a value in the middle."""
 
-    encoding_ratio: float = 0.7         # (steps - "skip steps") / steps
-    guidance_scale: float = 3.0
-    trials: int = 1                     # latent codes to try, of which `clip` keeps one
-    clip: str = ""                      # a CLIP model's folder or Hub id
+    encoding_ratio: float = option(0.7, "r, the part of the steps that is walked; in the authors' code (steps - skip) / "
+                                   "steps", least=0, most=1, stage="levels")
+    guidance_scale: float = option(3.0, "s, how much the query counts while decoding", least=0, stage="decoding")
+    trials: int = option(1, "sets of noises to try, of which `clip` keeps the best", least=1, stage="decoding",
+                         needs={"clip": "a CLIP model"})
+    clip: str = option("", "a CLIP model's folder or Hub id", file=True, stage="decoding")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.trials < 1:
-            raise ValueError(f"trials must be at least 1, not {self.trials}")
         if self.trials > 1 and not self.clip:
             raise ValueError(f"trials = {self.trials} needs clip=, a CLIP model's folder or Hub id, to choose by")
 
@@ -82,7 +78,7 @@ def run(task: Task, options: CycleOptions) -> Generator[Step, None, Outcome]:
         better = score > best_score
         best, best_score = torch.where(better.to(y.device)[:, None, None, None], y, best), score.maximum(best_score)
         yield Step("trials", trial + 1, options.trials)
-    return Outcome(best, decoded=(State(0, levels[0], best),))
+    return Outcome(best, decoded=Trajectory([State(0, levels[0], best)]))
 
 
 def dpm_encoder(
@@ -91,18 +87,30 @@ def dpm_encoder(
     """A random path from x_k down to x_0, and the noises with which the sampler takes it."""
     k, x0 = len(levels) - 1, task.x0
     noise = partial(standard_noise, x0, task.seeds, f"cycle {trial}")
-    x = start = add_noise(x0, noise(k), levels[k].abar) if k else x0
-    noises = []
+    x = add_noise(x0, noise(k), levels[k].abar) if k else x0
+    path = [x]                                                  # x_k, ..., x_0
+    for j, deviation in zip(range(k, 1, -1), deviations, strict=False):
+        x = toward(x0, eps_from_x0(x, x0, levels[j].abar), levels[j - 1], deviation) + deviation * noise(j - 1)
+        path.append(x)
+    path = [*path, x0] if k else path
+    return path[0], (yield from noises_of(eps_fn, path[::-1], levels, deviations))
+
+
+def noises_of(
+    eps_fn: EpsFn, path: Sequence[Tensor], levels: Sequence[Level], deviations: list[float]
+) -> Generator[Step, None, list[Tensor]]:
+    """The noises e_k, ..., e_1 with which the stochastic sampler would go down a path, by level x_0, ..., x_k:
+
+        e_j = (x_{j-1} - mean(x_j)) / sigma_j
+
+    A row a sample for each level, or as many as eps_fn takes. Each tensor is (B, C, h, w).
+    """
+    k, noises = len(path) - 1, []
     for j, deviation in zip(range(k, 0, -1), deviations, strict=True):
-        left, reached = levels[j], levels[j - 1]
-        if j == 1:
-            below = x0
-        else:
-            below = toward(x0, eps_from_x0(x, x0, left.abar), reached, deviation) + deviation * noise(j - 1)
-        noises.append((below - mean(x, eps_fn(x, left.t), left, reached, deviation)) / deviation)
-        x = below
-        yield Step("encode", k - j + 1, k, x)
-    return start, noises
+        expected = mean(path[j], eps_fn(path[j], levels[j].t), levels[j], levels[j - 1], deviation)
+        noises.append((path[j - 1] - expected) / deviation)
+        yield Step("encode", k - j + 1, k, path[j - 1])
+    return noises
 
 
 def replay(
@@ -112,20 +120,19 @@ def replay(
     (y, noises), k = code, len(levels) - 1
     decoded = [State(k, levels[k], y)]
     for j, deviation, z in zip(range(k, 0, -1), deviations, noises, strict=True):
-        left, reached = levels[j], levels[j - 1]
-        y = mean(y, eps_fn(y, left.t), left, reached, deviation) + deviation * z
-        decoded = kept(decoded, State(j - 1, reached, y), keep)
+        y = mean(y, eps_fn(y, levels[j].t), levels[j], levels[j - 1], deviation) + deviation * z
+        decoded = kept(decoded, State(j - 1, levels[j - 1], y), keep)
         yield Step("decode", k - j + 1, k, y)
-    return tuple(decoded)
+    return Trajectory(decoded)
 
 
 def way_down(task: Task, options: StochasticOptions) -> tuple[tuple[Level, ...], list[float]]:
     """Levels 0 to k, and sigma_k, ..., sigma_1. ValueError if a step adds no noise, which then can't be found."""
     levels = options.levels(task.model.schedule)
     deviations = [sigma(options.eta, levels[j], levels[j - 1]) for j in range(len(levels) - 1, 0, -1)]
-    for deviation, left in zip(deviations, reversed(levels[1:]), strict=True):
+    for deviation, level in zip(deviations, reversed(levels[1:]), strict=True):
         if deviation == 0:
-            raise ValueError(f"the step from t = {left.t} has zero variance, so its noise can't be found: it needs a "
+            raise ValueError(f"the step from t = {level.t} has zero variance, so its noise can't be found: it needs a "
                              "schedule whose clean level is not quite clean (set_alpha_to_one: false)")
     return levels, deviations
 
@@ -133,7 +140,19 @@ def way_down(task: Task, options: StochasticOptions) -> tuple[tuple[Level, ...],
 def both_sides(task: Task, options: StochasticOptions) -> tuple[EpsFn, EpsFn]:
     """The predictions under the reference and under the query, each guided at its own scale."""
     eps_of = partial(guided, task.model.eps, negative=task.negative, rows=task.rows)
-    return eps_of(task.reference, s=options.source_guidance_scale), eps_of(task.query, s=options.guidance_scale)
+    return (eps_of(task.reference, s=options.source_guidance_scale, label="find the noises"),
+            eps_of(task.query, s=options.guidance_scale, label="decode"))
 
 
-cycle_diffusion = Method("cycle_diffusion", run, CycleOptions, uses=frozenset({"reference"}), needs_reference=True)
+REPLAYED = Text(
+    "From the noisiest latent down with the noises that were found, now told the query: what the words leave open stays as "
+    "it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"),
+    (replay, mean))
+
+cycle_diffusion = Method("cycle_diffusion", run, CycleOptions, uses=frozenset({"reference"}), needs_reference=True, texts={
+    "start": Text(
+        "A stochastic sampler draws noise at every step. A random path from noise to the picture is made, and from it the "
+        "noises are found with which the sampler would have taken it under the reference. (They are not kept.)",
+        ("x_k ∼ q(x_k | x_0),  x_{j−1} ∼ q(x_{j−1} | x_j, x_0)", "e_j = (x_{j−1} − mean(x_j, reference)) / σ_j"),
+        (dpm_encoder, mean)),
+    "decode": REPLAYED})

@@ -8,20 +8,25 @@ the rounding. The source's guided prediction is then never needed, only the atte
 """
 
 from collections.abc import Generator
+from dataclasses import replace
 
-from .base import Method, Outcome, Step, Task
-from .prompt_to_prompt import PromptToPromptOptions, branches, invert, prepare
+from ..core.coding import encode
+from ..core.task import Outcome, Step, Task
+from .method import Method
+from .prompt_to_prompt import BRANCHES, PromptToPromptOptions, branches, prepare
 from .words import without_weights
 
 
 def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Outcome]:
     """k + 3k rows a picture."""
     levels, control = prepare(task, options)
-    encoded = yield from invert(task, options, levels)
+    encoded = yield from encode(task, options, task.reference, levels)
     return (yield from branches(task, options, control, levels, encoded, source_scale=1.0,
                                 pinned=True))
 
 
-direct_inversion = Method("direct_inversion", run, PromptToPromptOptions, knob="cross_replace",
-                          uses=frozenset({"reference", "encoded"}), needs_reference=True,
-                          remakes=True, plain=without_weights)
+direct_inversion = Method("direct_inversion", run, PromptToPromptOptions, uses=frozenset({"reference", "encoded"}),
+                          needs_reference=True, remakes=True, plain=without_weights, texts={"decode": replace(
+                              BRANCHES, words="As Prompt-to-Prompt, but the reference's branch is put back on the "
+                              "encoding at every level, so that it returns to the picture exactly. The query's branch is "
+                              "shown.")})

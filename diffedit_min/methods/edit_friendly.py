@@ -14,39 +14,46 @@ from dataclasses import dataclass
 
 import torch
 
+from ..core.options import option
+from ..core.schedule import add_noise, standard_noise
+from ..core.task import Outcome, Step, Task
 from ..samplers.stochastic import mean
-from ..schedule import add_noise, standard_noise
-from .base import Method, Outcome, Step, Task
-from .cycle_diffusion import StochasticOptions, both_sides, replay, way_down
+from .cycle_diffusion import REPLAYED, StochasticOptions, both_sides, noises_of, replay, way_down
+from .help import Text
+from .method import Method
 
 
 @dataclass(frozen=True)
 class EditFriendlyOptions(StochasticOptions):
     """The paper's for Stable Diffusion."""
 
-    encoding_ratio: float = 0.64        # 36 of 100 steps are skipped
-    guidance_scale: float = 15.0
-    source_guidance_scale: float = 3.5
-    eta: float = 1.0
-    zero_last_noise: bool = False       # the authors' code sets z_1 = 0: the picture no longer comes back exactly
+    encoding_ratio: float = option(0.64, "r, the part of the steps that is walked; the paper skips 36 of 100", least=0,
+                                   most=1, stage="levels")
+    guidance_scale: float = option(15.0, "s, how much the query counts while decoding", least=0, stage="decoding")
+    source_guidance_scale: float = option(3.5, "how much the reference counts while the noises are found", least=0,
+                                          stage="encoding")
+    eta: float = option(1.0, "how stochastic the sampler is, DDIM's eta; at 0 there would be no noise to find", above=0,
+                        most=1, stage="encoding")
+    zero_last_noise: bool = option(False, "as the authors' code, which sets z_1 = 0: the picture no longer comes back "
+                                   "exactly", stage="decoding")
 
 
 def run(task: Task, options: EditFriendlyOptions) -> Generator[Step, None, Outcome]:
     """2k + 2k rows a picture, both sides being guided."""
     levels, deviations = way_down(task, options)
     source, target = both_sides(task, options)
-    k = len(levels) - 1
-
-    x = [task.x0] + [add_noise(task.x0, standard_noise(task.x0, task.seeds, "edit-friendly", j), levels[j].abar)
-                     for j in range(1, k + 1)]
-    noises = []
-    for j, deviation in zip(range(k, 0, -1), deviations, strict=True):
-        left, reached = levels[j], levels[j - 1]
-        z = (x[j - 1] - mean(x[j], source(x[j], left.t), left, reached, deviation)) / deviation
-        noises.append(torch.zeros_like(z) if j == 1 and options.zero_last_noise else z)
-        yield Step("encode", k - j + 1, k, x[j - 1])
-    decoded = yield from replay(target, (x[k], noises), levels, deviations, task.keep)
+    path = [task.x0] + [add_noise(task.x0, standard_noise(task.x0, task.seeds, "edit-friendly", j), levels[j].abar)
+                        for j in range(1, len(levels))]
+    noises = yield from noises_of(source, path, levels, deviations)
+    if options.zero_last_noise and noises:
+        noises[-1] = torch.zeros_like(noises[-1])
+    decoded = yield from replay(target, (path[-1], noises), levels, deviations, task.keep)
     return Outcome(decoded[0].latent, decoded=decoded)
 
 
-edit_friendly = Method("edit_friendly", run, EditFriendlyOptions, uses=frozenset({"reference"}), needs_reference=True)
+edit_friendly = Method("edit_friendly", run, EditFriendlyOptions, uses=frozenset({"reference"}), needs_reference=True,
+                       texts={"start": Text(
+    "The picture is noised to every level, each time with another noise. Between these the noises are found with which a "
+    "stochastic sampler would go from one to the next under the reference. (They are not kept.)",
+    ("x_j = √ᾱ_j x_0 + √(1 − ᾱ_j) e_j", "z_j = (x_{j−1} − mean(x_j, reference)) / σ_j"), (add_noise, mean)),
+                              "decode": REPLAYED})

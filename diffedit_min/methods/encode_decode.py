@@ -1,33 +1,46 @@
 """Encode-Decode, the paper's ablation without a mask (section 4.1): D_r(E_r(x_0), query). And the plain round trip."""
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from .base import Method, Outcome, Step, Task
-from .coding import CodingOptions, IntervalOptions, decode, encode
+from ..core.coding import CodingOptions, IntervalOptions, decode, encode, eps_of_query
+from ..core.guidance import guided
+from ..core.options import option
+from ..core.task import Outcome, Step, Task
+from .help import Text
+from .method import Method
+
+
+def run(task: Task, options: IntervalOptions) -> Generator[Step, None, Outcome]:
+    """Encode with the empty text, decode under the query. k + 2k rows a picture."""
+    levels = options.levels(task.model.schedule)
+    encoded = yield from encode(task, options, task.empty, levels)
+    decoded = yield from decode(task, options, eps_of_query(task, options), encoded[-1], levels)
+    return Outcome(decoded[0].latent, encoded=encoded, decoded=decoded)
+
+
+encode_decode = Method("encode_decode", run, IntervalOptions, uses=frozenset({"encoded"}), texts={"decode": Text(
+    "From the noisiest latent back to a picture, guided towards the query. This is DiffEdit without its mask.")})
 
 
 @dataclass(frozen=True)
 class InvertOptions(CodingOptions):
     """The round trip is unguided: s = 1."""
 
-    guidance_scale: float = 1.0
-
-
-def run(task: Task, options: IntervalOptions | InvertOptions) -> Generator[Step, None, Outcome]:
-    """Encode with the empty text, decode under the query. k + 2k rows a picture."""
-    levels = options.levels(task.model.schedule)
-    encoded = yield from encode(task, options, levels)
-    decoded = yield from decode(task, options, encoded[-1], levels)
-    return Outcome(decoded[0].latent, encoded=encoded, decoded=decoded)
-
-
-encode_decode = Method("encode_decode", run, IntervalOptions, uses=frozenset({"encoded"}))
+    guidance_scale: float = option(1.0, "s, how much the text counts while decoding; 1 is its plain prediction",
+                                   least=0, stage="decoding")
 
 
 def round_trip(task: Task, options: InvertOptions) -> Generator[Step, None, Outcome]:
     """Encode and decode under the same text, the reference: how well does the picture come back? k + k rows."""
-    return (yield from run(replace(task, query=task.reference, empty=task.reference), options))
+    levels = options.levels(task.model.schedule)
+    encoded = yield from encode(task, options, task.reference, levels)
+    eps_fn = guided(task.model.eps, task.reference, task.negative, options.guidance_scale, task.rows, "decode")
+    decoded = yield from decode(task, options, eps_fn, encoded[-1], levels)
+    return Outcome(decoded[0].latent, encoded=encoded, decoded=decoded)
 
 
-invert = Method("invert", round_trip, InvertOptions, uses=frozenset({"reference", "encoded"}), takes_query=False)
+invert = Method("invert", round_trip, InvertOptions, uses=frozenset({"reference", "encoded"}), takes_query=False,
+                texts={"decode": Text(
+                    "The same way back, told the same text. What differs from the picture at the end was lost by the "
+                    "steps.", ("y_{j−1} = step(y_j, ε(y_j, t_j, reference))",))})

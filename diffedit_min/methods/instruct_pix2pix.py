@@ -13,29 +13,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..guidance import EpsFn
-from ..samplers import State
-from ..samplers.stochastic import check_eta, mean, sigma
-from ..schedule import standard_noise
-from .base import Method, Outcome, Step, Task
-from .coding import kept
-from .options import Options
+from ..core.coding import Options, kept
+from ..core.guidance import EpsFn
+from ..core.options import option
+from ..core.schedule import standard_noise
+from ..core.state import State, Trajectory
+from ..core.task import Outcome, Step, Task
+from ..samplers.stochastic import mean, sigma
+from .help import Text
+from .method import Method
 
 
 @dataclass(frozen=True)
 class InstructOptions(Options):
     """The authors' settings."""
 
-    steps: int = 100
-    guidance_scale: float = 7.5             # s_T: how much the instruction counts
-    image_guidance_scale: float = 1.5       # s_I: how much the input picture counts
-    eta: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_eta(self.eta)
-        if not 0 <= self.image_guidance_scale < float("inf"):
-            raise ValueError(f"image_guidance_scale must be a number from 0 up, not {self.image_guidance_scale}")
+    steps: int = option(100, "N, the levels that are walked; more are finer and slower", least=1, stage="levels")
+    guidance_scale: float = option(7.5, "s_T, how much the instruction counts", least=0, stage="decoding")
+    image_guidance_scale: float = option(1.5, "s_I, how much the input picture counts", least=0, stage="decoding")
+    eta: float = option(1.0, "how stochastic the sampler is, DDIM's eta", least=0, most=1, stage="decoding")
 
 
 def run(task: Task, options: InstructOptions) -> Generator[Step, None, Outcome]:
@@ -47,13 +43,13 @@ def run(task: Task, options: InstructOptions) -> Generator[Step, None, Outcome]:
     x = standard_noise(task.x0, task.seeds, "instruct", options.steps)      # (B, C, h, w)
     decoded = [State(options.steps, levels[-1], x)]
     for j in range(options.steps, 0, -1):
-        left, reached = levels[j], levels[j - 1]
-        deviation = sigma(options.eta, left, reached)
-        x = mean(x, eps_fn(x, left.t), left, reached, deviation)
+        level_from, level_to = levels[j], levels[j - 1]
+        deviation = sigma(options.eta, level_from, level_to)
+        x = mean(x, eps_fn(x, level_from.t), level_from, level_to, deviation)
         x = x + deviation * standard_noise(x, task.seeds, "instruct", j - 1)
-        decoded = kept(decoded, State(j - 1, reached, x), task.keep)
+        decoded = kept(decoded, State(j - 1, level_to, x), task.keep)
         yield Step("decode", options.steps - j + 1, options.steps, x)
-    return Outcome(x, decoded=tuple(decoded))
+    return Outcome(x, decoded=Trajectory(decoded))
 
 
 def instructed(task: Task, picture: Tensor, s_T: float, s_I: float) -> EpsFn:
@@ -61,13 +57,13 @@ def instructed(task: Task, picture: Tensor, s_T: float, s_I: float) -> EpsFn:
     nothing = torch.zeros_like(picture)
 
     def one(x: Tensor, t: int) -> Tensor:
-        task.rows.count += len(x)
+        task.rows.forward["decode"] += len(x)
         return task.model.eps(torch.cat([x, picture], dim=1), t, task.query)
 
     def three(x: Tensor, t: int) -> Tensor:
         seen = torch.cat([nothing, picture, picture])                       # (3B, C, h, w)
         told = task.negative.repeat(2).join(task.query)
-        task.rows.count += len(seen)
+        task.rows.forward["decode"] += len(seen)
         eps = task.model.eps(torch.cat([x.repeat(3, 1, 1, 1), seen], dim=1), t, told)
         return two_scale_guidance(*eps.chunk(3), s_T, s_I)
 
@@ -79,5 +75,10 @@ def two_scale_guidance(eps_none: Tensor, eps_picture: Tensor, eps_both: Tensor, 
     return eps_none + s_I * (eps_picture - eps_none) + s_T * (eps_both - eps_picture)
 
 
-instruct_pix2pix = Method("instruct_pix2pix", run, InstructOptions, knob="image_guidance_scale",
-                          needs_instruction=True, channels=8)
+instruct_pix2pix = Method("instruct_pix2pix", run, InstructOptions, needs_instruction=True, channels=8,
+                          texts={
+    "start": Text("Nothing is encoded: decoding starts from noise, and the network sees the picture's latent at every "
+                  "step, in channels of its own.", ("x_N = ε ∼ N(0, 1)",)),
+    "decode": Text("From noise to a picture, with two guidances: towards the input picture I, and from there to what the "
+                   "instruction T asks for.", ("ε̃ = ε(∅, ∅) + s_I (ε(I, ∅) − ε(∅, ∅)) + s_T (ε(I, T) − ε(I, ∅))",),
+                   (two_scale_guidance, mean))})

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.task import Task
 from ..model.attention import Place
-from .base import Task
 from .words import Prompt, changed_words
 
 

@@ -7,19 +7,25 @@ up to DDIM's own error. The target's is eps(C) + s (eps(query) - eps(C)). Attent
 
 from collections.abc import Generator
 
-from .base import Method, Outcome, Step, Task
-from .prompt_to_prompt import PromptToPromptOptions, branches, invert, prepare
+from ..core.coding import encode
+from ..core.task import Outcome, Step, Task
+from .help import Text
+from .method import Method
+from .prompt_to_prompt import ATTENTION, BRANCHES, PromptToPromptOptions, branches, prepare
 from .words import without_weights
 
 
 def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Outcome]:
     """k + 3k rows a picture. The negative prompt is not used: the reference takes its place."""
     levels, control = prepare(task, options)
-    encoded = yield from invert(task, options, levels)
+    encoded = yield from encode(task, options, task.reference, levels)
     return (yield from branches(task, options, control, levels, encoded, source_scale=1.0,
                                 negatives=lambda j: task.reference))
 
 
-negative_prompt_inversion = Method("negative_prompt_inversion", run, PromptToPromptOptions, knob="cross_replace",
+negative_prompt_inversion = Method("negative_prompt_inversion", run, PromptToPromptOptions,
                                    uses=frozenset({"reference", "encoded"}), needs_reference=True,
-                                   remakes=True, plain=without_weights)
+                                   remakes=True, plain=without_weights, texts={"decode": Text(
+    "As Prompt-to-Prompt, with the reference in place of the empty text: then the reference's branch goes back the way "
+    "that the encoding came. The query's branch is shown.",
+    ("ε̃ = ε(x, t, reference) + s (ε(x, t, query) − ε(x, t, reference))", ATTENTION), BRANCHES.functions)})

@@ -17,14 +17,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..guidance import classifier_free_guidance, conditional
+from ..core.coding import encode
+from ..core.ddim import step
+from ..core.guidance import classifier_free_guidance, conditional
+from ..core.options import option
+from ..core.schedule import Level
+from ..core.state import State, Trajectory
+from ..core.task import Outcome, Step, Task
 from ..model.stable_diffusion import at_least_float32
-from ..samplers import State, ddim
-from ..schedule import Level
-from .base import Method, Outcome, Step, Task
-from .batches import Trajectory
-from .coding import CodingOptions
-from .prompt_to_prompt import AttentionOptions, branches, invert, prepare
+from .help import Text
+from .method import Method
+from .prompt_to_prompt import ATTENTION, BRANCHES, AttentionOptions, branches, prepare
 from .words import without_weights
 
 
@@ -32,25 +35,19 @@ from .words import without_weights
 class NullTextOptions(AttentionOptions):
     """The paper's numbers."""
 
-    iterations: int = 10            # of the tuning, at each level
-    learning_rate: float = 0.01
-    stop_at: float = 1e-5           # mean squared error that is small enough to go on
-    authors_schedule: bool = False  # their code's: step i has learning_rate (1 - i/100), stop_at + 2e-5 i
-    checkpointing: bool = False     # less memory, more time: for full-size models
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.iterations < 0:
-            raise ValueError(f"iterations must be at least 0, not {self.iterations}")
-        for name in ("learning_rate", "stop_at"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a number from 0 up, not {getattr(self, name)}")
+    iterations: int = option(10, "of the tuning, at each level", least=0, stage="decoding")
+    learning_rate: float = option(0.01, "of the tuning", least=0, stage="decoding")
+    stop_at: float = option(1e-5, "a mean squared error that is small enough to go on to the next level", least=0,
+                            stage="decoding")
+    authors_schedule: bool = option(False, "as the authors' code: step i has learning_rate (1 - i/100) and stop_at + "
+                                    "2e-5 i", stage="decoding")
+    checkpointing: bool = option(False, "less memory, more time: for full-size models", stage="cost")
 
 
 def run(task: Task, options: NullTextOptions) -> Generator[Step, None, Outcome]:
     """k + (2 + iterations) k + 4k rows a picture at most, and iterations k backward."""
     levels, control = prepare(task, options)
-    encoded = yield from invert(task, CodingOptions(), levels)
+    encoded = yield from encode(task, options, task.reference, levels)
     null = yield from tune(task, options, levels, encoded)
     return (yield from branches(task, options, control, levels, encoded,
                                 negatives=lambda j: replace(task.negative, tokens=null[j])))
@@ -76,18 +73,18 @@ def tune(
 class Leaving:
     """One guided DDIM step from z (B, C, h, w), as a function of the empty text's embedding."""
 
-    def __init__(self, task: Task, options: NullTextOptions, left: Level, reached: Level, z: Tensor):
-        self.task, self.options, self.left, self.reached, self.z = task, options, left, reached, z
+    def __init__(self, task: Task, options: NullTextOptions, level_from: Level, level_to: Level, z: Tensor):
+        self.task, self.options, self.level_from, self.level_to, self.z = task, options, level_from, level_to, z
         self.model_eps = partial(task.model.eps, checkpointing=options.checkpointing)
-        self.eps_cond = conditional(task.model.eps, task.reference, task.rows)(z, left.t)
+        self.eps_cond = conditional(task.model.eps, task.reference, task.rows, "tune")(z, level_from.t)
 
     def step(self, null: Tensor, rows: range | list[int]) -> Tensor:
         """z_{j-1} of the pictures `rows`, with their null (len(rows), L, D)."""
         rows = list(rows)
         told, z = replace(self.task.negative[rows], tokens=null), self.z[rows]
-        eps_null = conditional(self.model_eps, told, self.task.rows)(z, self.left.t)
+        eps_null = conditional(self.model_eps, told, self.task.rows, "tune")(z, self.level_from.t)
         eps = classifier_free_guidance(eps_null, self.eps_cond[rows], self.options.guidance_scale)
-        return ddim.step(z, eps, self.left.abar, self.reached.abar)
+        return step(z, eps, self.level_from.abar, self.level_to.abar)
 
     @torch.enable_grad()
     def tuned(self, null: Tensor, wanted: State, rate: float, enough: float) -> Tensor:
@@ -104,7 +101,7 @@ class Leaving:
                 break
             optimizer.zero_grad()
             losses[going].sum().backward(inputs=[each[i] for i in active])
-            self.task.rows.backward += len(active)
+            self.task.rows.backward["tune"] += len(active)
             for i in stopped:
                 each[i].grad = None         # a gradient of zeros would let Adam's momentum go on
             optimizer.step()
@@ -112,5 +109,8 @@ class Leaving:
         return torch.stack([row.detach() for row in each])
 
 
-null_text = Method("null_text", run, NullTextOptions, knob="cross_replace", uses=frozenset({"reference", "encoded"}),
-                   needs_reference=True, remakes=True, plain=without_weights)
+null_text = Method("null_text", run, NullTextOptions, uses=frozenset({"reference", "encoded"}),
+                   needs_reference=True, remakes=True, plain=without_weights, texts={"decode": Text(
+    "First an embedding of the empty text is tuned at each level until guided decoding returns to the picture. (The "
+    "embeddings are not kept.) Then both branches are decoded with it, as in Prompt-to-Prompt; the query's is shown.",
+    ("min over ∅_j of |x_{j−1} − step(z_j, ε̃(∅_j))|^2", ATTENTION), (tune, *BRANCHES.functions))})

@@ -13,23 +13,24 @@ steps, and the threshold of the local blend, which the paper leaves open.
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..guidance import EpsFn, classifier_free_guidance
+from ..core.coding import CodingOptions, RatioOptions, decode, encode
+from ..core.guidance import EpsFn, classifier_free_guidance
+from ..core.options import option
+from ..core.schedule import Level, check_ratio, levels_used, standard_noise
+from ..core.state import State, Trajectory
+from ..core.task import Outcome, Step, Task
 from ..model.attention import Place
 from ..model.text import Context
-from ..samplers import State
-from ..schedule import Level, check_ratio, levels_used, standard_noise
-from .base import Method, Outcome, Step, Task
-from .batches import Trajectory
-from .coding import CodingOptions, decode, encode
+from .help import Text
 from .local_blend import LocalBlend, blend_tokens
-from .options import RatioOptions
+from .method import Method
 from .words import Prompt, align, parse_weights, without_weights
 
 
@@ -37,25 +38,35 @@ from .words import Prompt, align, parse_weights, without_weights
 class AttentionOptions(RatioOptions):
     """What is done to attention. Parts of the steps count from the noisiest: 0.4 of 50 steps are the first 20."""
 
-    encoding_ratio: float = 1.0     # of real pictures: how far to invert
-    align: str = "auto"             # "swap", "refine", or auto: swap where both prompts have as many words
-    cross_replace: float = 0.8      # tau: for which part of the steps words take the source's attention
-    word_windows: dict = field(default_factory=dict)    # the same by words of the query: {"bowl": 0.4, "red": (0.2, 1)}
-    self_replace: float = 0.4       # for which part of the steps self-attention is the source's
-    self_size: float = 0.5          # in feature maps of at most this part of the latents' sides
-    reweight: dict = field(default_factory=dict)        # c by words of the query: {"apples": 2}; as "(apples:2)" in it
-    reweight_until: float = 1.0     # for which part of the steps. The authors' code: cross_replace
-    local_blend: str = ""           # words, by commas, around which alone the picture may change; or "changed"
-    blend_threshold: float = 0.3    # of the words' attention, relative to its maximum
-    blend_start: float = 0.2        # from which part of the steps on
-    blend_size: float = 0.25        # of the maps that are read, relative to the latents' sides
+    encoding_ratio: float = option(1.0, "r, how far towards noise a real picture is encoded", least=0, most=1,
+                                   stage="levels")
+    align: str = option("auto", "how the words of reference and query correspond: one by one (swap), as far as they are "
+                        "equal (refine), or swap where both have as many words (auto)",
+                        choices=("auto", "swap", "refine"), stage="decoding")
+    cross_replace: float = option(0.8, "tau, the first part of the steps, in which words take the source's attention",
+                                  least=0, most=1, stage="decoding")
+    word_windows: dict = option({}, "the same by words of the query, for example bowl:0.4; in Python also from and "
+                                "until, {'red': (0.2, 1)}", stage="decoding")
+    self_replace: float = option(0.4, "the first part of the steps, in which self-attention is the source's", least=0,
+                                 most=1, stage="decoding")
+    self_size: float = option(0.5, "self-attention is replaced in feature maps of at most this part of the latents' "
+                              "sides", least=0, stage="decoding")
+    reweight: dict = option({}, "factors for the attention to words of the query, for example apples:2; the same as "
+                            "(apples:2) in the query", stage="decoding")
+    reweight_until: float = option(1.0, "the first part of the steps, in which attention is re-weighted; the authors' "
+                                   "code has cross_replace", least=0, most=1, stage="decoding",
+                                   needs={"reweight": {"a": 4.0}})
+    local_blend: str = option("", "words, with commas between them, around which alone the picture may change; or "
+                              "changed, for those that differ", stage="decoding")
+    blend_threshold: float = option(0.3, "where the words' attention is above this part of its maximum, the picture may "
+                                    "change", least=0, most=1, stage="decoding", needs={"local_blend": "changed"})
+    blend_start: float = option(0.2, "the first part of the steps, in which nothing is blended", least=0, most=1,
+                                stage="decoding", needs={"local_blend": "changed"})
+    blend_size: float = option(0.25, "the side of the attention maps that are read, as a part of the latents' side",
+                               above=0, stage="decoding", needs={"local_blend": "changed"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.align not in ("auto", "swap", "refine"):
-            raise ValueError(f"align {self.align!r} is not known; known are auto, swap and refine")
-        for name in ("cross_replace", "self_replace", "reweight_until", "blend_threshold", "blend_start"):
-            check_ratio(getattr(self, name), name)
         for word, window in self.word_windows.items():
             for edge in window_of(window, f"word_windows of {word!r}"):
                 check_ratio(edge, f"word_windows of {word!r}")
@@ -72,7 +83,7 @@ class PromptToPromptOptions(AttentionOptions, CodingOptions):
 def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Outcome]:
     """k rows for the inversion of a real picture under the reference, 4k for the branches."""
     levels, control = prepare(task, options)
-    encoded = () if task.generate else (yield from invert(task, options, levels))
+    encoded = Trajectory() if task.generate else (yield from encode(task, options, task.reference, levels))
     return (yield from branches(task, options, control, levels, encoded))
 
 
@@ -81,11 +92,6 @@ def prepare(task: Task, options: AttentionOptions) -> tuple[tuple[Level, ...], "
     options = replace(options, encoding_ratio=1.0) if task.generate else options
     levels = options.levels(task.model.schedule)
     return levels, Control.of(task, options, len(levels) - 1)
-
-
-def invert(task: Task, options: CodingOptions, levels: tuple[Level, ...]) -> Generator[Step, None, Trajectory]:
-    """The picture's encoding under the reference, unguided."""
-    return (yield from encode(replace(task, empty=task.reference), options, levels))
 
 
 def twice(task: Task, encoded: Trajectory, levels: tuple[Level, ...]) -> State:
@@ -119,19 +125,19 @@ def branches(
     eps_fn = eps_of_branches(task, levels, control, negatives or (lambda j: task.negative),
                              (options.guidance_scale if source_scale is None else source_scale, options.guidance_scale))
 
-    def blend(latent: Tensor, j: int, which: int = 0) -> Tensor:
+    def blend(latent: Tensor, j: int) -> Tensor:
         """The source pinned, and the target held to it away from the blended words. (2B, C, h, w)"""
         source, target = latent.chunk(2)
         if pinned:
-            source = encoded[j].latents[which]
+            source = encoded[j].latents
         if (mask := control.blend_mask(len(levels) - 1 - j)) is not None:
             target = torch.where(mask, target, source)
         return torch.cat([source, target])
 
     start = twice(task, encoded, levels)
-    decoded = yield from decode(task, options, start, levels, blend, eps_fn, shown=slice(B, None))
+    decoded = yield from decode(task, options, eps_fn, start, levels, blend, shown=slice(B, None))
     source, target = decoded[0].latent.split(B)
-    of_target = tuple(State(state.index, state.level, state.latent[B:]) for state in decoded)
+    of_target = Trajectory(State(state.index, state.level, state.latent[B:]) for state in decoded)
     return Outcome(target, control.blend_mask(len(levels) - 1), encoded=encoded, decoded=of_target, source=source)
 
 
@@ -150,7 +156,7 @@ def eps_of_branches(
         j, x_of = index[t], x.split(B)
         rows = torch.cat([x, *(x_of[i] for i in guided)])
         context = conditions.join(negatives(j).repeat(len(guided))) if guided else conditions
-        task.rows.count += len(rows)
+        task.rows.forward["both branches"] += len(rows)
         eps = list(task.model.eps(rows, t, context, control.at(len(levels) - 1 - j)).split(B))
         for place, i in enumerate(guided, start=2):
             eps[i] = classifier_free_guidance(eps[place], eps[i], scales[i])
@@ -288,6 +294,13 @@ def weights_of(target: Prompt, weights: dict[str, float]) -> Tensor:
     return c
 
 
+ATTENTION = "M̂ = M (the reference's attention) in the first steps, M* (the query's own) after"
+BRANCHES = Text(
+    "Reference and query are decoded side by side. In the first steps the query's branch, which is shown here, takes the "
+    "reference's attention, which holds what goes where.",
+    (ATTENTION, "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"), (branches, EditedAttention.edited))
+
 prompt_to_prompt = Method("prompt_to_prompt", run, PromptToPromptOptions, uses=frozenset({"reference", "encoded"}),
-                          knob="cross_replace", needs_reference=True, remakes=True, generates=True,
-                          plain=without_weights)
+                          needs_reference=True, remakes=True, generates=True, plain=without_weights, texts={
+    "start": Text("There was no picture to encode: decoding starts from the seed's noise, and the reference makes the "
+                  "input.", ("x_N = ε ∼ N(0, 1)",)), "decode": BRANCHES})

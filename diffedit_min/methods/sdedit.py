@@ -5,11 +5,12 @@
 
 from collections.abc import Generator
 
-from ..samplers import State
-from ..schedule import add_noise, standard_noise
-from .base import Method, Outcome, Step, Task
-from .coding import decode
-from .options import RatioOptions
+from ..core.coding import RatioOptions, decode, eps_of_query
+from ..core.schedule import add_noise, standard_noise
+from ..core.state import State
+from ..core.task import Outcome, Step, Task
+from .help import Text
+from .method import Method
 
 
 def run(task: Task, options: RatioOptions) -> Generator[Step, None, Outcome]:
@@ -17,8 +18,14 @@ def run(task: Task, options: RatioOptions) -> Generator[Step, None, Outcome]:
     levels = options.levels(task.model.schedule)
     k = len(levels) - 1
     x_k = add_noise(task.x0, standard_noise(task.x0, task.seeds, "noise"), levels[k].abar) if k else task.x0
-    decoded = yield from decode(task, options, State(k, levels[k], x_k), levels)
+    decoded = yield from decode(task, options, eps_of_query(task, options), State(k, levels[k], x_k), levels)
     return Outcome(decoded[0].latent, decoded=decoded)
 
 
-sdedit = Method("sdedit", run, RatioOptions)
+NOISED = Text(
+    "Nothing is encoded: the picture's latent is noised to level k at once. What the noise covers is forgotten.",
+    ("x_k = √ᾱ_k x_0 + √(1 − ᾱ_k) ε,  ε ∼ N(0, 1)",), (add_noise,))
+
+sdedit = Method("sdedit", run, RatioOptions, texts={"start": NOISED, "decode": Text(
+    "From there back to a picture, guided towards the query. What the noise has left of the picture holds its coarse "
+    "layout, nothing else does.")})

@@ -19,14 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..core.coding import RatioOptions
+from ..core.options import option
+from ..core.schedule import add_noise, generator, standard_noise
+from ..core.state import Trajectory
+from ..core.task import Outcome, Step, Task
 from ..model.stable_diffusion import StableDiffusion
 from ..model.text import Context
 from ..model.unet import UNet
-from ..samplers import State
-from ..schedule import add_noise, generator, standard_noise
-from .base import Method, Outcome, Step, Task
-from .options import RatioOptions
-from .sdedit import sdedit
+from . import sdedit
+from .help import Text
+from .method import Method
 
 OPTIMISER = torch.optim.Adam
 
@@ -35,23 +38,20 @@ OPTIMISER = torch.optim.Adam
 class UniTuneOptions(RatioOptions):
     """The paper's numbers, as far as they are known; `tuning_steps` and the word are what public codes use."""
 
-    encoding_ratio: float = 0.9         # the paper: 0.8 to 0.98
-    guidance_scale: float = 32.0
-    rare: str = "beikkpic"              # the rare word or words
-    tuning_steps: int = 128
-    learning_rate: float = 1e-4
-    batch: int = 4                      # rows a tuning step: one after the other, which takes a row's memory
-    checkpointing: bool = False         # less memory, more time: for full-size models
-    save: str = ""                      # a .safetensors file for the tuned U-Net
-    tuned: str = ""                     # such a file, instead of tuning
+    encoding_ratio: float = option(0.9, "r, how far towards noise the picture goes; the paper: 0.8 to 0.98", least=0,
+                                   most=1, stage="levels")
+    guidance_scale: float = option(32.0, "s, how much the query counts while decoding", least=0, stage="decoding")
+    rare: str = option("beikkpic", "the rare word or words under which the picture is learnt", stage="encoding")
+    tuning_steps: int = option(128, "of the tuning", least=0, stage="encoding")
+    learning_rate: float = option(1e-4, "of the tuning", above=0, stage="encoding")
+    batch: int = option(4, "rows a tuning step; they run one after the other, in one row's memory", least=1,
+                        stage="encoding")
+    checkpointing: bool = option(False, "less memory, more time: for full-size models", stage="cost")
+    save: str = option("", "a .safetensors file to write the tuned U-Net to", file=True, stage="cost")
+    tuned: str = option("", "such a file, instead of tuning", file=True, stage="encoding")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("tuning_steps", 0), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be a number above 0, not {self.learning_rate}")
         if not self.rare.strip():
             raise ValueError("rare is empty: give a word that the text model hardly knows")
         for name in ("save", "tuned"):
@@ -84,8 +84,7 @@ def run(task: Task, options: UniTuneOptions) -> Generator[Step, None, Outcome]:
         own = replace(task, model=replace(task.model, unet=unet.to(task.model.dtype)), x0=task.x0[i : i + 1],
                       query=context[i : i + 1], negative=task.negative[i : i + 1], seeds=task.seeds[i : i + 1])
         each.append((yield from sdedit.run(own, options)).decoded)
-    decoded = tuple(State(states[0].index, states[0].level, torch.cat([state.latent for state in states]))
-                    for states in zip(*each, strict=True))
+    decoded = Trajectory.join(each)
     return Outcome(decoded[0].latent, decoded=decoded)
 
 
@@ -101,8 +100,8 @@ def tune(task: Task, options: UniTuneOptions, i: int) -> Generator[Step, None, U
             t = int(torch.randint(model.schedule.T, (), generator=random))
             eps = standard_noise(x0, (seed,), "unitune", step * options.batch + row)
             descend(model, x0, t, eps, context, options)
-            task.rows.count += 1
-            task.rows.backward += 1
+            task.rows.forward["tune"] += 1
+            task.rows.backward["tune"] += 1
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield Step("tune", i * total + step + 1, len(task.x0) * total)
@@ -157,4 +156,8 @@ def read_tuned(options: UniTuneOptions, like: UNet) -> UNet:
     return unet
 
 
-unitune = Method("unitune", run, UniTuneOptions)
+unitune = Method("unitune", run, UniTuneOptions, texts={
+    "start": Text("A copy of the network first learns the picture under a rare word. Then the latent is noised to level k.",
+                  ("min_θ |ε − ε_θ(x_t, t, “rare word”)|^2", *sdedit.NOISED.equations),
+                  (tune, *sdedit.NOISED.functions)),
+    "decode": Text("From there back to a picture by the tuned copy, strongly guided towards “rare word, query”.")})

@@ -1,10 +1,11 @@
-"""The U-Net's attention, and the seam through which it can be watched and changed: `attend`.
+"""The U-Net's attention, and the seam through which it can be watched and changed: `attend`. A ready one keeps maps.
 
 Attribute names are the published checkpoints'. Shapes: B batch, C channels, h x w cells, L tokens, D their width, d one
 head's width.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,6 +95,13 @@ def attention_in_tiles(q: Tensor, k: Tensor, v: Tensor, tile: int = TILE) -> Ten
     return torch.cat(rows).unflatten(0, q.shape[:2])                            # (B, heads, n, d)
 
 
+def attention_maps(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) written out, in at least float32: q (B, heads, n, d), k (B, heads, L, d) ->
+    (B, heads, n, L)."""
+    scores = (q / math.sqrt(q.shape[3])) @ k.transpose(2, 3)        # divided first: float16 ends at 65504
+    return scores.to(torch.promote_types(q.dtype, torch.float32)).softmax(dim=3)
+
+
 class Transformer(nn.Module):
     """The cells of a feature map as a sequence, through `depth` transformer blocks, added to the map."""
 
@@ -164,3 +172,53 @@ def cells(x: Tensor) -> Tensor:
 def grid(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, hw, C) -> (B, C, h, w)."""
     return x.transpose(1, 2).unflatten(2, size)
+
+
+class AttentionRecorder:
+    """An `Attend` that keeps the attention maps and changes nothing, but for rounding.
+
+    maps: by the place's name, in the network's order, each (B, heads, hw, L) on the network's device, in at least
+    float32 and without gradients. All the calls that it is given to are averaged, say those for several noises or
+    steps; they must have the same rows and sizes. For maps of its own, give a call a recorder of its own.
+
+    Maps are large: a head's self-attention in a feature map of 64 x 64 cells takes 67 MB a row, in float32.
+    """
+
+    def __init__(self, wants: Callable[[Place], bool] = lambda place: place.cross):
+        """wants: at which places maps are kept; by default, wherever cells attend to the text."""
+        self.wants = wants
+        self.maps: dict[str, Tensor] = {}
+        self.places: dict[str, Place] = {}
+        self.calls: dict[str, int] = {}         # how many maps each is the mean of
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
+        """q (B, heads, hw, d), k and v (B, heads, hw or L, d) -> (B, heads, hw, d)."""
+        maps = attention_maps(q, k)
+        self._keep(maps.detach(), place)
+        return maps.to(v.dtype) @ v
+
+    def _keep(self, maps: Tensor, place: Place) -> None:
+        name, earlier = place.name, self.calls.get(place.name, 0)
+        if earlier:
+            mean = self.maps[name]
+            if mean.shape != maps.shape:
+                raise ValueError(f"{name}: maps of {tuple(maps.shape)} after maps of {tuple(mean.shape)}: only calls "
+                                 "with the same rows and sizes can be averaged")
+            maps = mean.lerp(maps, 1 / (earlier + 1))
+        self.maps[name], self.places[name], self.calls[name] = maps, place, earlier + 1
+
+    def mean(self, size: tuple[int, int]) -> Tensor:
+        """The mean over heads and places, each place's map brought to `size` (h, w) before -> (B, L, h, w).
+
+        Bilinear where a map grows, the mean of the cells that fall together where it shrinks: over L it still sums to
+        1 in every cell. Raises ValueError if nothing was kept, or maps over different L, as self-attention's are.
+        """
+        lengths = {maps.shape[3] for maps in self.maps.values()}
+        if len(lengths) != 1:
+            raise ValueError(f"a mean needs maps over the same tokens, not over {sorted(lengths) or 'none'}")
+        resized = []
+        for name, maps in self.maps.items():
+            height, width = self.places[name].height, self.places[name].width
+            each = maps.mean(dim=1).transpose(1, 2).unflatten(2, (height, width))       # (B, L, h', w')
+            resized.append(F.interpolate(each, size, mode="area" if height > size[0] else "bilinear"))
+        return torch.stack(resized).mean(dim=0)

@@ -6,6 +6,7 @@
 This is where dtypes meet: each network runs in its own, whatever comes out is in the caller's.
 """
 
+import hashlib
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..schedule import Schedule, eps_from_v
+from ..core.schedule import Schedule, eps_from_v
 from .attention import Attend, as_many
+from .blocks import Features
 from .text import Context, TextModel, dropped_text, encode_text, encode_text_twice, tokenize
 from .unet import Summary, UNet
 from .vae import VAE
@@ -42,6 +44,27 @@ class StableDiffusion:
         kind = self.prediction_type
         if kind not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction_type {kind!r} is not known; known are epsilon and v_prediction")
+
+    def __repr__(self) -> str:
+        """What fits on a screen; the networks themselves are `unet`, `vae` and `texts`."""
+        parts = {"U-Net": [self.unet], "VAE": [self.vae], "text": [text.encoder for text in self.texts]}
+        counts = (f"{name} {sum(p.numel() for part in own for p in part.parameters()) / 1e6:.1f} M"
+                  for name, own in parts.items())
+        side = self.unet.config.sample_size
+        told = "".join(f"\n  recommends for {method}: {', '.join(f'{n}={v!r}' for n, v in options.items())}"
+                       for method, options in self.defaults.items())
+        return (f"StableDiffusion {self.name!r}: {', '.join(counts)}; {str(self.dtype).removeprefix('torch.')} on "
+                f"{self.device}\n  predicts {self.prediction_type}; pictures of {side * self.factor} x "
+                f"{side * self.factor} px, latents {self.vae.config.latent_channels} x {side} x {side}{told}")
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other checkpoints: name, dtype, and a hash of some numbers of every tensor."""
+        found = hashlib.sha256()
+        for network in (self.unet, self.vae, *(text.encoder for text in self.texts)):
+            for tensor in network.parameters():
+                found.update(tensor.detach().flatten()[:16].double().cpu().numpy().tobytes())
+        return f"{self.name}, {str(self.dtype).removeprefix('torch.')}, {found.hexdigest()[:8]}"
 
     @property
     def text_encoder(self) -> nn.Module:
@@ -109,11 +132,14 @@ class StableDiffusion:
         attend: Attend | None = None,
         sizes: tuple[int, int, int, int, int, int] | None = None,
         checkpointing: bool = False,
+        features: Features | None = None,
     ) -> Tensor:
         """The noise in x (B, C, h, w) at time t, in x's dtype, whatever the checkpoint predicts -> (m B, C, h, w).
 
         context: B prompts, or m times as many, which see the same x: all rows, then all again; a plain (m B, L, D)
-        tensor serves too. Large batches run in parts, unless `attend` is given, which must see all rows of the call.
+        tensor serves too.
+        attend, features: what watches or changes the U-Net's attention (model/attention.py) and its residual blocks
+        (model/blocks.py). Large batches run in parts, unless one of them is given: they must see all rows of the call.
         sizes: what SD XL is told of the picture, in pixels: height and width before it was cropped, top and left of
         the crop, height and width wanted; by default an uncropped one of x's size.
         checkpointing: less memory for gradients, more time (model/unet.py).
@@ -126,11 +152,13 @@ class StableDiffusion:
         summary = self.summary(x, context, sizes)
         own, tokens = x.to(self.dtype), context.tokens.to(self.dtype)
         time = torch.tensor(t, device=x.device)         # for a compiled U-Net every number would be a graph of its own
-        at_once = len(x) if attend is not None else max(1, self.rows_at_once(x) // len(prompts))
+        whole = attend is not None or features is not None
+        at_once = len(x) if whole else max(1, self.rows_at_once(x) // len(prompts))
         parts = []
         for rows, seen_by in zip(own.split(at_once), prompts.split(at_once, dim=1), strict=True):
             told = seen_by.flatten()
-            out = self.unet(rows, time, tokens[told], attend, None if summary is None else summary[told], checkpointing)
+            summary_of = None if summary is None else summary[told]
+            out = self.unet(rows, time, tokens[told], attend, summary_of, checkpointing, features)
             parts.append(out.unflatten(0, seen_by.shape))                       # (m, rows, C, h, w)
         out = torch.cat(parts, dim=1).flatten(0, 1).to(x.dtype)
         if self.prediction_type == "epsilon":

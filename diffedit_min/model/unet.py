@@ -9,7 +9,8 @@
                                  `--- every layer's output is kept, and concatenated on the way up ---^
 
 Attribute names are the published checkpoints'. Shapes: B batch, C channels, h x w cells, E time embedding, L tokens, D
-their width. Attention can be watched and changed through `attend` (attention.py).
+their width. Attention can be watched and changed through `attend` (attention.py), the residual blocks through
+`features` (blocks.py).
 """
 
 import math
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import Attend, Attention, Transformer, as_many
-from .blocks import Downsample, ResnetBlock, Upsample
+from .blocks import Downsample, Features, ResnetBlock, Upsample
 from .config import check_groups, check_sizes, list_of_names, read_config
 
 # Switches of config.json that this network leaves out, and the values that mean "left out".
@@ -183,7 +184,7 @@ class UNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=config.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
         for name, module in self.named_modules():
-            if isinstance(module, Attention):
+            if isinstance(module, Attention | ResnetBlock):
                 module.name = name
 
     def forward(
@@ -194,36 +195,39 @@ class UNet(nn.Module):
         attend: Attend | None = None,
         summary: Summary | None = None,
         checkpointing: bool = False,
+        features: Features | None = None,
     ) -> Tensor:
         """x (B, C_in, h, w), t an int or (B,) ints in 0..T-1, context (B, L, D) -> (B, C_out, h, w).
 
         context may hold m prompts for each x, as guidance needs them: all rows, then all again (m B, L, D), for one t.
-        What comes before the first attention to the text is then computed once for each x.
-        checkpointing: keep only what enters each layer, and compute its inside again when gradients go back through.
+        What comes before the first attention to the text is then computed once for each x, unless attend or features is
+        given: these see all m B rows everywhere.
+        checkpointing: keep only what enters each layer, and compute its inside again when gradients go back through:
+        attend and features are then called again.
         Raises ValueError if h or w is not a multiple of `config.multiple`.
         """
         (h, w), multiple = x.shape[-2:], self.config.multiple
         if h % multiple or w % multiple:
             raise ValueError(f"latents of {h}x{w}: the U-Net needs sides that are multiples of {multiple}")
         call = partial(checkpoint, use_reentrant=False) if checkpointing else call_plainly
-        if attend is not None or summary is not None:       # which have a say in every row
+        if attend is not None or features is not None or summary is not None:       # which have a say in every row
             x = as_many(x, len(context))
         time = self.embed_time(t, summary, x.device)        # (1 or B, E)
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
             for i in range(len(block.resnets)):
-                x = call(block.layer, i, x, time, context, attend)
+                x = call(block.layer, i, x, time, context, attend, features)
                 skips.append(x)
             for resize in block.downsamplers:
                 x = resize(x)                               # (B, C, h/2, w/2)
                 skips.append(x)
         if self.mid_block is not None:
-            x = call(self.mid_block, x, time, context, attend)
+            x = call(self.mid_block, x, time, context, attend, features)
         for block in self.up_blocks:
             for i in range(len(block.resnets)):
                 x = torch.cat([x, as_many(skips.pop(), len(x))], dim=1)     # (m B, C + C_skip, h, w)
-                x = call(block.layer, i, x, time, context, attend)
+                x = call(block.layer, i, x, time, context, attend, features)
             for resize in block.upsamplers:
                 x = resize(x)                               # (B, C, 2h, 2w)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
@@ -284,9 +288,11 @@ class Block(nn.Module):
         self.downsamplers = nn.ModuleList([Downsample(width, pad_right_bottom=False)] if resize == "down" else [])
         self.upsamplers = nn.ModuleList([Upsample(width)] if resize == "up" else [])
 
-    def layer(self, i: int, x: Tensor, time: Tensor, context: Tensor, attend: Attend | None) -> Tensor:
+    def layer(
+        self, i: int, x: Tensor, time: Tensor, context: Tensor, attend: Attend | None, features: Features | None
+    ) -> Tensor:
         """The i-th residual block with its attention: (B, C_in, h, w) -> (B, C, h, w)."""
-        x = self.resnets[i](x, time)
+        x = self.resnets[i](x, time, features)
         return self.attentions[i](x, context, attend) if self.attentions else x
 
 
@@ -301,10 +307,12 @@ class MidBlock(nn.Module):
         )
         self.attentions = nn.ModuleList([make_transformer(config, len(config.block_out_channels) - 1)])
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor, attend: Attend | None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, context: Tensor, attend: Attend | None, features: Features | None
+    ) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
-        x = self.attentions[0](self.resnets[0](x, time), context, attend)
-        return self.resnets[1](x, time)
+        x = self.attentions[0](self.resnets[0](x, time, features), context, attend)
+        return self.resnets[1](x, time, features)
 
 
 def make_transformer(config: UNetConfig, level: int) -> Transformer:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..methods import Edit, Step
+    from ..core.task import Step
+    from ..methods import Edit
     from ..model.stable_diffusion import StableDiffusion
 
 

@@ -12,11 +12,12 @@ import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from ..methods import Edit, Step
+from ..core.schedule import Schedule, tau, u_from_x, x0_from_eps
+from ..core.state import State
+from ..core.task import Step
+from ..methods import Edit
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import Frame, to_image, unfit
-from ..samplers import State
-from ..schedule import Schedule, tau, u_from_x, x0_from_eps
 from .texts import straight
 
 NOISES, ENCODED, FRAMES = 2, 4, 9   # of each how many are shown: at most 6 + 8 + 16 latents to decode

@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..core.mask import difference_map
+from ..core.schedule import levels_used
+from ..core.task import Step
 from ..drawing import overlay
-from ..mask import difference_map
-from ..methods import Edit, Step
+from ..methods import Edit
 from ..methods.batches import Trajectory
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import Frame, fit, heat, mask_image, psnr, to_image, unfit
-from ..schedule import levels_used
 from . import texts
 from .contents import Cells, Report, Row, Section, Shot
 from .costs import costs

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..guidance import classifier_free_guidance
-from ..mask import binarise, difference_map, predictions, remove_extremes, rescale
+from ..core.coding import decode, encode
+from ..core.guidance import classifier_free_guidance
+from ..core.mask import binarise, difference_map, predictions, remove_extremes, rescale
+from ..core.schedule import add_noise, x0_from_eps
 from ..methods import METHODS, invert
-from ..methods.coding import decode, encode
 from ..methods.cycle_diffusion import dpm_encoder, replay
 from ..methods.instruct_pix2pix import two_scale_guidance
 from ..methods.local_blend import LocalBlend
@@ -21,7 +22,6 @@ from ..model.stable_diffusion import StableDiffusion
 from ..picture import fit, fit_mask, psnr
 from ..samplers import bdia, belm, ddim, dpm_solver, edict, fixed_point
 from ..samplers.stochastic import mean
-from ..schedule import add_noise, x0_from_eps
 
 Settings = Mapping[str, Any]
 

@@ -1,49 +1,42 @@
-"""Samplers that go both ways: `encode` from a latent to noise, `decode` back.
+"""The samplers by name. Each is one file; DDIM, the paper's, is in core/. What they are worth: README.md beside this.
 
-A sampler is a module with those two functions, both generators of `State`s in level order:
-
-    encode(eps_fn, x0, levels)              -> states at levels[0], levels[1], ..., levels[-1]
-    decode(eps_fn, state, levels, blend)    -> states at the state's level, ..., levels[1], levels[0]
-
-`levels` rise in noise; `levels[0]` is clean. DDIM is the paper's; its decoding undoes its encoding only up to the step
-size, and so does dpm_solver, of order 2. The others undo theirs exactly: fixed_point solves each encoding step, edict,
-bdia and belm carry a second latent.
+    SAMPLERS["edict"]               EDICT() with its own defaults
+    sampler_of("edict:p=0.9")       with others
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
 
-from torch import Tensor
+from ..core.options import Declared, declared, name_of
+from ..core.state import Sampler
 
-from ..schedule import Level
+# A sampler of this package is known everywhere by its file's name here.
+FILES = ("..core.ddim", ".fixed_point", ".edict", ".bdia", ".belm", ".dpm_solver")
 
-
-class Blend(Protocol):
-    """What is done to latents on the way down. It is applied once to each latent that decoding makes."""
-
-    def __call__(self, latent: Tensor, index: int, which: int = 0) -> Tensor:
-        """latent (B, C, h, w) at levels[index] -> the same shape. which: 1 for the second of two at that level."""
-        ...
+SAMPLERS: dict[str, Sampler] = {
+    sampler.name: sampler() for file in FILES for sampler in vars(import_module(file, __name__)).values()
+    if isinstance(sampler, type) and issubclass(sampler, Declared) and issubclass(sampler, Sampler)}
 
 
-@dataclass(frozen=True)
-class State:
-    """Where a sampler stands: a latent at a level, and what else its method carries along (DDIM: nothing)."""
+def sampler_of(told: Any) -> Sampler:
+    """The sampler that a name means, options and all; an object with `encode` and `decode` is one itself.
 
-    index: int                                      # of its level: levels[index]
-    level: Level
-    latent: Tensor                                  # (B, C, h, w), standing at that level
-    partners: tuple[tuple[int, Tensor], ...] = ()   # further latents, each with its own level's index
-    memory: tuple[int, Tensor] | None = None        # a prediction of x0 (B, C, h, w), and its level's index
-
-    @property
-    def latents(self) -> tuple[Tensor, ...]:
-        """Those that stand at this level: the latent, and the partners that do."""
-        return self.latent, *(partner for index, partner in self.partners if index == self.index)
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "State":
-        """The same state of other rows: each tensor changed."""
-        memory = None if self.memory is None else (self.memory[0], change(self.memory[1]))
-        partners = tuple((index, change(partner)) for index, partner in self.partners)
-        return State(self.index, self.level, change(self.latent), partners, memory)
+    Raises ValueError naming what isn't known.
+    """
+    if not isinstance(told, str):
+        if not isinstance(told, Sampler) or isinstance(told, type):
+            raise ValueError(f"sampler must be a name or an object with encode and decode, not {told!r}")
+        return told
+    name, *settings = told.strip().split(":")
+    if (sampler := SAMPLERS.get(name.strip().replace("-", "_"))) is None:
+        raise ValueError(f"sampler {name!r} is not known; known are {', '.join(SAMPLERS)}")
+    known = declared(type(sampler)) if isinstance(sampler, Declared) else {}
+    options = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals or name.strip() not in known:
+            raise ValueError(f"sampler {name_of(sampler)} has no option {text!r}; it has "
+                             f"{', '.join(known) or 'none'}: write {told.split(':')[0]}:name=value")
+        options[name.strip()] = known[name.strip()].parsed(value)
+    return replace(sampler, **options) if options else sampler

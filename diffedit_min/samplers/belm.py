@@ -8,24 +8,36 @@ It is of second order; but encoding divides by r^2, which on Stable Diffusion's 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..guidance import EpsFn
-from ..schedule import Level, tau, u_from_x, x_from_u
-from . import Blend, State, two_step
+from ..core.guidance import EpsFn
+from ..core.options import Declared
+from ..core.schedule import Level, tau, u_from_x, x_from_u
+from ..core.state import Blend, State
+from . import two_step
 
 
-def encode(eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level]) -> Iterator[State]:
-    """E_r. 1 call a step; ValueError if two levels are equally noisy."""
-    check_spacing(levels)
-    return two_step.encode(eps_fn, x0, levels, up)
+@dataclass(frozen=True)
+class BELM(Declared):
+    """Exact inversion of second order. 1 call a step; none for the first of a decoding."""
 
+    name, title, source = "belm", "O-BELM", "arXiv:2410.07273"
+    equation = "u_{i−1} = r^2 u_{i+1} + (1 − r^2) u_i − h_i (1 + r) ε(x_i, t_i)"
+    straight, exact, order = False, True, 2
 
-def decode(eps_fn: EpsFn, state: State, levels: Sequence[Level], blend: Blend | None = None) -> Iterator[State]:
-    """D_r. 1 call a step, none for the first; ValueError if two levels are equally noisy."""
-    check_spacing(levels)
-    return two_step.decode(eps_fn, state, levels, blend, down)
+    def encode(self, eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level]) -> Iterator[State]:
+        """E_r. ValueError if two levels are equally noisy."""
+        check_spacing(levels)
+        return two_step.encode(eps_fn, x0, levels, up)
+
+    def decode(
+        self, eps_fn: EpsFn, state: State, levels: Sequence[Level], blend: Blend | None = None
+    ) -> Iterator[State]:
+        """D_r. ValueError if two levels are equally noisy."""
+        check_spacing(levels)
+        return two_step.decode(eps_fn, state, levels, blend, down)
 
 
 def down(z_above: Tensor, z: Tensor, eps: Tensor, below: Level, at: Level, above: Level) -> Tensor:

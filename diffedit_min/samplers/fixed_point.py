@@ -11,40 +11,48 @@ so the equation is iterated, from x_to = x_from. Each iteration shrinks the erro
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor
 
-from ..guidance import EpsFn
-from ..schedule import Level
-from . import State, ddim
-from .ddim import decode as decode  # decoding is DDIM's
+from ..core.ddim import DDIM, step
+from ..core.guidance import EpsFn
+from ..core.options import Declared, option
+from ..core.schedule import Level
+from ..core.state import Blend, State
 
 STILL_MOVES = 0.01      # a last change of this part of the latent is no convergence
 
 
-def encode(eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level], iterations: int = 20) -> Iterator[State]:
-    """E_r with every step solved by `iterations` iterations; without any it is DDIM's, told the level reached.
+@dataclass(frozen=True)
+class FixedPoint(Declared):
+    """DDIM with every encoding step solved by iteration; without any it is DDIM's."""
 
-    1 + iterations calls a step. Warns of steps that don't converge. ValueError for fewer than 0 iterations.
-    """
-    check_iterations(iterations)
-    x = x0
-    yield State(0, levels[0], x)
-    for index, (left, reached) in enumerate(pairwise(levels), start=1):
-        guess, change = x, 0.0
-        for _ in range(1 + iterations):
-            solved = ddim.step(x, eps_fn(guess, reached.t), left.abar, reached.abar)
-            change = ((solved - guess).norm() / solved.norm()).item()
-            guess = solved
-        if iterations and not change < STILL_MOVES:     # not a number counts too
-            warnings.warn(f"the fixed-point iteration does not converge at t = {reached.t}: the last one still "
-                          f"moved the latent by {change:.0%}; take more steps, or another sampler", stacklevel=2)
-        x = guess
-        yield State(index, reached, x)
+    iterations: int = option(20, "of each encoding step", least=0)
 
+    name, title, source = "fixed_point", "Fixed-point DDIM", "arXiv:2309.04907"
+    equation = "x_{to} = step(x_{from}, ε(x_{to}, t_{to})), solved for x_{to} by iteration"
+    straight, exact, order = True, True, 1
 
-def check_iterations(iterations: int) -> None:
-    """ValueError for fewer than 0."""
-    if iterations < 0:
-        raise ValueError(f"iterations must be at least 0, not {iterations}")
+    def encode(self, eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level]) -> Iterator[State]:
+        """E_r. 1 + iterations calls a step. Warns of steps that don't converge."""
+        x = x0
+        yield State(0, levels[0], x)
+        for index, (level_from, level_to) in enumerate(pairwise(levels), start=1):
+            guess, change = x, 0.0
+            for _ in range(1 + self.iterations):
+                solved = step(x, eps_fn(guess, level_to.t), level_from.abar, level_to.abar)
+                change = ((solved - guess).norm() / solved.norm()).item()
+                guess = solved
+            if self.iterations and not change < STILL_MOVES:     # not a number counts too
+                warnings.warn(f"the fixed-point iteration does not converge at t = {level_to.t}: the last one still "
+                              f"moved the latent by {change:.0%}; take more steps, or another sampler", stacklevel=2)
+            x = guess
+            yield State(index, level_to, x)
+
+    def decode(
+        self, eps_fn: EpsFn, state: State, levels: Sequence[Level], blend: Blend | None = None
+    ) -> Iterator[State]:
+        """D_r, which is DDIM's."""
+        return DDIM().decode(eps_fn, state, levels, blend)

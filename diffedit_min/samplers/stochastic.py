@@ -13,25 +13,19 @@ import math
 
 from torch import Tensor
 
-from ..schedule import Level, x0_from_eps
+from ..core.schedule import Level, x0_from_eps
 
 
-def sigma(eta: float, left: Level, reached: Level) -> float:
+def sigma(eta: float, level_from: Level, level_to: Level) -> float:
     """The standard deviation of the noise that a step to less noise adds."""
-    return eta * math.sqrt((1 - reached.abar) / (1 - left.abar) * (1 - left.abar / reached.abar))
+    return eta * math.sqrt((1 - level_to.abar) / (1 - level_from.abar) * (1 - level_from.abar / level_to.abar))
 
 
-def mean(x: Tensor, eps: Tensor, left: Level, reached: Level, deviation: float) -> Tensor:
+def mean(x: Tensor, eps: Tensor, level_from: Level, level_to: Level, deviation: float) -> Tensor:
     """The step without its noise; x, eps (B, C, h, w) -> (B, C, h, w)."""
-    return toward(x0_from_eps(x, eps, left.abar), eps, reached, deviation)
+    return toward(x0_from_eps(x, eps, level_from.abar), eps, level_to, deviation)
 
 
-def toward(x0: Tensor, eps: Tensor, reached: Level, deviation: float) -> Tensor:
+def toward(x0: Tensor, eps: Tensor, level_to: Level, deviation: float) -> Tensor:
     """`mean`, of a picture and the noise in it. With the true ones it is that of the posterior q(x_to | x_from, x0)."""
-    return math.sqrt(reached.abar) * x0 + math.sqrt(1 - reached.abar - deviation**2) * eps
-
-
-def check_eta(eta: float) -> None:
-    """ValueError unless 0 <= eta <= 1."""
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be from 0 to 1, not {eta}")
+    return math.sqrt(level_to.abar) * x0 + math.sqrt(1 - level_to.abar - deviation**2) * eps

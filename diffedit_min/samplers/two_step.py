@@ -11,10 +11,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..guidance import EpsFn
-from ..schedule import Level
-from . import Blend, State
-from .ddim import step
+from ..core.ddim import step
+from ..core.guidance import EpsFn
+from ..core.schedule import Level
+from ..core.state import Blend, State
 
 
 class Formula(Protocol):

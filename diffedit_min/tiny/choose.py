@@ -16,19 +16,15 @@ import argparse
 import itertools
 import json
 from collections import defaultdict
-from dataclasses import replace
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..guidance import Rows
+from ..core.mask import binarise, difference_map, remove_extremes, rescale
 from ..loading import load
-from ..mask import binarise, difference_map, remove_extremes, rescale
-from ..methods.base import make_task
-from ..methods.diffedit import DiffEditOptions, find_map
+from ..methods import METHODS
 from ..model.stable_diffusion import StableDiffusion
-from ..picture import fit
 from . import scenes
 from .measures import KINDS, cases, cell_mask, iou
 
@@ -44,15 +40,16 @@ Rule = tuple[str, str, str, float, str, float]      # norm, average, clip, clip 
 @torch.no_grad()
 def raw_maps(model: StableDiffusion, count: int, noise_ratio: float) -> dict[tuple[str, str], torch.Tensor]:
     """The raw difference maps (count, h, w) of the first validation scenes, for each norm and average."""
-    options = DiffEditOptions(mask_noise_ratio=noise_ratio)
     maps = defaultdict(list)
     todo = list(cases("validation", count))
     for i in tqdm(range(0, count, BATCH), f"noise ratio {noise_ratio}"):
         inputs, _, answers = zip(*todo[i : i + BATCH], strict=True)
-        fitted = [fit(scene.render(), model.multiple, model.native_area) for scene in inputs]
-        task = make_task(model, fitted, [scene.caption for scene in answers], [scene.caption for scene in inputs],
-                         tuple(scene.seed for scene in inputs), options, "trace")
-        _, trace = find_map(replace(task, rows=Rows()), options)
+        edits = METHODS["diffedit"](        # at ratio 0: step 1 only
+            model, [scene.render() for scene in inputs], [scene.caption for scene in answers],
+            [scene.caption for scene in inputs], seed=[scene.seed for scene in inputs], keep="trace",
+            encoding_ratio=0.0, mask_noise_ratio=noise_ratio)
+        trace = {name: torch.stack([edit.trace[name] for edit in edits], dim=1)
+                 for name in ("eps_query", "eps_reference")}
         for norm, average in itertools.product(("l1", "l2"), ("maps", "differences")):
             maps[norm, average].append(difference_map(trace["eps_query"], trace["eps_reference"], norm, average))
     return {key: torch.cat(parts) for key, parts in maps.items()}

@@ -5,7 +5,6 @@ from PIL import Image
 from ..drawing import overlay, strip
 from ..methods import Edit
 from ..picture import heat, psnr
-from ..schedule import levels_used
 from . import scenes
 from .measures import cell_mask, iou
 
@@ -36,11 +35,10 @@ def demo_measures(edit: Edit, truth: Image.Image) -> list[str]:
     """The edit against the true answer, a line each."""
     region = scenes.changed(edit.input, truth)     # bool (H, W)
     overlap = iou(edit.mask.cpu().numpy(), cell_mask(region, edit.factor))
-    n, k = edit.settings["mask_samples"], levels_used(edit.settings["encoding_ratio"], edit.settings["steps"])
-    formula = f" = 2n + k + 2k, n = {n}, k = {k}" if edit.rows == 2 * n + k + 2 * k else ""
+    rows_for = ", ".join(f"{label} {rows}" for label, rows in edit.rows_for.items())
     return [
         f"mask       {overlap:.2f} intersection over union with the region that truly changes",
         f"outside    {psnr(edit.image, edit.input, where=~region):.1f} dB PSNR against the input, outside that region",
         f"answer     {psnr(edit.image, truth):.1f} dB PSNR against the true answer",
-        f"rows       {edit.rows}{formula}",
+        f"rows       {edit.rows} through the U-Net: {rows_for}",
     ]

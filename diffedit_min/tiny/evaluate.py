@@ -28,10 +28,10 @@ from ..bench.sweep import sweep
 from ..bench.variants import Variant
 from ..drawing import overlay, stacked, strip
 from ..loading import load
-from ..methods import METHODS, Edit, invert
+from ..methods import METHODS, Edit
+from ..methods.typed import embedded_model
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import save
-from ..typed import embedded_model
 from . import scenes
 from .measures import KINDS, SPLITS, squared_error
 
@@ -88,7 +88,7 @@ TRIPS: tuple[tuple[str, float, str, dict[str, str]], ...] = (
     ("caption", 0.8, "ddim", {}),
     ("none", 0.6, "ddim", {}),
     ("none", 0.8, "ddim", {}),
-    ("none", 0.8, "ddim, source times", {"time": "source"}),
+    ("none", 0.8, "ddim, source times", {"sampler": "ddim:time=source"}),
     ("none", 0.8, "dpm_solver", {"sampler": "dpm_solver"}),
 )
 
@@ -100,7 +100,7 @@ def reconstruction_table(model: StableDiffusion, split: str, count: int) -> str:
              "|---|---|---|---|---|---|---|"]
     for text, ratio, how, options in TRIPS:
         parts = (drawn[i : i + 10] for i in range(0, count, 10))
-        edits = [edit for part in parts for edit in invert(
+        edits = [edit for part in parts for edit in METHODS["invert"](
             model, [scene.render() for scene in part],
             reference=[scene.caption if text == "caption" else "" for scene in part], encoding_ratio=ratio, **options,
         )]

@@ -32,10 +32,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..core.schedule import Schedule, add_noise, generator
 from ..model.text import encode_text, make_text_encoder, make_tokenizer, tokenize
 from ..model.unet import UNet, UNetConfig
 from ..model.vae import VAE, VAEConfig
-from ..schedule import Schedule, add_noise, generator
 from . import scenes, vocabulary
 
 SIZE = 64       # pixels

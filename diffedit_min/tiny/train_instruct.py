@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.schedule import add_noise, generator
 from ..loading import load
 from ..model.stable_diffusion import StableDiffusion
 from ..model.unet import UNet
-from ..schedule import add_noise, generator
 from . import scenes
 from .instructions import TEMPLATES, instruction
 from .train import SIZE, draw_all, draw_scene, encode_all, fit, save_half

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from ...console import MODEL_HELP, Debug, Options, Quiet, one_line_errors
-from ...typed import parse_options
+from ...methods.typed import parse_options
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -42,18 +42,18 @@ def speed(
     with one_line_errors(debug):
         import torch
 
-        from ... import methods
         from ...loading import DTYPES
+        from ...methods.paper import diffedit
         from . import rival
         from .plan import PARTS, Plan
 
         for name in preset or ():
-            methods.diffedit.preset(name)       # refuses one that it hasn't
+            diffedit.preset(name)       # refuses one that it hasn't
         settings = {
             "sizes": size, "rows": rows, "presets": preset,
             "dtypes": known(dtype, DTYPES, "--dtype"), "parts": known(parts, tuple(PARTS), "--parts"),
         }
-        plan = Plan(model, out, options=parse_options(methods.diffedit, option), repeats=repeats,
+        plan = Plan(model, out, options=parse_options(diffedit, option), repeats=repeats,
                     against=None if against is None else rival.find(against),
                     **{name: tuple(dict.fromkeys(values)) for name, values in settings.items() if values})
         if plan.against:

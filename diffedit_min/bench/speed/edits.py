@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from ...methods import diffedit
+from ...methods.paper import diffedit
 from ...model.stable_diffusion import StableDiffusion
 from ...tiny.demo import demo_scenes
 from .workbench import OURS, Bench, Case, Entry, Round

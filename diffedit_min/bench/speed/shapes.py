@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...core.schedule import Schedule
 from ...loading import HALF, order_of
 from ...loading.sources import TINY
 from ...model.stable_diffusion import StableDiffusion
 from ...model.text import TextModel, make_text_encoder, make_tokenizer
 from ...model.unet import UNet, UNetConfig
 from ...model.vae import VAE, VAEConfig
-from ...schedule import Schedule
 
 PLACES = 77     # L, CLIP's
 

@@ -8,7 +8,8 @@ Shapes: x, x0, eps, v are (B, C, h, w), or any one shape.
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class Level:
 class Schedule:
     """abar at the T training times, and the grid that a sampler walks on."""
 
-    abar: tuple[float, ...]             # abar[t], falling from about 1 to about 0
+    abar: tuple[float, ...] = field(repr=False)     # abar[t], falling from about 1 to about 0
     steps_offset: int = 1               # t of the first noisy level
     clean_abar: float | None = None     # of the clean level; None: abar[0], as Stable Diffusion has it
 
@@ -142,6 +143,23 @@ def u_from_x(x: Tensor, abar: float) -> Tensor:
 def x_from_u(u: Tensor, abar: float) -> Tensor:
     """`u_from_x` solved for x."""
     return u * math.sqrt(abar)
+
+
+def log_snr(level: Level) -> float:
+    """lambda = log(sqrt(abar) / sqrt(1 - abar)): half the log of the signal-to-noise ratio."""
+    return math.log(level.abar / (1 - level.abar)) / 2
+
+
+def even_in_log_snr(schedule: Schedule, levels: Sequence[Level]) -> tuple[Level, ...]:
+    """As many levels between the same two ends, evenly in `log_snr` as far as the training times allow.
+
+    Fewer where two fall on one time: near the clean end times are further apart in lambda.
+    """
+    first = levels[0] if levels[0].abar < 1 else schedule.at(0)
+    wanted = torch.linspace(log_snr(first), log_snr(levels[-1]), len(levels), dtype=torch.float64)
+    known = torch.tensor([log_snr(schedule.at(t)) for t in range(levels[-1].t + 1)], dtype=torch.float64)
+    times = (known[:, None] - wanted).abs().argmin(dim=0).unique().tolist()     # rising
+    return (levels[0], *(schedule.at(t) for t in times if t > 0))
 
 
 # ---------------------------------------------------------------- randomness

@@ -1,38 +1,24 @@
-"""A kit for testing samplers: networks of no use, models with a known answer, round trips and orders.
+"""Networks of no use, models with a known answer, and what a sampler makes of them: round trips and orders.
 
-    import diffedit_min.testing as kit
-
-    kit.roundtrip_error("edict")                # how far encode, then decode ends from where it began: 1e-14
-    kit.roundtrip_error(my_sampler, steps=20)   # a module of one's own
-    kit.order_of_convergence("ddim")            # 0.96: of first order
-
-A sampler is a module with `encode` and `decode` (`samplers/__init__.py`). What holds for any network holds for a random
-one, so a sampler that claims to be invertible can be tested here in a second. `python -m diffedit_min.testing` prints
-what the samplers here do.
+What holds for any network holds for a random one, so a sampler that claims to be invertible can be tested here in a
+second. `python -m diffedit_min.testing` prints what the samplers of this package do.
 """
 
-import importlib
-import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import linear_regression
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .guidance import EpsFn
-from .model.unet import UNet, UNetConfig
-from .samplers import State
-from .schedule import Level, Schedule, eps_from_x0, generator, tau, u_from_x, x_from_u
+from ..core.guidance import EpsFn
+from ..core.options import Declared, declared, name_of
+from ..core.schedule import Level, Schedule, eps_from_x0, generator, levels_used, log_snr, tau, u_from_x, x_from_u
+from ..core.state import Sampler, State
+from ..model.unet import UNet, UNetConfig
+from ..samplers import SAMPLERS, sampler_of
 
 LEVELS = Schedule.from_config({})       # Stable Diffusion's
-
-# The samplers here, and the options with which their table is made.
-CASES: dict[str, dict[str, Any]] = {
-    "ddim": {}, "fixed_point": {"iterations": 20}, "edict": {"p": 0.93}, "bdia": {"gamma": 0.96}, "belm": {},
-    "dpm_solver": {},
-}
 
 # Two levels with attention at the finer one, as small as it gets: 0.2 M weights, some 3 ms a call for 8 x 8 cells.
 TOKENS, WIDTH = 5, 16
@@ -40,14 +26,6 @@ TINY_UNET = UNetConfig(
     block_out_channels=(16, 32), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), layers_per_block=1,
     attention_head_dim=2, cross_attention_dim=WIDTH, norm_num_groups=8, sample_size=8,
 )
-
-
-
-class Sampler(Protocol):
-    """A module, or anything else, with these two."""
-
-    encode: Callable[..., Iterator[State]]
-    decode: Callable[..., Iterator[State]]
 
 
 # ---------------------------------------------------------------- eps_fns
@@ -132,23 +110,40 @@ def roundtrip_error(
     eps_fn: EpsFn | None = None,
     x0: Tensor | None = None,
     levels: Sequence[Level] | None = None,
-    **options: Any,
 ) -> float:
     """|decode(encode(x0)) - x0| / |x0|, Euclidean norms of the whole batch.
 
-    sampler: a name ("ddim") or a module of one's own. steps, ratio: of Stable Diffusion's levels. seed, dtype: of the
-    random network and of the random x0, which is at least float32 as all latents are. eps_fn, x0 (B, C, h, w), levels:
-    in place of these. options go to `encode` and to `decode`, to each those that it has a name for.
-    Raises TypeError for an option that neither has, ValueError for a sampler that isn't known.
+    sampler: a name ("ddim", "edict:p=0.9") or an object of one's own. steps, ratio: of Stable Diffusion's levels. seed,
+    dtype: of the random network and of the random x0, which is at least float32 as all latents are. eps_fn, x0
+    (B, C, h, w), levels: in place of these. Raises ValueError for a sampler that isn't known.
     """
     sampler = sampler_of(sampler)
     eps_fn = random_eps_fn(seed, dtype) if eps_fn is None else eps_fn
     x0 = random_latent(seed, dtype) if x0 is None else x0
     levels = LEVELS.levels(steps, ratio) if levels is None else levels
-    up, down = options_of(sampler, options)
-    *_, noisy = sampler.encode(eps_fn, x0, levels, **up)
-    *_, clean = sampler.decode(eps_fn, noisy, levels, **down)
-    return ((clean.latent - x0).norm() / x0.norm()).item()
+    *_, noisy = sampler.encode(eps_fn, x0, levels)
+    *_, clean = sampler.decode(eps_fn, noisy, levels)
+    return distance(clean.latent, x0)
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """|found - expected| / |expected|, Euclidean norms of the whole batch."""
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+class Order(float):
+    """An order of convergence: a number, with the errors that it was fitted to."""
+
+    steps: tuple[int, ...]
+    errors: tuple[float, ...]       # one for each number of steps
+
+    def __new__(cls, steps: Sequence[int], errors: Sequence[float]) -> "Order":
+        order = super().__new__(cls, fitted_order(steps, errors))
+        order.steps, order.errors = tuple(steps), tuple(errors)
+        return order
+
+    def __repr__(self) -> str:
+        return f"{float(self):.2f} ({', '.join(f'{n} steps: {e:.1e}' for n, e in zip(self.steps, self.errors))})"
 
 
 def order_of_convergence(
@@ -156,54 +151,52 @@ def order_of_convergence(
     steps: Sequence[int] = (25, 50, 100, 200),
     ratio: float = 0.8,
     direction: str = "encode",
-    mu: float = 0.0,
-    s: float = 1.0,
-    **options: Any,
-) -> float:
+    mu: float | Tensor = 0.5,
+    s: float = 0.5,
+    grid: str = "leading",
+) -> Order:
     """How fast the error falls as steps grow, on Gaussian data N(mu, s^2), whose exact solution is known: p in (1/N)^p.
 
-    steps: divisors of 1000, so that all grids reach the same level up to a step. direction: "encode" or "decode".
+    steps: divisors of 1000, so that all grids reach the same level up to a step. direction: "encode" or "decode". mu, s:
+    not 0 and 1, where the exact solution is to stand still and wrong samplers look right. grid: levels evenly in t
+    ("leading"), or evenly in log(signal / noise) ("lambda"), where two-step samplers show their order.
     """
     if direction not in ("encode", "decode"):
         raise ValueError(f"direction {direction!r} is not known; known are encode and decode")
-    sampler, errors = sampler_of(sampler), []
-    eps_fn, x0 = gaussian_eps(mu, s, LEVELS), random_latent(0, torch.float64)
-    up, down = options_of(sampler, options)
+    sampler, x0, errors = sampler_of(sampler), random_latent(0), []
     for N in steps:
-        levels = LEVELS.levels(N, ratio)
-        clean, noisy = levels[0].abar, levels[-1].abar
+        schedule, levels = grid_of(grid, N, ratio)
+        eps_fn, k = gaussian_eps(mu, s, schedule), len(levels) - 1
         if direction == "encode":
-            *_, last = sampler.encode(eps_fn, x0, levels, **up)
-            exact = gaussian_solution(x0, mu, s, clean, noisy)
+            *_, last = sampler.encode(eps_fn, x0, levels)
+            exact = gaussian_solution(x0, mu, s, levels[0].abar, levels[k].abar)
         else:
-            *_, last = sampler.decode(eps_fn, State(len(levels) - 1, levels[-1], x0), levels, **down)
-            exact = gaussian_solution(x0, mu, s, noisy, clean)
-        errors.append(((last.latent - exact).norm() / exact.norm()).item())
-    return fitted_order(steps, errors)
+            *_, last = sampler.decode(eps_fn, State(k, levels[k], x0), levels)
+            exact = gaussian_solution(x0, mu, s, levels[k].abar, levels[0].abar)
+        errors.append(distance(last.latent, exact))
+    return Order(steps, errors)
 
 
-def sampler_of(sampler: str | Sampler) -> Sampler:
-    """A sampler by its name, or itself."""
-    if not isinstance(sampler, str):
-        return sampler
-    if sampler not in CASES:
-        raise ValueError(f"sampler {sampler!r} is not known; known are {', '.join(CASES)}")
-    return importlib.import_module(f".samplers.{sampler}", __package__)
+def grid_of(grid: str, N: int, ratio: float) -> tuple[Schedule, tuple[Level, ...]]:
+    """A schedule, and the clean one and k noisier ones of its levels."""
+    if grid == "leading":
+        return LEVELS, LEVELS.levels(N, ratio)
+    if grid != "lambda":
+        raise ValueError(f"grid {grid!r} is not known; known are leading and lambda")
+    return EVEN, tuple(EVEN.at(i * (EVEN.T - 1) // N) for i in range(levels_used(ratio, N) + 1))
 
 
-def options_of(sampler: Sampler, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """For `encode` and for `decode`, those that each has a parameter for."""
-    parts = tuple({name: value for name, value in options.items() if takes(function, name)}
-                  for function in (sampler.encode, sampler.decode))
-    for name in options:
-        if not any(name in part for part in parts):
-            raise TypeError(f"neither encode nor decode takes {name!r}")
-    return parts
+def even_schedule(T: int) -> Schedule:
+    """Stable Diffusion's range of noise, with T + 1 times evenly in log-SNR.
+
+    `schedule.even_in_log_snr` chooses among the 1000 times that a network knows, which near the clean end are further
+    apart than the steps of a fine grid: too coarse to measure an order. An analytic eps knows any time.
+    """
+    first, last = log_snr(LEVELS.at(0)), log_snr(LEVELS.at(LEVELS.T - 1))
+    return Schedule(tuple(1 / (1 + math.exp(-2 * (first + (last - first) * t / T))) for t in range(T + 1)))
 
 
-def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function has a parameter of that name."""
-    return name in inspect.signature(function).parameters
+EVEN = even_schedule(10_000)
 
 
 def fitted_order(steps: Sequence[int], errors: Sequence[float]) -> float:
@@ -221,17 +214,19 @@ def fitted_order(steps: Sequence[int], errors: Sequence[float]) -> float:
 
 
 def table(seeds: Sequence[int] = (0, 1, 2)) -> Iterator[str]:
-    """Markdown: the worst round trip over random networks, by the network's dtype, and the orders on Gaussian data."""
+    """Markdown: the worst round trip over random networks, by the network's dtype, and the orders on data N(0, 1)."""
     dtypes = (torch.float64, torch.float32, torch.bfloat16)
     yield f"| sampler | {' | '.join(str(dtype).split('.')[1] for dtype in dtypes)} | order, encoding | decoding |"
     yield "|---" * 6 + "|"
-    for name, options in CASES.items():
-        errors = [max(roundtrip_error(name, seed=seed, dtype=dtype, **options) for seed in seeds) for dtype in dtypes]
-        orders = [order_of_convergence(name, direction=direction, **options) for direction in ("encode", "decode")]
-        typed = "".join(f", {option} = {value}" for option, value in options.items())
-        yield (f"| {name}{typed} | {' | '.join(f'{error:.0e}' for error in errors)} | "
+    for sampler in SAMPLERS.values():
+        errors = [max(roundtrip_error(sampler, seed=seed, dtype=dtype) for seed in seeds) for dtype in dtypes]
+        orders = [order_of_convergence(sampler, direction=direction, mu=0.0, s=1.0) for direction in ("encode", "decode")]
+        yield (f"| {with_numbers(sampler)} | {' | '.join(f'{error:.0e}' for error in errors)} | "
                f"{' | '.join(f'{order:.1f}' for order in orders)} |")
 
 
-if __name__ == "__main__":
-    print("\n".join(table()))
+def with_numbers(sampler: Sampler) -> str:
+    """A sampler's name and those of its options that are numbers: "edict, p = 0.93"."""
+    numbers = {name: getattr(sampler, name) for name, own in declared(type(sampler)).items() if own.kind in (int, float)
+               } if isinstance(sampler, Declared) else {}
+    return ", ".join([name_of(sampler), *(f"{name} = {number}" for name, number in numbers.items())])

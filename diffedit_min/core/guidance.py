@@ -4,8 +4,9 @@ Samplers and masks see nothing of the model but an eps_fn. The ones built here b
 and count every row that goes through it.
 """
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -25,10 +26,13 @@ ModelEps = Callable[[Tensor, int, Any], Tensor]     # model.eps: (x, t, context)
 
 @dataclass
 class Rows:
-    """Counts the samples that went through the U-Net during one edit, and those that went back for a gradient."""
+    """Counts the samples that went through the U-Net during one edit, and those that went back for a gradient.
 
-    count: int = 0
-    backward: int = 0
+    Each with a label of what it was for: "mask", "encode", "decode", ...
+    """
+
+    forward: Counter[str] = field(default_factory=Counter)
+    backward: Counter[str] = field(default_factory=Counter)
 
 
 def classifier_free_guidance(eps_uncond: Tensor, eps_cond: Tensor, s: float) -> Tensor:
@@ -39,30 +43,30 @@ def classifier_free_guidance(eps_uncond: Tensor, eps_cond: Tensor, s: float) -> 
     return eps_uncond + s * (eps_cond - eps_uncond)
 
 
-def conditional(model_eps: ModelEps, context: Any, rows: Rows) -> EpsFn:
+def conditional(model_eps: ModelEps, context: Any, rows: Rows, label: str) -> EpsFn:
     """eps(x, t | context): one row a sample. With the empty text's context it is the unconditional prediction.
 
-    With a context of m prompts for each sample, as `join` makes it: m rows each, (m B, C, h, w).
+    With a context of m prompts for each sample, as `join` makes it: m rows each, (m B, C, h, w). label: what for.
     """
 
     def eps_fn(x: Tensor, t: int) -> Tensor:
         eps = model_eps(x, t, context)
-        rows.count += len(eps)
+        rows.forward[label] += len(eps)
         return eps
 
     return eps_fn
 
 
-def guided(model_eps: ModelEps, context: Any, negative: Any, s: float, rows: Rows) -> EpsFn:
+def guided(model_eps: ModelEps, context: Any, negative: Any, s: float, rows: Rows, label: str) -> EpsFn:
     """The guided prediction: two rows a sample, in one call; only one where s = 1 or s = 0 needs no more.
 
     `context` and `negative` hold one entry a sample and can be joined by `torch.cat` or have a method `join`.
     """
     if s == 1:
-        return conditional(model_eps, context, rows)
+        return conditional(model_eps, context, rows, label)
     if s == 0:
-        return conditional(model_eps, negative, rows)
-    both_eps = conditional(model_eps, join(negative, context), rows)
+        return conditional(model_eps, negative, rows, label)
+    both_eps = conditional(model_eps, join(negative, context), rows, label)
 
     def eps_fn(x: Tensor, t: int) -> Tensor:
         eps_uncond, eps_cond = both_eps(x, t).chunk(2)

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from .guidance import EpsFn
-from .samplers import State
 from .schedule import standard_noise
+from .state import State
 
 # ---------------------------------------------------------------- the bounds
 

@@ -101,14 +101,6 @@ def cells(maps: Tensor, valid: Tensor | None) -> list[Tensor]:
     return [m.flatten() if valid is None else m[v] for m, v in zip(maps, maps if valid is None else valid, strict=True)]
 
 
-def check_rule(norm: str, average: str, clip: str, at: float, how: str) -> None:
-    """ValueError, naming the value, unless the functions above know all of these."""
-    check(norm, NORMS, "mask_norm")
-    check(average, AVERAGES, "mask_average")
-    check_clip(clip, at)
-    check(how, RESCALES, "mask_rescale")
-
-
 def check_clip(clip: str, at: float) -> None:
     """ValueError unless `remove_extremes` knows the rule and `at` is in its range."""
     check(clip, CLIPS, "mask_clip")

@@ -1,0 +1,169 @@
+"""What a method or a sampler can be told: each option is declared once, as a field of a frozen dataclass.
+
+    @dataclass(frozen=True)
+    class MyOptions(DiffEditOptions):
+        power: float = option(1.0, "the map is raised to this power", above=0, stage="map")
+
+From that one line come the check and its message, `help`, the command's parsing, the page's widgets, the report's
+tooltips, and what of an earlier edit may be used again (reuse.py).
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from .state import Sampler
+
+# From where on an option matters. "levels": it chooses the levels, which the states of an encoding tell by themselves.
+# "cost": the result doesn't depend on it. None, if nothing is said: it matters from the start.
+STAGES = ("levels", "encoding", "map", "mask", "decoding", "cost", None)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option, as it was declared."""
+
+    name: str
+    kind: type                          # of its values: int, float, str, bool, dict, tuple or Sampler
+    default: Any
+    sentence: str = ""                  # what it does
+    least: float | None = None          # the range of a number, or of each number of a tuple
+    above: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    stage: str | None = None
+    needs: Mapping[str, Any] = field(default_factory=dict)      # values of other options with which it matters
+    file: bool = False                  # it names a file or a model
+    optional: bool = False              # None is a value too
+
+    @property
+    def range(self) -> str:
+        """Which values it takes, in words; "" if any of its kind."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        low = "" if self.above is None else f"above {self.above:g}"
+        low = low if self.least is None else f"at least {self.least:g}"
+        if self.most is None:
+            return low
+        if self.least is not None:
+            return f"from {self.least:g} to {self.most:g}"
+        return f"{low} and at most {self.most:g}" if low else f"at most {self.most:g}"
+
+    def checked(self, value: Any) -> Any:
+        """The value, an int as a float where that is its kind. ValueError, naming both, for one that it can't have."""
+        if value is None and self.optional:
+            return None
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        if self.kind is tuple and type(value) is list:      # as JSON has it
+            value = tuple(value)
+        right = isinstance(value, Sampler) if self.kind is Sampler else type(value) is self.kind
+        if not right:
+            raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{self.name} {value!r} is not known; known are {', '.join(self.choices)}")
+        for number in value if self.kind is tuple else (value,) if self.kind in (int, float) else ():
+            if type(number) not in (int, float) or not math.isfinite(number):
+                raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
+            if not self._holds(number):
+                raise ValueError(f"{self.name} must be {self.range}, not {value}")
+        return value
+
+    def _holds(self, number: float) -> bool:
+        return ((self.least is None or number >= self.least) and (self.above is None or number > self.above)
+                and (self.most is None or number <= self.most))
+
+    def parsed(self, text: str) -> Any:
+        """The value that a text at a command line means. A sampler's stays a text: samplers/ knows their names."""
+        text = text.strip() if self.kind is not str else text
+        if self.optional and text.lower() == "none":
+            return None
+        try:
+            if self.kind is dict:
+                return {word.strip(): float(number) for word, number in (pair.split(":") for pair in text.split(","))}
+            if self.kind is tuple:
+                return tuple(float(number) for number in text.split(","))
+            if self.kind is bool:
+                return {"true": True, "false": False}[text.lower()]
+            return text if self.kind is Sampler else self.kind(text)
+        except (ValueError, KeyError):
+            raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {text!r}") from None
+
+
+KINDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false",
+         dict: "words with numbers, for example apples:2,red bowl:0.5", tuple: "numbers with commas between them",
+         Sampler: "a sampler: a name, or an object with encode and decode"}
+
+
+def option(default: Any, sentence: str, **declared: Any) -> Any:
+    """A field of an options' dataclass: its default, what it does in one sentence, and what `Option` has besides.
+
+    least, above, most: the range of a number. choices: the texts that it can be. stage: from where on it matters, one of
+    `STAGES`. needs: values of other options with which it matters. file: it names a file or a model.
+    """
+    if declared.get("stage") not in STAGES:
+        raise ValueError(f"stage {declared['stage']!r} is not known; known are {', '.join(filter(None, STAGES))}")
+    metadata = {"sentence": sentence, **declared}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@cache
+def declared(options: type) -> dict[str, Option]:
+    """The options of a dataclass by name. A field without `option` is one too: of any value of its type."""
+    hints, found = get_type_hints(options), {}
+    for f in fields(options):
+        if f.default is MISSING and f.default_factory is MISSING:
+            raise ValueError(f"option {f.name!r} of {options.__name__} has no default: give it one")
+        default = f.default_factory() if f.default is MISSING else f.default
+        kind, optional = kind_of(hints[f.name], default)
+        if kind not in KINDS:
+            raise ValueError(f"option {f.name!r} of {options.__name__} is of type {hints[f.name]!r}; known are int, "
+                             "float, str, bool, dict, tuples of numbers, samplers, and each of these or None")
+        found[f.name] = Option(f.name, kind, default, optional=optional, **f.metadata)
+    return found
+
+
+def kind_of(hint: Any, default: Any) -> tuple[type, bool]:
+    """What values a field's annotation means, and whether None is one of them."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = [get_origin(part) or part for part in parts if part is not types.NoneType]
+    kind = kinds[0] if len(kinds) == 1 else type(default)
+    return kind, types.NoneType in parts
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The base of dataclasses whose fields are options: making one checks each of them."""
+
+    def __post_init__(self) -> None:
+        for name, own in declared(type(self)).items():
+            object.__setattr__(self, name, own.checked(getattr(self, name)))
+
+    def changed(self) -> dict[str, Any]:
+        """The options that are not at their default."""
+        return {name: value for name, own in declared(type(self)).items()
+                if (value := getattr(self, name)) != own.default}
+
+    def record(self) -> dict[str, Any]:
+        """All options as JSON can hold them: a sampler as its name, for example "edict:p=0.9"."""
+        return {name: written(value) if declared(type(self))[name].kind is Sampler else value
+                for name, value in vars(self).items()}
+
+
+def written(sampler: Sampler) -> str:
+    """A sampler as one types it: its name, and those of its options that are not at their default."""
+    told = sampler.changed() if isinstance(sampler, Declared) else {}
+    return ":".join([name_of(sampler), *(f"{name}={value}" for name, value in told.items())])
+
+
+def name_of(sampler: Sampler) -> str:
+    """Its `name`; else its class's, in small letters."""
+    name = getattr(sampler, "name", None)
+    return name if isinstance(name, str) else type(sampler).__name__.lower()

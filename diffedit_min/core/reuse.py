@@ -1,0 +1,119 @@
+"""When the encoding or the difference map of an earlier edit may be used again: when the same things would make it.
+
+What made it is kept with it, for each picture: the picture, the model, the words, and the options that matter for it by
+the stage that they were declared with. All who use something again ask here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .options import Declared, declared, written
+from .schedule import Level
+from .state import Sampler, Trajectory
+
+if TYPE_CHECKING:
+    from .task import Task
+
+Made = dict[str, Any]       # what made an encoding or a map, by name
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What earlier edits hold, for each picture of a batch the ones to choose from."""
+
+    encoded: Sequence[Sequence[Trajectory]] = ()
+    mask_map: Sequence[Sequence[Tensor]] = ()       # (h, w) each
+    strict: frozenset[str] = frozenset()            # of these names: given by the caller, who is told if they don't fit
+
+
+def made_of_encoding(task: Task, options: Declared, texts: Sequence[str]) -> list[Made]:
+    """What makes an encoding of each picture, but for its levels, which its states tell."""
+    return [{**common, "text": text, **of_stage(options, "encoding")}
+            for common, text in zip(pictures(task), texts, strict=True)]
+
+
+def made_of_map(task: Task, options: Declared) -> list[Made]:
+    """What makes a map of noise differences of each picture."""
+    words = zip(pictures(task), task.queries, task.references, task.seeds, strict=True)
+    return [{**common, "query": query, "reference": reference, "seed": seed, **of_stage(options, "map")}
+            for common, query, reference, seed in words]
+
+
+def pictures(task: Task) -> list[Made]:
+    """The model, and each picture by its pixels' hash."""
+    model = getattr(task.model, "identity", task.model)
+    pixels = [hashlib.sha256(row.cpu().numpy().tobytes()).hexdigest()[:16] for row in task.pixels]
+    return [{"model": model, "picture": digest} for digest in pixels]
+
+
+def of_stage(options: Declared, stage: str) -> Made:
+    """The options that matter from this stage on, or from the start."""
+    return {name: getattr(options, name) for name, own in declared(type(options)).items() if own.stage in (stage, None)}
+
+
+def earlier_encoding(offers: Offers, made: Sequence[Made], levels: Sequence[Level]) -> Trajectory | None:
+    """An earlier encoding of all pictures, up to levels[-1], if there is one. A longer one serves: ours is its prefix.
+
+    ValueError for a strict one that was made by something else, or stands at other levels.
+    """
+    chosen = []
+    for offered, own in zip(offers.encoded, made, strict=bool(offers.encoded)):
+        fitting = [trajectory for trajectory in offered if _fits(trajectory, own, levels, "encoded" in offers.strict)]
+        if not fitting:
+            return None
+        chosen.append(fitting[0][: len(levels)])
+    return Trajectory.join(chosen) if chosen else None
+
+
+def _fits(trajectory: Trajectory, own: Made, levels: Sequence[Level], strict: bool) -> bool:
+    known = trajectory.made[0] if getattr(trajectory, "made", ()) else None
+    both = min(len(trajectory), len(levels))
+    differs = "" if known is None else difference(known, own)
+    if not differs and [state.level for state in trajectory[:both]] != list(levels[:both]):
+        differs = "at other levels (another number of steps, or another grid)"
+    if differs and strict:
+        raise ValueError(f"encoded was made {differs}: leave it out, or pass one that was made the same way")
+    return not differs and len(trajectory) >= len(levels) and (strict or known is not None)
+
+
+def earlier_maps(offers: Offers, made: Sequence[Made]) -> Tensor | None:
+    """Earlier maps of all pictures (B, h, w), if there are. ValueError for a strict one that something else has made."""
+    chosen, strict = [], "mask_map" in offers.strict
+    for offered, own in zip(offers.mask_map, made, strict=bool(offers.mask_map)):
+        fitting = [mask_map for mask_map in offered if _serves(mask_map, own, strict)]
+        if not fitting:
+            return None
+        chosen.append(fitting[0])
+    if not chosen:
+        return None
+    maps = torch.stack(chosen)
+    maps.made = [getattr(mask_map, "made", None) for mask_map in chosen]
+    return maps
+
+
+def _serves(mask_map: Tensor, own: Made, strict: bool) -> bool:
+    known = getattr(mask_map, "made", None)
+    differs = "" if known is None else difference(known, own)
+    if differs and strict:
+        raise ValueError(f"mask_map was made {differs}: leave it out, or pass one that was made the same way")
+    return not differs and (strict or known is not None)
+
+
+def difference(known: Made, own: Made) -> str:
+    """What made it that would not make it now, in words; "" if there is nothing."""
+    for name in (*own, *known):
+        before, now = known.get(name), own.get(name)
+        if before == now:
+            continue
+        if name == "picture":
+            return "of another picture, or of this one at another size"
+        before, now = (written(each) if isinstance(each, Sampler) else each for each in (before, now))
+        return f"with {name} {before!r}, but this edit has {now!r}" + (", of other code" if before == now else "")
+    return ""

@@ -1,0 +1,127 @@
+"""What one picture's edit is: the record that a method gives back, made from an Outcome that has been checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..core.coding import Options
+from ..core.state import State, Trajectory
+from ..core.task import Outcome, Task
+from ..picture import Frame, mask_image
+
+if TYPE_CHECKING:
+    from .method import Method
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One edit of one picture. Tensors have no batch dimension but in states: (1, C, h, w)."""
+
+    image: Image.Image                  # the result, as large as the input
+    mask: Tensor | None                 # bool (h, w); None for methods without one
+    mask_map: Tensor | None             # (h, w) in [0, 1], before the threshold; pass it back as `mask_map=`
+    encoded: Trajectory                 # by level, encoded[0] the picture's own latent; pass it back as `encoded=`
+    decoded: Trajectory                 # by level too; with keep="result" only the last state, at level 0
+    settings: dict[str, Any]            # everything that the result depends on, as JSON can hold it
+    rows_for: dict[str, int]            # samples that went through the U-Net, by what for: "mask", "encode", ...
+    backward_rows: int                  # samples that went back through it, for gradients
+    empty_mask: bool                    # nothing to change was found, and the input picture came back
+    input: Image.Image                  # if there was none, the one made from the seed
+    source: Image.Image | None          # the input as the method made it anew beside the edit, if it does
+    frame: Frame                        # how the picture was fitted to the network
+    factor: int                         # pixels per latent cell
+    method: Method
+    options: Options                    # those in force
+    trace: dict[str, Tensor] = field(default_factory=dict)      # keep="trace": the intermediates of step 1
+
+    @property
+    def rows(self) -> int:
+        """Samples that went through the U-Net."""
+        return sum(self.rows_for.values())
+
+    @property
+    def mask_image(self) -> Image.Image | None:
+        """The mask at the picture's size, white where edited."""
+        return None if self.mask is None else mask_image(self.mask, self.frame, self.factor)
+
+    def __repr__(self) -> str:
+        covers = "" if self.mask is None else f", mask {self.frame.share(self.mask, self.factor):.1%}"
+        return f"<Edit by {self.method.name}: {self.settings['query']!r}, {self.rows} rows{covers}>"
+
+
+def make_edit(
+    method: Method, task: Task, options: Options, outcome: Outcome, row: int, pictures: Pictures, record: dict[str, Any]
+) -> Edit:
+    """One picture's part of the outcome. An empty mask found by the method gives the input picture itself back."""
+    mask = None if outcome.mask is None else outcome.mask[row, 0]
+    empty = mask is not None and task.mask is None and not mask.any().item()
+    mask_map = None if outcome.mask_map is None else outcome.mask_map[row]
+    if mask_map is not None and (made := getattr(outcome.mask_map, "made", None)):
+        mask_map.made = made[row]
+    only, count = slice(row, row + 1), len(task.x0)
+    return Edit(
+        image=pictures.input.copy() if empty else pictures.result,
+        mask=mask,
+        mask_map=mask_map,
+        encoded=outcome.encoded.rows(only),
+        decoded=outcome.decoded.rows(only),
+        settings=record,
+        rows_for={label: rows // count for label, rows in task.rows.forward.items()},
+        backward_rows=task.rows.backward.total() // count,
+        empty_mask=empty,
+        input=pictures.input,
+        source=pictures.source,
+        frame=pictures.frame,
+        factor=task.model.factor,
+        method=method,
+        options=options,
+        trace={name: value[:, row] for name, value in outcome.trace.items()},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """One picture before and after."""
+
+    input: Image.Image
+    result: Image.Image | None          # None: nothing was decoded
+    source: Image.Image | None
+    frame: Frame
+
+
+def checked(outcome: Any, task: Task, name: str) -> Outcome:
+    """The outcome of a method's `run`, if it is one. Raises ValueError that says what the contract asks for."""
+    if not isinstance(outcome, Outcome):
+        raise ValueError(f"{name}: run must end with `return Outcome(...)`, but it returned "
+                         f"{type(outcome).__name__} ({outcome!r:.60})")
+    B, C, h, w = task.x0.shape
+    for field_, value, shape in (("latent", outcome.latent, (B, C, h, w)), ("source", outcome.source, (B, C, h, w)),
+                                 ("mask", outcome.mask, (B, 1, h, w)), ("mask_map", outcome.mask_map, (B, h, w))):
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name}: Outcome.{field_} must be a tensor, not {type(value).__name__}")
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{name}: Outcome.{field_} must have the shape {shape}, not {tuple(value.shape)}")
+    if outcome.latent is None and (outcome.mask is None or outcome.mask.any()):
+        raise ValueError(f"{name}: Outcome.latent is None, which means that no picture is to be changed, but "
+                         + ("there is no mask" if outcome.mask is None else "the mask is not empty"))
+    if outcome.mask is not None and outcome.mask.dtype.is_floating_point:
+        raise ValueError(f"{name}: Outcome.mask must be bool, not {outcome.mask.dtype}: compare it with a threshold")
+    for field_ in ("encoded", "decoded"):
+        states = getattr(outcome, field_)
+        if not all(isinstance(state, State) and state.index == j for j, state in enumerate(states)):
+            raise ValueError(f"{name}: Outcome.{field_} must hold States by level, the clean one first")
+        if any(len(state.latent) != B for state in states):
+            raise ValueError(f"{name}: Outcome.{field_} must hold a row for each of the {B} pictures")
+    return replace(outcome, encoded=as_trajectory(outcome.encoded), decoded=as_trajectory(outcome.decoded))
+
+
+def as_trajectory(states: Sequence[State]) -> Trajectory:
+    """A method may keep its states in a plain sequence."""
+    return states if isinstance(states, Trajectory) else Trajectory(states)

@@ -1,0 +1,104 @@
+"""What a method says of itself: to `help`, to `inspect.signature`, and to a report."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.options import Option, written
+from ..core.state import Sampler
+
+if TYPE_CHECKING:
+    from .method import Method
+
+
+@dataclass(frozen=True)
+class Text:
+    """One step of an edit, for a report: in plain words, as equations, and the functions that do it.
+
+    In an equation what follows _ or ^, a letter or a {group}, stands below or above: x_t, x_{t+1}.
+    """
+
+    words: str
+    equations: tuple[str, ...] = ()
+    functions: tuple[Callable, ...] = ()
+
+
+# What every call takes, and what it is.
+ALWAYS = {
+    "model": "what `dm.load` returns",
+    "image": "a picture, or a list of pictures, which gives a list of Edits",
+    "query": "what the edited picture should show; one for all pictures, or one each",
+    "reference": "what the picture shows now; one for all pictures, or one each",
+}
+# What a call takes besides, by keyword: default, and what it is.
+BESIDES: dict[str, tuple[Any, str]] = {
+    "seed": (0, "of the random noise; one for all pictures, or one each"),
+    "size": (None, "edit at about size x size pixels; left out: at most the model's own size"),
+    "preset": ("paper", "a set of settings by its name"),
+    "keep": ("result", '"trace" keeps every intermediate, for a report'),
+    "mask": (None, "a mask of your own, white = edit: a picture, a bool (h, w), or a list of one each"),
+    "mask_map": (None, "an earlier Edit's `mask_map`; refused if something else would make it now"),
+    "encoded": (None, "an earlier Edit's `encoded`; refused if something else would make it now"),
+    "reuse": (None, "an earlier Edit, or several: what they hold is used again where the same would make it"),
+    "on_step": (None, "is called with each `Step`; by raising, it stops the edit"),
+}
+
+
+def parameters(method: Method) -> Iterator[tuple[str, Any, str]]:
+    """What may be given besides model, picture and words: name, default, what it is."""
+    for name, (default, what) in BESIDES.items():
+        if name in method.uses or name not in ("mask", "mask_map", "encoded"):
+            yield name, default, what
+    for option in method.known.values():
+        yield option.name, option.default, sentence_of(option)
+
+
+def sentence_of(option: Option) -> str:
+    """What an option does, and which values it takes."""
+    return "; ".join(filter(None, [option.sentence, option.range]))
+
+
+def signature(method: Method) -> inspect.Signature:
+    """As `inspect.signature` and editors show it."""
+    plain, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    first = [inspect.Parameter(name, plain) for name in ("model", "image")]
+    texts = [inspect.Parameter(name, plain, default="") for name in ("query", "reference")]
+    rest = [inspect.Parameter(name, keyword, default=default) for name, default, _ in parameters(method)]
+    return inspect.Signature([*first, *texts, *rest])
+
+
+def help_text(method: Method) -> str:
+    """What `help` shows."""
+    lines = [about(method), "", f"{method.name}(model, image, query, reference, **options) -> Edit", ""]
+    told = [*ALWAYS.items(),
+            *((f"{name}={shown(default)}", what) for name, default, what in parameters(method))]
+    lines += [line for name, what in told for line in wrapped(name, what)]
+    lines += ["", "What a call leaves out is as the model's card recommends it (model.defaults), else as shown here."]
+    lines += [f"preset={name!r}: " + ", ".join(f"{option}={value!r}" for option, value in options.items())
+              for name, options in method.presets.items()]
+    return "\n".join(lines)
+
+
+def wrapped(name: str, what: str) -> list[str]:
+    """A name and what it is, in lines of a screen's width."""
+    return textwrap.wrap(f"{name:<26} {what}", 110, initial_indent="  ", subsequent_indent=" " * 29)
+
+
+def shown(value: Any) -> str:
+    """A default as one would type it in a call."""
+    return repr(written(value) if isinstance(value, Sampler) else value)
+
+
+def about(method: Method) -> str:
+    """What a method is, in one sentence: the first one of its file, else of its `run`, else of the one it is based on.
+    """
+    for doc in (getattr(sys.modules.get(method.run.__module__), "__doc__", None), method.run.__doc__):
+        if doc:
+            return re.split(r"(?<=\.)\s", " ".join(doc.partition("\n\n")[0].split()))[0]
+    return f"{method.name}, based on {method.based_on.name}" if method.based_on else method.name

@@ -1,0 +1,118 @@
+"""How methods and samplers become known by name, those in files of one's own too.
+
+    dm.register(my_method)                      in Python
+    diffedit-min edit --plugin my_methods.py    any command; the file calls `dm.register`
+    [project.entry-points."diffedit_min.methods"]   mine = "my_package:my_method"       in an installed package
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import diffedit_min
+
+from ..core.options import name_of
+from ..core.state import Sampler
+from ..samplers import SAMPLERS
+from .method import Method
+
+GROUP = "diffedit_min.methods"      # of entry points
+
+
+class Registry(Mapping[str, Method]):
+    """The methods by name. Those of installed packages are looked up when the list is first asked."""
+
+    def __init__(self, own: Iterable[Method]):
+        self._methods = {method.name: method for method in own}
+        self._own = frozenset(self._methods)
+        self._looked = False
+
+    def __getitem__(self, name: str) -> Method:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return f"methods: {', '.join(self)}"
+
+    def add(self, method: Method) -> None:
+        """ValueError for a name that is the package's own. One's own of the same name is replaced."""
+        if method.name in self._own or method.name in diffedit_min.__all__:
+            raise ValueError(f"{method.name!r} is a name of diffedit_min's own: give the method another one")
+        self._methods[method.name] = method
+
+    def _all(self) -> dict[str, Method]:
+        if not self._looked:
+            self._looked = True         # before: a package may ask for the list while it is loaded
+            for entry in entry_points(group=GROUP):
+                try:
+                    register(entry.load())
+                except Exception as error:      # of any kind: one package must not take the others along
+                    warnings.warn(f"the method {entry.name!r} of package {entry.dist.name} can't be used: {error}",
+                                  stacklevel=2)
+        return self._methods
+
+
+OWN_SAMPLERS = frozenset(SAMPLERS)
+
+
+def register(thing: Any, name: str | None = None) -> Any:
+    """Make a method or a sampler of one's own known by its name, everywhere; returns it, so it serves as a decorator.
+
+    A sampler: its class, if it can be made without arguments, or an object. name: for a sampler that has none itself.
+    Raises ValueError for what is neither, or for a name that the package has itself.
+    """
+    from . import METHODS
+
+    if isinstance(thing, Method):
+        METHODS.add(thing)
+        return thing
+    sampler = thing() if isinstance(thing, type) and issubclass(thing, Sampler) else thing
+    if not isinstance(sampler, Sampler):
+        raise ValueError(f"register takes a Method, or a sampler with encode and decode, not {thing!r}")
+    name = name or name_of(sampler)
+    if name in OWN_SAMPLERS:
+        raise ValueError(f"{name!r} is a sampler of diffedit_min's own: give yours another name")
+    SAMPLERS[name] = sampler
+    return thing
+
+
+def load_plugin(path: str | Path) -> None:
+    """Run a Python file that registers methods or samplers. Raises ValueError, in one line, if it can't or doesn't."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"--plugin {str(path)!r} is not there: give a Python file that calls dm.register")
+    name = f"diffedit_min_plugin_{file.stem}"
+    before = known()
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None:
+        raise ValueError(f"--plugin {str(path)!r} is not a Python file: its name must end with .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module      # dataclasses and inspect look it up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else f", line {lines[-1]}" if lines else ""
+        text = " ".join(str(error).split())
+        raise ValueError(f"--plugin {str(path)!r}{where}: {type(error).__name__}: {text}") from None
+    if before == known():
+        raise ValueError(f"--plugin {str(path)!r} registers nothing: end it with dm.register(my_method)")
+
+
+def known() -> list[tuple[str, Any]]:
+    """All that is registered now."""
+    from . import METHODS
+
+    return [*METHODS.items(), *SAMPLERS.items()]

@@ -1,0 +1,2 @@
+from .kit import *
+from .kit import LEVELS, table
