@@ -46,10 +46,10 @@ from .console import (
     source,
     tell,
     timed,
+    with_plugins,
     write_report,
 )
 from .edit_command import edit
-from .methods.typed import parse_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,6 +80,7 @@ def root(
 
 
 @app.command()
+@with_plugins
 def demo(
     out: Annotated[Path, Option(help="The strip of pictures to write.")] = Path("demo.png"),
     seed: Annotated[int, Option(help="Of the scene, from 0 up, and of the random noise.")] = 0,
@@ -99,7 +100,7 @@ def demo(
         check_targets(out, *filter(None, [strip]))
         keep = check_report(report, strip)
         METHODS["diffedit"].preset(preset)     # refuses one that isn't known
-        options = parse_options(METHODS["diffedit"], option)
+        options = METHODS["diffedit"].parsed(option or ())
         scene, answer = demo_scenes(seed, change)
         started = time.perf_counter()
         model = loading.load()
@@ -118,10 +119,11 @@ def demo(
         print(f"wrote {' and '.join(map(str, filter(None, [out, report, strip])))}")
 
 
-app.command("edit")(edit)
+app.command("edit")(with_plugins(edit))
 
 
 @app.command("mask")
+@with_plugins
 def mask_command(
     image: Picture, query: Query, reference: Reference = "", model: Model = "tiny",
     out: Annotated[Path | None, Option(help="The mask, white = edit. Left out: IMAGE's name with -mask.png.")] = None,
@@ -154,6 +156,7 @@ def mask_command(
 
 
 @app.command()
+@with_plugins
 def invert(
     image: Picture, reference: Reference = "", model: Model = "tiny",
     out: Annotated[Path | None, Option(help="The reconstruction. Left out: IMAGE's name with -inverted.png.")] = None,
@@ -182,6 +185,7 @@ def invert(
 
 
 @app.command("info")
+@with_plugins
 def info_command(
     name: Annotated[str, Argument(metavar="MODEL|METHOD", help=f"{MODEL_HELP} Or a method's name, such as "
                                   "sdedit.")] = "tiny",
@@ -202,9 +206,9 @@ def info_command(
         print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 
 
-app.command("bench", cls=ListsCommand)(bench)
-app.command("speed", cls=ListsCommand)(speed)
-app.command("app", cls=ListsCommand)(serve)
+app.command("bench", cls=ListsCommand)(with_plugins(bench))
+app.command("speed", cls=ListsCommand)(with_plugins(speed))
+app.command("app", cls=ListsCommand)(with_plugins(serve))
 
 
 # ---------------------------------------------------------------- what a person typed
@@ -218,7 +222,7 @@ def prepare(
 
     check_targets(*targets)
     method.preset(preset)       # refuses one that isn't known
-    return open_picture(image), parse_options(method, option)
+    return open_picture(image), method.parsed(option or ())
 
 
 def main() -> None:

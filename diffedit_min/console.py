@@ -6,6 +6,7 @@ stderr. torch is not imported here.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import time
@@ -13,8 +14,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 import typer.core
@@ -47,6 +49,31 @@ Report = Annotated[Path | None, Option("--report", help="A page, .html, that sho
 Strip = Annotated[Path | None, Option("--strip", help="The pictures of every step on one sheet: .png, .jpg or .webp.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bars. (There are none either if stderr is no terminal.)")]
 Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")]
+
+
+Plugins = Annotated[list[str] | None, Option("--plugin", metavar="FILE.py", help="A Python file that registers methods "
+                    "or samplers of your own with dm.register. Can be repeated.")]
+
+
+def with_plugins(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that also takes --plugin, and loads what it names before anything else."""
+
+    @wraps(command)
+    def loading(*arguments: Any, plugin: Plugins = None, **told: Any) -> None:
+        if plugin:
+            with one_line_errors(told.get("debug", False)):
+                from .methods import load_plugin
+
+                for file in plugin:
+                    load_plugin(file)
+        command(*arguments, **told)
+
+    # typer reads both of these; in a file with `from __future__ import annotations` they would be texts.
+    kinds = {**get_type_hints(command, include_extras=True), "plugin": Plugins}
+    own = [p.replace(annotation=kinds[p.name]) for p in inspect.signature(command).parameters.values()]
+    more = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Plugins)
+    loading.__signature__, loading.__annotations__ = inspect.Signature([*own, more]), kinds
+    return loading
 
 
 def source(prediction_type: str | None, config: str | None, revision: str | None) -> dict[str, Any]:

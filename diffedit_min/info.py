@@ -21,7 +21,6 @@ from .loading.known import LICENCES, MOVED, known_file, sha256
 from .loading.sources import Checkpoint, Family, family_of, find
 from .methods import METHODS, Method
 from .methods.help import about, sentence_of, shown, wrapped
-from .methods.typed import dashed
 from .model.names import LEFTOVER, PARTS, check_exactly
 from .model.unet import UNetConfig
 from .model.vae import VAEConfig
@@ -174,7 +173,7 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
             yield f"  {name:<20} {value!r}{' *' if name in record['defaults']['from the card'] else ''}"
     yield "\nmethods (--method) and their options (-o), with the values where no card says otherwise"
     for method in METHODS.values():
-        yield f"  {dashed(method.name)}: {listed(method.options().record())}"
+        yield f"  {method.dashed}: {listed(method.options().record())}"
         yield from (f"    --preset {name}: {listed(options)}" for name, options in method.presets.items())
     yield "\nsamplers (-o sampler=name, or with options name:option=value)"
     for name, sampler in SAMPLERS.items():
@@ -185,7 +184,7 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
 
 def method_lines(method: Method) -> Iterator[str]:
     """What a method is, and what each of its options does."""
-    yield f"{dashed(method.name)} (--method)"
+    yield f"{method.dashed} (--method)"
     yield from textwrap.wrap(about(method), 110, initial_indent="  ", subsequent_indent="  ")
     yield "\noptions (-o name=value), with the values where no card says otherwise"
     for option in method.known.values():

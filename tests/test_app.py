@@ -4,6 +4,7 @@ The page without a browser: what a session keeps, what is counted and stopped, w
 """
 
 import asyncio
+from dataclasses import dataclass
 from threading import Thread
 
 import pytest
@@ -14,9 +15,13 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min.app import canvas
-from diffedit_min.app.session import FILES, Asked, Run, Session, Stopped
+from diffedit_min.app.session import ENCODINGS, Asked, Run, Session, Stopped
 from diffedit_min.app.shelf import Shelf
-from diffedit_min.methods.options import kind_of
+from diffedit_min.core.coding import Options
+from diffedit_min.core.diffedit import DiffEditOptions
+from diffedit_min.core.options import option
+from diffedit_min.core.state import Sampler
+from diffedit_min.core.task import Outcome, Step
 from diffedit_min.picture import fit
 from diffedit_min.tiny import scenes
 
@@ -35,7 +40,8 @@ def drained(steps):
 
 
 def asked(query="a basket of pears", method="diffedit", **options):
-    return Asked(dm.METHODS[method], query, "a bowl of pears", options={**OPTIONS, **options})
+    options = {name: value for name, value in {**OPTIONS, **options}.items() if name in dm.METHODS[method].known}
+    return Asked(dm.METHODS[method], query, "a bowl of pears", options=options)
 
 
 @pytest.fixture
@@ -96,9 +102,25 @@ def test_the_encoding_is_kept_across_queries_and_smaller_ratios(model, session):
     assert count(asked("a bucket", encoding_ratio=0.5)) == (0, 4)
     assert count(asked("a bucket")) == (0, DECODE_ROWS)            # the longer one was not given up
     assert count(asked("a bucket", encoding_ratio=1.0)) == (0, 4 + 8)
-    assert count(asked("a bucket", time="source")) == (0, ENCODE_ROWS + DECODE_ROWS)
+    assert count(asked("a bucket", sampler="ddim:time=source")) == (0, ENCODE_ROWS + DECODE_ROWS)
+    assert count(asked("a bucket")) == (0, DECODE_ROWS)            # nor is it for another sampler's
+    assert count(asked("a bucket", "encode_decode")) == (0, DECODE_ROWS)       # which encodes in the same way
     session.open(Image.new("RGB", (48, 48), "red"))
     assert count(asked("a bucket"))[1] == ENCODE_ROWS + DECODE_ROWS
+
+
+def test_few_encodings_are_kept(model, session):
+    for steps in range(2, 4 + ENCODINGS):
+        drained(session.run(model, asked(steps=steps), Run()))
+    assert [edit.settings["steps"] for edit in session.encoded] == [6, 5, 4]
+
+
+def test_a_map_that_is_kept_brings_its_intermediates_for_the_report(model, session):
+    first, _ = drained(session.run(model, asked(), Run()))
+    for wanted in (asked(mask_threshold=0.2), asked("a bucket"), asked()):
+        edit, _ = drained(session.run(model, wanted, Run()))
+        assert edit.trace.keys() == first.trace.keys() and len(edit.trace) > 3
+    assert edit.trace["eps_query"] is first.trace["eps_query"]
 
 
 @pytest.mark.parametrize("method", ["diffedit", "encode_decode", "sdedit", "prompt_to_prompt", "cycle_diffusion"])
@@ -172,8 +194,8 @@ def test_the_rows_that_are_counted_are_the_edits(model, session, method):
     options = {"tuning_steps": 2} if method.name == "unitune" else {}
     run = Run()
     edit, _ = drained(session.run(model, Asked(method, "pears", "apples", options={"steps": 3, **options}), run))
-    mask_rows = 2 * edit.settings["mask_samples"] if method.name == "diffedit" else 0
-    assert run.rows == edit.rows + mask_rows > 0
+    of_map = session.found.rows if session.found else 0
+    assert run.rows == edit.rows + of_map > 0 and bool(of_map) is (method.name == "diffedit")
 
 
 def test_steps_come_with_pictures_of_the_pictures_size(model):
@@ -277,7 +299,7 @@ def stroke(model):
 
 def test_what_is_painted_and_erased_is_the_mask(model, session):
     drained(session.find(model, asked(), Run()))
-    layer = session.layer(0.5)
+    layer = session.layer(session.cut(0.5))
     assert session.painted([layer], model) is None                  # as it was laid there
     layer.paste((0, 0, 0, 0), (0, 0, *layer.size))                  # erased
     assert not session.painted([layer], model).any()
@@ -326,20 +348,19 @@ def test_no_picture_no_query_and_no_such_model(model, session):
 
 
 def test_options_that_name_files_are_refused():
-    for name in FILES:
+    for method, name in (("unitune", "save"), ("unitune", "tuned"), ("cycle_diffusion", "clip")):
         with pytest.raises(ValueError, match=f"{name} names a file, and this page opens none"):
-            Asked(dm.METHODS["unitune"], "pears", options={name: "a.safetensors"})
+            Asked(dm.METHODS[method], "pears", options={name: "a.safetensors"})
 
 
 def test_every_option_of_free_text_is_known_to_name_no_file():
-    """A new option that is a path must come into FILES."""
+    """A new option that is a path must be declared with file=True."""
     words = {"negative_prompt", "rare", "local_blend"}
     for method in dm.METHODS.values():
-        for name, option in method.options.__dataclass_fields__.items():
-            if kind_of(option) is not str or name in words or name in FILES:
-                continue
-            with pytest.raises(ValueError):       # one of a few values
-                method.options(**{name: "../a file.safetensors"})
+        for name, own in method.known.items():
+            if own.kind is str and not own.file and name not in words:
+                with pytest.raises(ValueError):       # one of a few values
+                    method.made({name: "../a file.safetensors"})
 
 
 def test_models_are_loaded_once_and_only_the_last_of_the_others_is_kept():
@@ -446,22 +467,275 @@ def test_answers_that_use_a_model_run_one_at_a_time_and_the_threshold_does_not_w
     assert all(limit is None for _, limit, _ in limits["cut"]) and all(not queue for *_, queue in limits["cancel"])
 
 
+# ---- the options' controls
+
+
+@dataclass(frozen=True)
+class OfEachKind(Options):
+    """Options of each kind, some with a range."""
+
+    count: int = option(3, "how many", least=1, most=9)
+    many: int = option(7, "an open range", least=0)
+    power: float = option(1.5, "how strong", above=0, most=2)
+    far: float = option(2.5, "an open range with what is usual", least=0, usual=(0, 10))
+    plain: bool = option(False, "as it was")
+    norm: str = option("l1", "which norm", choices=("l1", "l2"))
+    weights: dict = option({}, "factors by words")
+    window: tuple = option((0.0, 1.0), "from and until", least=0, most=1)
+    walker: Sampler = option(dm.SAMPLERS["ddim"], "which sampler")
+    limit: float | None = option(None, "at most so much", least=0, most=5)
+    note: str = option("", "any text")
+    maybe: bool | None = option(None, "true, false, or neither")
+    secret: str = option("", "a file", file=True)
+    of_secret: int = option(1, "only with the file", least=1, most=3, needs={"secret": "a"})
+
+
+def told_options(task, options):
+    """Gives the picture back."""
+    yield Step("decode", 1, 1)
+    return Outcome(task.x0)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Methods of one's own, known as long as the test runs."""
+    monkeypatch.setattr(dm.METHODS, "_methods", dict(dm.METHODS))
+    dm.register(dm.Method("mine", told_options, OfEachKind))
+    dm.register(dm.Method("soft", dm.diffedit.run, DiffEditOptions, uses=frozenset({"reference"})))
+    dm.register(dm.Method("renamed", based_on=dm.diffedit))
+
+
+class Browser:
+    """What a browser would hold of the page: the value of each control, and whether it is seen."""
+
+    def __init__(self, shelf):
+        import gradio as gr
+
+        from diffedit_min.app.controls import Kept
+        from diffedit_min.app.layout import lay_out
+        from diffedit_min.app.page import Answers
+
+        with gr.Blocks():
+            self.c = lay_out(shelf, gr.State(Session()), gr.State(Kept()), "to any size")
+        self.answers = Answers(self.c, shelf, 10**6)
+        parts = [part for part in vars(self.c).values() if isinstance(part, gr.blocks.Block)]
+        self.value = {part: getattr(part, "value", None) for part in (*parts, *self.c.options.values())}
+        self.props = {part: {"visible": True} for part in self.value}
+        self.tune()
+
+    def take(self, shown):
+        for part, new in shown.items():
+            if isinstance(new, dict) and new.get("__type__") == "update":
+                self.props[part] |= new
+                self.value[part] = new.get("value", self.value[part])
+            else:
+                self.value[part] = new
+
+    def tune(self, **chosen):
+        """A method, model or preset is chosen."""
+        self.value |= {getattr(self.c, name): value for name, value in chosen.items()}
+        self.take(self.answers.tune(self.value))
+
+    def option(self, name):
+        """The control of an option of the method that is chosen."""
+        found = [control for (own, _), control in self.c.options.items()
+                 if own == name and self.props[control]["visible"]]
+        assert len(found) <= 1
+        return found[0] if found else None
+
+    def set(self, **options):
+        self.value |= {self.option(name): value for name, value in options.items()}
+
+    def get(self, name):
+        return self.value[self.option(name)]
+
+    def press(self, kind, query="a basket of pears", reference="a bowl of pears"):
+        """To its end: what the progress line says."""
+        self.value |= {self.c.query: query, self.c.reference: reference}
+        session = self.value[self.c.session]
+        session.begin(kind)
+        for shown in getattr(self.answers, kind)(self.value):
+            self.take(shown)
+        return self.value[self.c.progress]
+
+
+@pytest.fixture
+def browser(tmp_path, monkeypatch, model, registered):
+    pytest.importorskip("gradio")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    browser = Browser(Shelf(["random"], lambda _: model))
+    browser.value[browser.c.session].open(scenes.sample(scenes.TEST[1]).render(48))
+    return browser
+
+
+def test_each_kind_of_option_has_its_control_and_arrives(browser):
+    browser.tune(method="mine")
+    controls = {name: browser.option(name) for name in OfEachKind.__dataclass_fields__}
+    looks = {name: type(control).__name__ for name, control in controls.items() if control}
+    assert looks == {
+        "steps": "Slider", "guidance_scale": "Slider", "negative_prompt": "Textbox", "count": "Slider",
+        "many": "Number", "power": "Slider", "far": "Slider", "plain": "Checkbox", "norm": "Dropdown", "weights": "Textbox",
+        "window": "Textbox", "walker": "Dropdown", "limit": "Number", "note": "Textbox", "maybe": "Dropdown"}
+    shows = {name: browser.props[browser.option(name)] for name in looks}
+    assert (shows["count"]["minimum"], shows["count"]["maximum"], shows["count"]["step"]) == (1, 9, 1)
+    assert (shows["power"]["minimum"], shows["power"]["maximum"], shows["power"]["step"]) == (0.01, 2, 0.01)
+    assert (shows["far"]["maximum"], shows["steps"]["maximum"]) == (10, 200)
+    assert shows["far"]["label"] == "Far" and shows["far"]["info"] == "An open range with what is usual"
+    assert shows["norm"]["choices"] == ["l1", "l2"] and shows["maybe"]["choices"] == ["true", "false", "none"]
+    assert shows["walker"]["choices"] == list(dm.SAMPLERS) and shows["walker"]["allow_custom_value"]
+    assert {name: browser.get(name) for name in ("weights", "window", "walker", "limit", "maybe")} == {
+        "weights": "", "window": "0.0, 1.0", "walker": "ddim", "limit": None, "maybe": "none"}
+
+    browser.press("edit")
+    assert browser.value[browser.c.session].edit.options == OfEachKind()
+    browser.set(count=4, many=11, power=0.25, far=3, plain=True, norm="l2", weights="apples:2, red bowl:0.5",
+                window="0.2,0.7", walker="edict:p=0.9", limit=2, note=" a b ", maybe="false", negative_prompt="blur")
+    browser.press("edit")
+    settings = browser.value[browser.c.session].edit.settings
+    assert {name: settings[name] for name in looks if name not in ("steps", "guidance_scale")} == {
+        "negative_prompt": "blur", "count": 4, "many": 11, "power": 0.25, "far": 3.0, "plain": True, "norm": "l2",
+        "weights": {"apples": 2.0, "red bowl": 0.5}, "window": (0.2, 0.7), "walker": "edict:p=0.9", "limit": 2.0,
+        "note": " a b ", "maybe": False}
+    browser.set(weights="", limit=None, maybe="none", many=12.0)
+    browser.press("edit")
+    options = browser.value[browser.c.session].edit.options
+    assert (options.weights, options.limit, options.maybe, options.many) == ({}, None, None, 12)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), [
+    ("weights", "apples", "weights must be words with numbers, for example apples:2,red bowl:0.5, not 'apples'"),
+    ("window", "0.2,2", "window must be from 0 to 1, not (0.2, 2.0)"),
+    ("walker", "edikt", "sampler 'edikt' is not known; known are ddim, "),
+    ("walker", "edict:p=2", "p must be above 0 and at most 1, not 2.0"),
+    ("many", 2.5, "many must be a whole number, not 2.5"),
+    ("many", None, "many is empty: give a whole number"),
+    ("many", -1, "many must be at least 0, not -1"),
+    ("limit", 6, "limit must be from 0 to 5, not 6.0"),
+])
+def test_a_value_that_cannot_be_is_said_in_one_line(browser, name, value, error):
+    import gradio as gr
+
+    browser.tune(method="mine")
+    browser.set(**{name: value})
+    with pytest.raises(gr.Error):
+        browser.press("edit")
+    said = browser.value[browser.c.progress]
+    assert said.startswith(f"Error: {error}") and "\n" not in said
+    browser.tune(method="sdedit")
+    browser.tune(method="mine")         # where it doesn't come back
+    browser.press("edit")
+
+
+def test_another_method_and_back_keeps_what_was_set(browser):
+    browser.set(steps=7, mask_threshold=0.3, sampler="edict", mask_norm="l2")
+    browser.tune(method="sdedit")
+    assert browser.get("steps") == 7 and browser.option("mask_threshold") is None
+    assert (browser.get("encoding_ratio"), browser.get("guidance_scale")) == (0.8, 7.5)
+    browser.set(encoding_ratio=0.4)
+    browser.tune(method="edit_friendly")
+    assert (browser.get("steps"), browser.get("encoding_ratio"), browser.get("guidance_scale")) == (7, 0.4, 15.0)
+    browser.tune(method="diffedit")
+    assert [browser.get(name) for name in ("steps", "mask_threshold", "sampler", "mask_norm", "encoding_ratio")] == [
+        7, 0.3, "edict", "l2", 0.4]
+    assert browser.get("guidance_scale") == 7.5         # nobody has set edit_friendly's
+    browser.tune(preset="fast")                         # says anew what holds
+    assert [browser.get(name) for name in ("steps", "mask_samples", "sampler")] == [14, 4, "ddim"]
+    browser.tune(method="sdedit")
+    assert browser.value[browser.c.preset] == "paper" and browser.get("steps") == 50
+    browser.tune()                                      # as the browser tells that the preset is another now
+    browser.tune(method="diffedit")
+    assert browser.get("steps") == 50
+
+
 @pytest.mark.parametrize("name", [m.name for m in dm.METHODS.values() if m.channels == 4])
-def test_the_sliders_can_hold_each_methods_values(name, page, model):
+def test_the_controls_can_hold_each_methods_values(name, browser, model):
     """Of the paper and of presets; Gradio would refuse what lies outside."""
-    from diffedit_min.app.layout import SLIDERS
     from diffedit_min.app.words import about
 
     method = dm.METHODS[name]
     for preset in ("paper", *method.presets):
-        values = method.settings(model, {}, preset)
-        for option, (_, low, high, *_) in SLIDERS.items():
-            assert not hasattr(values, option) or low <= getattr(values, option) <= high
-    assert "arxiv.org/abs/" in about(method) or name == "encode_decode"
+        browser.tune(method=name, preset=preset)
+        for own in method.known.values():
+            control = browser.option(own.name)
+            assert (control is None) is (own.file or own.name == "trials")
+            if control is not None and "minimum" in browser.props[control]:
+                assert browser.props[control]["minimum"] <= browser.value[control] <= browser.props[control]["maximum"]
+        asked = browser.answers.asked(browser.value | {browser.c.seed: 0}, model)
+        assert asked.options == {} and asked.method is method
+    assert "arxiv.org/abs/" in about(method) or name in ("encode_decode", "invert")
+
+
+def test_a_cards_value_outside_what_is_usual_is_shown(browser, model, monkeypatch):
+    monkeypatch.setitem(model.defaults, "sdedit", {"steps": 300, "guidance_scale": 55.0})
+    browser.tune(method="sdedit")
+    for name, value in (("steps", 300), ("guidance_scale", 55.0)):
+        assert browser.get(name) == browser.props[browser.option(name)]["maximum"] == value
+
+
+def test_a_query_takes_the_encoding_and_a_threshold_the_map(browser):
+    session = browser.value[browser.c.session]
+    browser.set(steps=4, mask_samples=3)
+    said = browser.press("find")
+    assert said.startswith("Mask: 6 rows, a new map. The mask covers ")
+    assert browser.press("find").startswith("Mask: 0 rows, the map is the one that was kept. ")
+    assert browser.press("edit").startswith("Done: 9 rows in ") and "with the map that was kept." in browser.value[
+        browser.c.progress]
+    said = browser.press("edit", query="a bucket")
+    assert said.startswith("Done: 12 rows in ") and "; with the encoding of an earlier edit. The mask" in said
+    browser.set(mask_threshold=0.3)
+    browser.take(browser.answers.cut(browser.value))
+    assert browser.value[browser.c.progress].startswith("Threshold: 0 rows, from the map that was kept. The mask ")
+    said = browser.press("edit", query="a bucket")
+    assert said.startswith("Done: 6 rows in ") and "; with the map that was kept and the encoding of an" in said
+    assert session.edit.mask.equal(session.cut(0.3))
+
+
+def test_a_change_of_how_the_map_is_made_makes_it_again(browser):
+    browser.set(steps=4, mask_samples=3)
+    browser.press("find")
+    browser.set(mask_norm="l2")
+    session = browser.value[browser.c.session]
+    session.begin("find")
+    for shown in browser.answers.find_again(browser.value):
+        browser.take(shown)
+    assert browser.value[browser.c.progress].startswith("Mask: 6 rows, a new map. ")
+    assert session.found.settings["mask_norm"] == "l2"
+
+
+def seen(browser):
+    return {name for name in ("query", "reference", "mask_part", "find", "painting", "map_part")
+            if browser.props[getattr(browser.c, name)]["visible"]}
+
+
+def test_what_a_method_takes_is_seen(browser):
+    everything = {"query", "reference", "mask_part", "find", "painting", "map_part"}
+    for method, expected in {"diffedit": everything, "renamed": everything, "sdedit": {"query"}, "mine": {"query"},
+                             "invert": {"reference"}, "soft": {"query", "reference", "mask_part"}}.items():
+        browser.tune(method=method)
+        assert seen(browser) == expected, method
+    assert browser.get("mask_threshold") == 0.5         # of soft: it has it, but nothing to draw it on
+    browser.take(browser.answers.cut(browser.value))
+
+
+def test_a_method_without_a_query(browser):
+    browser.tune(method="invert")
+    browser.set(steps=5)
+    assert browser.press("edit", query="").startswith("Done: 8 rows in ")
+    assert browser.value[browser.c.session].edit.settings["method"] == "invert"
+
+
+def test_a_method_of_ones_own_is_found_painted_and_run(browser, model):
+    browser.tune(method="renamed")
+    browser.set(steps=4, mask_samples=3)
+    assert browser.press("find").startswith("Mask: 6 rows, a new map.")
+    browser.value[browser.c.canvas] = {"layers": [stroke(model)]}
+    assert "with your mask." in browser.press("edit")
+    edit = browser.value[browser.c.session].edit
+    assert edit.method.name == "renamed" and edit.mask[:2, :2].all() and edit.settings["steps"] == 4
 
 
 def test_the_help_names_every_option(call_command):
     """(test_package.py sees that it imports neither gradio nor torch.)"""
     done = call_command("app", "--help")
-    for option in ("--model", "--any-model", "--host", "--port", "--share", "--max-megabytes", "--max-megapixels"):
-        assert option in done.out
+    for name in ("--model", "--any-model", "--host", "--port", "--share", "--max-megabytes", "--max-megapixels"):
+        assert name in done.out

@@ -6,7 +6,6 @@ features, and the trial that it chooses. Random weights in float64.
 """
 
 import dataclasses
-import importlib
 import math
 import shutil
 from itertools import combinations, pairwise
@@ -21,11 +20,12 @@ from safetensors.torch import load_file, save_file
 
 import diffedit_min as dm
 from diffedit_min import testing as kit
-from diffedit_min.guidance import Rows
+from diffedit_min.core.guidance import Rows
+from diffedit_min.core.schedule import Schedule, generator, levels_used, standard_noise
+from diffedit_min.methods import edit_friendly
 from diffedit_min.methods.cycle_diffusion import dpm_encoder, replay
 from diffedit_min.methods.directional_clip import DirectionalClip
 from diffedit_min.samplers.stochastic import sigma
-from diffedit_min.schedule import Schedule, generator, levels_used, standard_noise
 
 CYCLE, FRIENDLY = dm.METHODS["cycle_diffusion"], dm.METHODS["edit_friendly"]
 BOTH = pytest.mark.parametrize("method", [CYCLE, FRIENDLY], ids=["cycle_diffusion", "edit_friendly"])
@@ -261,13 +261,13 @@ def test_each_trial_has_its_own_stream():
 
 def spied_code(monkeypatch):
     """A list into which edit_friendly's codes come: x_k, and z_k, ..., z_1."""
-    module, codes = importlib.import_module("diffedit_min.methods.edit_friendly"), []
+    codes = []
 
     def spy(eps_fn, code, *rest):
         codes.append(code)
         return replay(eps_fn, code, *rest)
 
-    monkeypatch.setattr(module, "replay", spy)
+    monkeypatch.setattr(edit_friendly, "replay", spy)
     return codes
 
 
@@ -372,10 +372,11 @@ def test_steps_count_up(method, model):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"eta": 1.5}, "eta must be from 0 to 1, not 1.5"),
-    ({"eta": float("nan")}, "eta must be from 0 to 1, not nan"),
-    ({"source_guidance_scale": -1}, "source_guidance_scale must be a number from 0 up, not -1.0"),
-    ({"source_guidance_scale": float("inf")}, "source_guidance_scale must be a number from 0 up, not inf"),
+    ({"eta": 1.5}, "eta must be above 0 and at most 1, not 1.5"),
+    ({"eta": 0}, "eta must be above 0 and at most 1, not 0.0"),
+    ({"eta": float("nan")}, "eta must be a finite number, not nan"),
+    ({"source_guidance_scale": -1}, "source_guidance_scale must be at least 0, not -1.0"),
+    ({"source_guidance_scale": float("inf")}, "source_guidance_scale must be a finite number, not inf"),
     ({"encoding_ratio": 1.5}, "encoding_ratio must be from 0 to 1, not 1.5"),
 ])
 @BOTH
@@ -386,8 +387,6 @@ def test_bad_options(method, change, message, model):
 
 
 @pytest.mark.parametrize(("method", "change", "message"), [
-    (CYCLE, {"eta": 0}, "eta = 0 leaves no noise to find: give eta above 0"),
-    (FRIENDLY, {"eta": 0}, "eta = 0 leaves no noise to find: give eta above 0"),
     (CYCLE, {"trials": 0}, "trials must be at least 1, not 0"),
     (CYCLE, {"trials": 3}, "trials = 3 needs clip=, a CLIP model's folder or Hub id, to choose by"),
     (CYCLE, {"reference": " "}, "cycle_diffusion needs a reference: a caption of the input picture"),

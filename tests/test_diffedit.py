@@ -5,6 +5,7 @@ They run on tiny random weights in float64, where a level, a sign or an index th
 
 import copy
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,15 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min.guidance import Rows, conditional
-from diffedit_min.methods.base import Task
-from diffedit_min.methods.diffedit import find_map
+from diffedit_min.core.ddim import DDIM
+from diffedit_min.core.diffedit import find_map
+from diffedit_min.core.guidance import Rows, conditional
+from diffedit_min.core.schedule import add_noise, levels_used, log_snr, standard_noise
+from diffedit_min.core.task import Task
 from diffedit_min.picture import unfit
-from diffedit_min.samplers import ddim, dpm_solver
-from diffedit_min.schedule import add_noise, levels_used, standard_noise
 
 QUERY, REFERENCE = "a bowl of pears", "a bowl of apples"
 FEW = {"steps": 10, "mask_samples": 3}
+OTHER_LEVELS = r"^encoded was made at other levels \(another number of steps, or another grid\): leave it out, or pass "
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,8 @@ def test_black_mask_gives_the_vae_reconstruction(model):
 def test_white_mask_is_encode_decode(model, size, time):
     """Also where the picture is padded: the network sees those cells too."""
     image = picture(size=size)
-    edit = diffedit(model, image, mask=Image.new("L", (32, 32), 255), time=time)
-    plain = dm.encode_decode(model, image, QUERY, steps=10, time=time, keep="trace")
+    edit = diffedit(model, image, mask=Image.new("L", (32, 32), 255), sampler=DDIM(time))
+    plain = dm.encode_decode(model, image, QUERY, steps=10, sampler=f"ddim:time={time}", keep="trace")
     for ours, theirs in zip(edit.decoded, plain.decoded, strict=True):
         assert torch.equal(ours.latent, theirs.latent)
     assert edit.image.tobytes() == plain.image.tobytes()
@@ -115,10 +117,10 @@ def test_noise_instead_of_encoding_with_a_white_mask_is_sdedit(model):
 def test_the_round_trip_is_under_the_reference(model):
     told = dm.invert(model, picture(), reference=QUERY, steps=10, keep="trace")
     levels = model.schedule.levels(10)[: levels_used(0.8, 10) + 1]
-    eps_fn = conditional(model.eps, model.embed([QUERY]), Rows())
+    eps_fn = conditional(model.eps, model.embed([QUERY]), Rows(), "any")
     with torch.no_grad():
-        *_, noisy = ddim.encode(eps_fn, model.encode(dm.picture.to_pixels(picture())), levels)
-        *_, clean = ddim.decode(eps_fn, noisy, levels)
+        *_, noisy = DDIM().encode(eps_fn, model.encode(dm.picture.to_pixels(picture())), levels)
+        *_, clean = DDIM().decode(eps_fn, noisy, levels)
     assert torch.equal(told.encoded[-1].latent, noisy.latent) and torch.equal(final(told), clean.latent)
 
 
@@ -193,6 +195,7 @@ def test_rows(n, steps, ratio, scale):
                        guidance_scale=scale)
     assert not edit.empty_mask
     assert edit.rows == 2 * n + k + k * (2 if scale == 7.5 else 1)
+    assert Counter(edit.rows_for) == Counter(mask=2 * n, encode=k, decode=k * (2 if scale == 7.5 else 1))
 
 
 def test_rows_are_what_the_unet_saw(model, monkeypatch):
@@ -223,6 +226,59 @@ def test_encoding_and_map_can_be_reused(model):
     assert again.rows == 2 * 5
     longer = diffedit(model, encoding_ratio=1.0, encoded=first.encoded)
     assert torch.equal(final(longer), final(diffedit(model, encoding_ratio=1.0))), "too short an encoding is made anew"
+
+
+@pytest.mark.parametrize(("change", "differs"), [
+    ({"image": picture(1)}, "of another picture, or of this one at another size"),
+    ({"sampler": "edict"}, "with sampler 'ddim', but this edit has 'edict'"),
+    ({"sampler": DDIM("source")}, "with sampler 'ddim', but this edit has 'ddim:time=source'"),
+    ({"steps": 7}, "at other levels (another number of steps, or another grid)"),
+])
+def test_an_encoding_made_by_something_else_is_refused_by_name_and_not_used_unasked(model, change, differs):
+    first, fresh = diffedit(model), diffedit(model, **change)
+    with pytest.raises(ValueError) as error:
+        diffedit(model, **change, encoded=first.encoded)
+    assert str(error.value) == f"encoded was made {differs}: leave it out, or pass one that was made the same way"
+    unasked = diffedit(model, **change, reuse=dataclasses.replace(first, mask_map=None))
+    assert unasked.rows == fresh.rows and torch.equal(final(unasked), final(fresh))
+
+
+@pytest.mark.parametrize(("change", "differs"), [
+    ({"image": picture(1)}, "of another picture, or of this one at another size"),
+    ({"query": "plums"}, f"with query {QUERY!r}, but this edit has 'plums'"),
+    ({"reference": "plums"}, f"with reference {REFERENCE!r}, but this edit has 'plums'"),
+    ({"seed": 1}, "with seed 0, but this edit has 1"),
+    ({"mask_samples": 4}, "with mask_samples 3, but this edit has 4"),
+    ({"mask_norm": "l2"}, "with mask_norm 'l1', but this edit has 'l2'"),
+])
+def test_a_map_made_by_something_else_is_refused_by_name_and_not_used_unasked(model, change, differs):
+    first, fresh = diffedit(model), diffedit(model, **change)
+    with pytest.raises(ValueError) as error:
+        diffedit(model, **change, mask_map=first.mask_map)
+    assert str(error.value) == f"mask_map was made {differs}: leave it out, or pass one that was made the same way"
+    unasked = diffedit(model, **change, reuse=first)
+    assert unasked.rows_for["mask"] == fresh.rows_for["mask"] and torch.equal(unasked.mask_map, fresh.mask_map)
+    assert torch.equal(final(unasked), final(fresh))
+
+
+def test_another_models_encoding_and_map_are_refused(model):
+    first, other = diffedit(model), dm.load("random", seed=1, dtype="float64")
+    for name in ("encoded", "mask_map"):
+        with pytest.raises(ValueError) as error:
+            diffedit(other, **{name: getattr(first, name)})
+        assert str(error.value).startswith(f"{name} was made with model 'random, float64, ")
+
+
+def test_earlier_edits_are_used_where_they_can_be(model):
+    """One of them has the map, another one the encoding, and which holds what need not be said."""
+    of_map, of_encoding = diffedit(model, encoding_ratio=0.2), diffedit(model, query="plums", encoding_ratio=1.0)
+    fresh, again = diffedit(model), diffedit(model, reuse=[of_encoding, of_map])
+    assert torch.equal(final(fresh), final(again)) and torch.equal(fresh.mask_map, again.mask_map)
+    assert again.rows_for == {"decode": 16}
+    images = [picture(0), picture(1)]
+    both = dm.diffedit(model, images, QUERY, REFERENCE, **FEW, reuse=[[of_encoding, of_map], None])
+    for image, edit in zip(images, both, strict=True):
+        assert torch.equal(edit.mask, diffedit(model, image).mask)
 
 
 def test_no_second_vae_encoding_with_a_given_encoding(model, monkeypatch):
@@ -318,14 +374,14 @@ def test_the_lambda_grid_is_even_in_lambda_and_a_smaller_ratio_is_a_prefix(model
     for state, other in zip(short.encoded, long.encoded, strict=False):
         assert state.level == other.level and torch.equal(state.latent, other.latent)
     assert max(state.level.t for state in short.encoded) <= 500 < max(times)
-    lambdas = [dpm_solver.log_snr(state.level) for state in long.encoded]
+    lambdas = [log_snr(state.level) for state in long.encoded]
     steps = [a - b for a, b in zip(lambdas[5:], lambdas[6:], strict=False)]     # below, whole numbers t are too coarse
     assert max(steps) < 1.1 * min(steps)
 
 
 def test_an_encoding_on_another_grid_is_refused(model):
     encoded = diffedit(model).encoded
-    with pytest.raises(ValueError, match="^encoded was made with another number of steps or grid: "):
+    with pytest.raises(ValueError, match=OTHER_LEVELS):
         diffedit(model, grid="lambda", encoded=encoded)
 
 
@@ -355,9 +411,9 @@ def test_guidance_in_the_interval_is_the_formula_at_those_levels(model):
     j = next(state.index for state in half.decoded if state.level.t > 500) - 1      # what the last guided step reaches
     assert torch.equal(half.decoded[j].latent, whole.decoded[j].latent)
     query = model.embed([QUERY])
-    eps_fn = conditional(model.eps, query, Rows())
+    eps_fn = conditional(model.eps, query, Rows(), "any")
     levels = model.schedule.levels(10, 0.8)
-    *_, last = ddim.decode(eps_fn, half.decoded[j], levels)
+    *_, last = DDIM().decode(eps_fn, half.decoded[j], levels)
     assert (last.latent - final(half)).abs().max() <= 1e-12
 
 
@@ -468,18 +524,18 @@ def test_padding_follows_the_picture(model):
 @pytest.mark.parametrize(("change", "message"), [
     ({"query": "  "}, "the query is empty: say what the edited picture should show"),
     ({"encoding_ratio": 1.5}, "encoding_ratio must be from 0 to 1, not 1.5"),
-    ({"encoding_ratio": float("nan")}, "encoding_ratio must be from 0 to 1, not nan"),
-    ({"encoding_ratio": "x"}, "encoding_ratio must be a float, not 'x'"),
+    ({"encoding_ratio": float("nan")}, "encoding_ratio must be a finite number, not nan"),
+    ({"encoding_ratio": "x"}, "encoding_ratio must be a finite number, not 'x'"),
     ({"steps": 0}, "steps must be at least 1, not 0"),
     ({"steps": 1000}, "steps must be from 1 to 999, not 1000"),
-    ({"steps": 2.5}, "steps must be a int, not 2.5"),
-    ({"guidance_scale": -1}, "guidance_scale must be a number from 0 up, not -1.0"),
+    ({"steps": 2.5}, "steps must be a whole number, not 2.5"),
+    ({"guidance_scale": -1}, "guidance_scale must be at least 0, not -1.0"),
     ({"mask_samples": 0}, "mask_samples must be at least 1, not 0"),
     ({"mask_noise_ratio": 2}, "mask_noise_ratio must be from 0 to 1, not 2.0"),
     ({"mask_threshold": -0.1}, "mask_threshold must be from 0 to 1, not -0.1"),
     ({"mask_norm": "l3"}, "mask_norm 'l3' is not known; known are l1, l2"),
     ({"mask_clip": "quantile", "mask_clip_at": 3.0}, "mask_clip_at must be from 0 to 1 for the quantile, not 3.0"),
-    ({"time": "now"}, "time 'now' is not known; known are destination and source"),
+    ({"sampler": "ddim:time=now"}, "time 'now' is not known; known are destination, source"),
     ({"keep": "all"}, "keep 'all' is not known; known are result and trace"),
     ({"mask_map": torch.zeros(3, 3)}, "mask_map is (3, 3), but the picture's latents are (8, 8)"),
 ])
@@ -500,7 +556,7 @@ def test_other_refusals(model):
         dm.sdedit(model, picture(), QUERY, mask=picture())
     with pytest.raises(ValueError, match="^encoded belongs to one picture, but 2 are given$"):
         dm.diffedit(model, [picture(), picture()], QUERY, encoded=diffedit(model).encoded)
-    with pytest.raises(ValueError, match="^encoded was made with another number of steps or grid: "):
+    with pytest.raises(ValueError, match=OTHER_LEVELS):
         diffedit(model, steps=7, encoded=diffedit(model).encoded)
     with pytest.raises(ValueError, match=r"^encoded is of latents of \(8, 8\), but the picture's are \(4, 8\)$"):
         diffedit(model, picture(0, (32, 16)), encoded=diffedit(model).encoded)
@@ -515,6 +571,6 @@ def test_map_is_found_for_a_task_by_itself(model):
     task = Task(model, pixels, x0, (QUERY,), (REFERENCE,), *contexts, (0,), valid, Rows(), "result", False)
     with torch.no_grad():
         mask_map, trace = find_map(task, dm.METHODS["diffedit"].settings(model, {"mask_samples": 3}))
-        assert conditional(model.eps, contexts[0], Rows())(x0, 1).shape == x0.shape
+        assert conditional(model.eps, contexts[0], Rows(), "any")(x0, 1).shape == x0.shape
     assert torch.equal(mask_map[0], diffedit(model).mask_map) and trace == {}
-    assert task.rows.count == 6
+    assert task.rows.forward == {"mask": 6}

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffedit_min.guidance import Rows, classifier_free_guidance, conditional, guided
+from diffedit_min.core.guidance import Rows, classifier_free_guidance, conditional, guided
 from diffedit_min.model.text import Context
 
 
@@ -30,39 +30,40 @@ def test_formula():
 def test_guided_is_the_formula_on_the_two_predictions():
     x, text, empty = setup()
     rows = Rows()
-    got = guided(fake_eps, text, empty, 7.5, rows)(x, 31)
+    got = guided(fake_eps, text, empty, 7.5, rows, "decode")(x, 31)
     expected = fake_eps(x, 31, empty) + 7.5 * (fake_eps(x, 31, text) - fake_eps(x, 31, empty))
     assert (got - expected).abs().max() < 1e-12
-    assert rows.count == 6
+    assert rows.forward == {"decode": 6} and not rows.backward
 
 
 def test_scales_one_and_zero_cost_one_row():
     x, text, empty = setup()
     for scale, context in ((1, text), (1.0, text), (0, empty)):
         rows = Rows()
-        got = guided(fake_eps, text, empty, scale, rows)(x, 31)
+        got = guided(fake_eps, text, empty, scale, rows, "decode")(x, 31)
         assert torch.equal(got, fake_eps(x, 31, context))
-        assert rows.count == 3
+        assert rows.forward == {"decode": 3}
 
 
-def test_conditional_counts_every_sample_of_every_call():
+def test_every_sample_of_every_call_is_counted_under_what_it_is_for():
     x, text, _ = setup()
     rows = Rows()
-    eps_fn = conditional(fake_eps, text, rows)
+    eps_fn = conditional(fake_eps, text, rows, "mask")
     eps_fn(x, 1)
     eps_fn(x, 2)
-    assert rows.count == 6
+    guided(fake_eps, text, text, 3.0, rows, "decode")(x, 3)
+    assert rows.forward == {"mask": 6, "decode": 6}
 
 
 def test_contexts_serve_like_plain_tensors():
     x, text, empty = setup()
-    plain = guided(fake_eps, text, empty, 3.0, Rows())(x, 7)
-    wrapped = guided(fake_eps, Context(text), Context(empty), 3.0, Rows())(x, 7)
+    plain = guided(fake_eps, text, empty, 3.0, Rows(), "decode")(x, 7)
+    wrapped = guided(fake_eps, Context(text), Context(empty), 3.0, Rows(), "decode")(x, 7)
     assert torch.equal(plain, wrapped)
 
 
 def test_nothing_is_mutated():
     x, text, empty = setup()
     before = x.clone(), text.clone(), empty.clone()
-    guided(fake_eps, text, empty, 3.0, Rows())(x, 7)
+    guided(fake_eps, text, empty, 3.0, Rows(), "decode")(x, 7)
     assert all(torch.equal(a, b) for a, b in zip(before, (x, text, empty), strict=True))

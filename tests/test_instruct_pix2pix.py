@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import diffedit_min as dm
+from diffedit_min.core.ddim import DDIM
+from diffedit_min.core.schedule import standard_noise
 from diffedit_min.methods.instruct_pix2pix import two_scale_guidance
 from diffedit_min.model.unet import UNet
-from diffedit_min.schedule import standard_noise
 from diffedit_min.tiny.train_instruct import widened
 
 instruct = dm.METHODS["instruct_pix2pix"]
@@ -134,8 +135,7 @@ def test_without_noise_it_is_ddim(wide):
     _, _, both = predictions(wide)
     levels = wide.schedule.levels(STEPS)
     noise = standard_noise(torch.zeros(1, 4, 8, 8, dtype=torch.float64), (0,), "instruct", STEPS)
-    start = dm.samplers.State(STEPS, levels[STEPS], noise)
-    expected = [state.latent for state in dm.samplers.ddim.decode(both, start, levels)]
+    expected = [state.latent for state in DDIM().decode(both, dm.State(STEPS, levels[STEPS], noise), levels)]
     _, latents = run(wide, eta=0.0, guidance_scale=1.0, image_guidance_scale=1.0)
     assert_same(latents, expected[1:])
 
@@ -312,10 +312,10 @@ def test_settings_name_everything(wide):
 @pytest.mark.parametrize("change, message", [
     ({"query": "  "}, "the query is empty: say what to do with the picture"),
     ({"eta": 1.5}, "eta must be from 0 to 1, not 1.5"),
-    ({"eta": float("nan")}, "eta must be from 0 to 1, not nan"),
-    ({"image_guidance_scale": -1}, "image_guidance_scale must be a number from 0 up, not -1.0"),
-    ({"image_guidance_scale": float("inf")}, "image_guidance_scale must be a number from 0 up, not inf"),
-    ({"guidance_scale": -1}, "guidance_scale must be a number from 0 up, not -1.0"),
+    ({"eta": float("nan")}, "eta must be a finite number, not nan"),
+    ({"image_guidance_scale": -1}, "image_guidance_scale must be at least 0, not -1.0"),
+    ({"image_guidance_scale": float("inf")}, "image_guidance_scale must be a finite number, not inf"),
+    ({"guidance_scale": -1}, "guidance_scale must be at least 0, not -1.0"),
     ({"steps": 1000}, "steps must be from 1 to 999, not 1000"),
     ({"encoding_ratio": 0.8}, "instruct_pix2pix has no option 'encoding_ratio'; it has eta, guidance_scale, "
                               "image_guidance_scale, negative_prompt, steps"),

@@ -11,7 +11,6 @@ import diffedit_min as dm
 from diffedit_min.picture import psnr
 from diffedit_min.tiny.instructions import instruction
 from diffedit_min.tiny.measures import cases, measure
-from diffedit_min.typed import embedded_model
 
 pytestmark = pytest.mark.slow               # seconds each
 DRAWN = list(cases("validation", 3))        # a container, a fruit, a surface
@@ -37,7 +36,7 @@ def edited(method, model, drawn=DRAWN, **options):
 ])
 def test_it_edits(method, options, models):
     """At least two of three show what was asked for, and what shouldn't change is still there."""
-    edits = edited(method, models[embedded_model(dm.METHODS[method])], **options)
+    edits = edited(method, models[dm.METHODS[method].embedded_model], **options)
     scores = [measure(edit, *case) for edit, case in zip(edits, DRAWN, strict=True)]
     assert sum(score["correct"] for score in scores) >= 2
     assert -10 * np.log10(np.mean([score["outside"] for score in scores])) >= 19

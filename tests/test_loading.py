@@ -19,12 +19,12 @@ from torch import Tensor
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.core.schedule import Schedule, eps_from_v
 from diffedit_min.loading import files
 from diffedit_min.loading.layout import SCHEDULER, weight_files
 from diffedit_min.model import stable_diffusion
 from diffedit_min.model.text import Context
 from diffedit_min.model.unet import UNet, UNetConfig
-from diffedit_min.schedule import Schedule, eps_from_v
 
 PROMPTS = ["a bowl of apples on sand", "", "a bucket of plums on grass"]
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffedit_min.guidance import classifier_free_guidance
-from diffedit_min.mask import binarise, difference_map, predictions, remove_extremes, rescale
+from diffedit_min.core.guidance import classifier_free_guidance
+from diffedit_min.core.mask import binarise, difference_map, predictions, remove_extremes, rescale
 
 RULES = [
     {"norm": "l1", "average": "maps", "clip": "mean", "at": 3.0, "how": "max"},

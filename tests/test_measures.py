@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffedit_min.methods.base import Edit
+from diffedit_min.methods.edit import Edit
 from diffedit_min.picture import fit
 from diffedit_min.tiny import scenes
 from diffedit_min.tiny.measures import cases, cell_mask, iou, measure, nearest_value, squared_error

@@ -16,14 +16,13 @@ from PIL import Image
 from torch.nn.functional import mse_loss
 
 import diffedit_min as dm
-from diffedit_min.methods.base import Outcome
-from diffedit_min.methods.coding import CodingOptions
-from diffedit_min.methods.prompt_to_prompt import invert
-from diffedit_min.samplers import ddim
-from diffedit_min.schedule import levels_used
+from diffedit_min.core.coding import encode
+from diffedit_min.core.ddim import DDIM
+from diffedit_min.core.schedule import levels_used
+from diffedit_min.core.task import Outcome
+from diffedit_min.methods import null_text as module
 
 NULL_TEXT, PROMPT_TO_PROMPT = dm.METHODS["null_text"], dm.METHODS["prompt_to_prompt"]
-module = importlib.import_module("diffedit_min.methods.null_text")      # the package has the method by that name
 QUERY, REFERENCE = "a bowl of pears", "a bowl of apples"
 FEW = {"steps": 5, "iterations": 2, "stop_at": 0.0}
 NEVER = 1e9     # as stop_at: every loss is small enough
@@ -40,16 +39,16 @@ def null_text(model, image=None, query=QUERY, reference=REFERENCE, **options):
 
 def watched(model, image=None, **options):
     """The edit, and the latents on its way: of the tuning, and of the source and target branches (B, C, h, w) each."""
-    tuned, source, target, decode = [], [], [], ddim.decode
+    tuned, source, target, decode = [], [], [], DDIM.decode
 
-    def spy(eps_fn, state, *rest):
-        for made in decode(eps_fn, state, *rest):
+    def spy(self, eps_fn, state, *rest):
+        for made in decode(self, eps_fn, state, *rest):
             for seen, latent in zip((source, target), made.latent.chunk(2), strict=True):
                 seen.append(latent)
             yield made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ddim, "decode", spy)
+        patch.setattr(DDIM, "decode", spy)
         edit = null_text(model, image, on_step=lambda step: step.stage == "tune" and tuned.append(step.latent),
                          **options)
     return edit, SimpleNamespace(tuned=tuned, source=source[1:], target=target[1:])
@@ -70,10 +69,10 @@ def tuning(model, *seeds, **options):
     def run(task, options):
         k = levels_used(options.encoding_ratio, options.steps)
         found.levels = task.model.schedule.levels(options.steps)[: k + 1]
-        found.pivot = yield from invert(task, CodingOptions(), found.levels)
-        before = task.rows.count
+        found.pivot = yield from encode(task, options, task.reference, found.levels)
         found.null = yield from module.tune(task, options, found.levels, found.pivot)
-        found.rows, found.backward = task.rows.count - before, task.rows.backward
+        found.rows, found.backward = task.rows.forward["tune"], task.rows.backward["tune"]
+        assert task.rows.backward.total() == found.backward
         return Outcome(task.x0)
 
     replace(NULL_TEXT, run=run)(model, [picture(seed) for seed in seeds], QUERY, REFERENCE, **{**FEW, **options})
@@ -352,10 +351,10 @@ def test_the_tuning_asks_for_checkpointing(model, monkeypatch):
     """Where gradients go back through, and nowhere if it is off."""
     asked, forward = [], type(model.unet).forward
 
-    def spy(self, x, t, context, attend=None, summary=None, checkpointing=False):
+    def spy(self, x, t, context, attend=None, summary=None, checkpointing=False, features=None):
         if torch.is_grad_enabled():
             asked.append((context.requires_grad, checkpointing))
-        return forward(self, x, t, context, attend, summary, checkpointing)
+        return forward(self, x, t, context, attend, summary, checkpointing, features)
 
     monkeypatch.setattr(type(model.unet), "forward", spy)
     for checkpointing in (False, True):
@@ -447,14 +446,14 @@ def test_the_papers_settings(model):
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"iterations": -1}, "iterations must be at least 0, not -1"),
-    ({"iterations": 2.5}, "iterations must be a int, not 2.5"),
-    ({"learning_rate": -0.1}, "learning_rate must be a number from 0 up, not -0.1"),
-    ({"learning_rate": float("nan")}, "learning_rate must be a number from 0 up, not nan"),
-    ({"stop_at": -1}, "stop_at must be a number from 0 up, not -1.0"),
-    ({"stop_at": float("inf")}, "stop_at must be a number from 0 up, not inf"),
-    ({"authors_schedule": 1}, "authors_schedule must be a bool, not 1"),
-    ({"checkpointing": "yes"}, "checkpointing must be a bool, not 'yes'"),
-    ({"align": "both"}, "align 'both' is not known; known are auto, swap and refine"),
+    ({"iterations": 2.5}, "iterations must be a whole number, not 2.5"),
+    ({"learning_rate": -0.1}, "learning_rate must be at least 0, not -0.1"),
+    ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
+    ({"stop_at": -1}, "stop_at must be at least 0, not -1.0"),
+    ({"stop_at": float("inf")}, "stop_at must be a finite number, not inf"),
+    ({"authors_schedule": 1}, "authors_schedule must be true or false, not 1"),
+    ({"checkpointing": "yes"}, "checkpointing must be true or false, not 'yes'"),
+    ({"align": "both"}, "align 'both' is not known; known are auto, swap, refine"),
     ({"reference": " "}, "null_text needs a reference: a caption of the input picture"),
     ({"mask": picture()}, "null_text takes no mask"),
 ])
@@ -469,5 +468,5 @@ def test_other_refusals(model):
         NULL_TEXT(model, None, QUERY, REFERENCE)
     with pytest.raises(ValueError, match="^null_text has no option 'sampler'; it has "):
         null_text(model, sampler="edict")
-    with pytest.raises(ValueError, match="^encoded was made with another number of steps or grid: "):
+    with pytest.raises(ValueError, match="^encoded was made at other levels "):
         null_text(model, steps=7, encoded=null_text(model).encoded)

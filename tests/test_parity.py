@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.core.ddim import DDIM, step
+from diffedit_min.core.schedule import Schedule, eps_from_v
 from diffedit_min.model import unet as our_unet
 from diffedit_min.model import vae as our_vae
 from diffedit_min.model.unet import Summary, UNet, UNetConfig
 from diffedit_min.model.vae import VAE, VAEConfig
-from diffedit_min.samplers import ddim
-from diffedit_min.schedule import Schedule, eps_from_v
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -203,7 +203,7 @@ def test_steps_of_decoding(steps, prediction, exact, tolerance):
         x, out = random(1, 4, 8, 8, seed=index), random(1, 4, 8, 8, seed=-index)
         eps = out if prediction == "epsilon" else eps_from_v(x, out, left.abar)
         there = theirs.step(out, left.t, x).prev_sample
-        assert_relatively_near(ddim.step(x, eps, left.abar, reached.abar), there, tolerance)
+        assert_relatively_near(step(x, eps, left.abar, reached.abar), there, tolerance)
 
 
 @pytest.mark.parametrize(("exact", "tolerance"), [(True, 1e-12), (False, 1e-6)], ids=["same abar", "own abar"])
@@ -221,7 +221,7 @@ def test_steps_of_encoding(steps, prediction, exact, tolerance):
         x, out = random(1, 4, 8, 8, seed=index), random(1, 4, 8, 8, seed=-index)
         eps = out if prediction == "epsilon" else eps_from_v(x, out, left.abar)
         there = theirs.step(out, reached.t, x).prev_sample
-        assert_relatively_near(ddim.step(x, eps, left.abar, reached.abar), there, tolerance)
+        assert_relatively_near(step(x, eps, left.abar, reached.abar), there, tolerance)
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -234,11 +234,11 @@ def test_whole_trajectories(steps):
     up = their_scheduler(diffusers.DDIMInverseScheduler, steps, exact=True)
     down = their_scheduler(diffusers.DDIMScheduler, steps, exact=True)
     x = x0 = random(1, 4, 8, 8)
-    encoded = list(ddim.encode(eps_fn, x0, levels))
+    encoded = list(DDIM().encode(eps_fn, x0, levels))
     for state, t in zip(encoded[1:], up.timesteps.tolist(), strict=True):
         x = up.step(eps_fn(x, t), t, x).prev_sample
         assert_near(state.latent, x, 1e-10)
-    for state, t in zip(list(ddim.decode(eps_fn, encoded[-1], levels))[1:], down.timesteps.tolist(), strict=True):
+    for state, t in zip(list(DDIM().decode(eps_fn, encoded[-1], levels))[1:], down.timesteps.tolist(), strict=True):
         x = down.step(eps_fn(x, t), t, x).prev_sample
         assert_near(state.latent, x, 1e-10)
 

@@ -12,17 +12,22 @@ import torch
 
 import diffedit_min as dm
 from diffedit_min import testing as kit
-from diffedit_min.methods.coding import SAMPLERS
-from diffedit_min.samplers import State, bdia, belm, ddim, dpm_solver, edict, fixed_point
-from diffedit_min.schedule import Schedule, levels_used, x0_from_eps
+from diffedit_min.core.ddim import DDIM
+from diffedit_min.core.options import written
+from diffedit_min.core.schedule import Schedule, even_in_log_snr, levels_used, log_snr, x0_from_eps
+from diffedit_min.core.state import State
+from diffedit_min.samplers import SAMPLERS, sampler_of
+from diffedit_min.samplers.bdia import BDIA
+from diffedit_min.samplers.belm import BELM
+from diffedit_min.samplers.dpm_solver import DPMSolver
+from diffedit_min.samplers.edict import EDICT
+from diffedit_min.samplers.fixed_point import FixedPoint
 
 SD = Schedule.from_config({})
 LEVELS = SD.levels(50)[: levels_used(0.8, 50) + 1]
 X0 = torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-EXACT = {"edict": (edict, {}), "edict, p = 1": (edict, {"p": 1.0}), "bdia": (bdia, {}),
-         "bdia, gamma = 1": (bdia, {"gamma": 1.0}), "belm": (belm, {})}
-ALL = {**EXACT, "fixed_point": (fixed_point, {"iterations": 20})}
-EACH = [*EXACT, pytest.param("fixed_point", marks=pytest.mark.slow)]     # 21 calls a step
+EXACT = [EDICT(), EDICT(p=1), BDIA(), BDIA(gamma=1), BELM()]
+EACH = [*EXACT, pytest.param(FixedPoint(), marks=pytest.mark.slow)]     # 21 calls a step
 BOTH_WAYS = ("encode", "decode")
 
 
@@ -30,39 +35,36 @@ def distance(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-def encoded(sampler, eps_fn, options, levels=LEVELS, x0=X0):
-    return list(sampler.encode(eps_fn, x0, levels, **options))
+def encoded(sampler, eps_fn, levels=LEVELS, x0=X0):
+    return list(sampler.encode(eps_fn, x0, levels))
 
 
-def decoded(sampler, eps_fn, state, options, levels=LEVELS, blend=None):
-    options = {name: value for name, value in options.items() if kit.takes(sampler.decode, name)}
-    return list(sampler.decode(eps_fn, state, levels, blend, **options))
+def decoded(sampler, eps_fn, state, levels=LEVELS, blend=None):
+    return list(sampler.decode(eps_fn, state, levels, blend))
 
 
 # ---------------------------------------------------------------- what they promise
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("name", EXACT)
-def test_round_trips_are_exact(name, seed):
-    sampler, options = EXACT[name]
-    error = kit.roundtrip_error(sampler, eps_fn=kit.random_eps_fn(seed), x0=X0, levels=LEVELS, **options)
+@pytest.mark.parametrize("sampler", EXACT, ids=written)
+def test_round_trips_are_exact(sampler, seed):
+    error = kit.roundtrip_error(sampler, eps_fn=kit.random_eps_fn(seed), x0=X0, levels=LEVELS)
     assert error <= 1e-10, f"{error:.1e}"
-    assert kit.roundtrip_error(ddim, eps_fn=kit.random_eps_fn(seed), x0=X0, levels=LEVELS) > 1e-3
+    assert kit.roundtrip_error(DDIM(), eps_fn=kit.random_eps_fn(seed), x0=X0, levels=LEVELS) > 1e-3
 
 
 @pytest.mark.parametrize("steps, ratio", [(7, 1.0), (10, 0.3), (20, 0.75), (49, 0.8), (50, 0.02), (50, 0.0)])
-@pytest.mark.parametrize("name", EXACT)
-def test_round_trips_are_exact_at_odd_and_even_numbers_of_levels(name, steps, ratio):
-    sampler, options = EXACT[name]
+@pytest.mark.parametrize("sampler", EXACT, ids=written)
+def test_round_trips_are_exact_at_odd_and_even_numbers_of_levels(sampler, steps, ratio):
     levels = SD.levels(steps)[: levels_used(ratio, steps) + 1]
-    assert kit.roundtrip_error(sampler, eps_fn=kit.random_eps_fn(0), x0=X0, levels=levels, **options) <= 1e-10
+    assert kit.roundtrip_error(sampler, eps_fn=kit.random_eps_fn(0), x0=X0, levels=levels) <= 1e-10
 
 
 @pytest.mark.slow
 def test_fixed_point_converges_geometrically():
     eps_fn = kit.random_eps_fn(0)
-    errors = [kit.roundtrip_error(fixed_point, eps_fn=eps_fn, x0=X0, levels=LEVELS, iterations=n)
+    errors = [kit.roundtrip_error(FixedPoint(n), eps_fn=eps_fn, x0=X0, levels=LEVELS)
               for n in (0, 2, 4, 6, 20)]
     assert errors[-1] <= 1e-8 and all(later < 0.1 * earlier for earlier, later in pairwise(errors))
 
@@ -73,28 +75,26 @@ def test_fixed_point_says_where_it_does_not_converge():
         return torch.sin(40 * x)
 
     with pytest.warns(UserWarning, match=r"^the fixed-point iteration does not converge at t = \d+: "):
-        encoded(fixed_point, steep, {"iterations": 20})
+        encoded(FixedPoint(), steep)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        encoded(fixed_point, kit.random_eps_fn(0), {"iterations": 20})
+        encoded(FixedPoint(), kit.random_eps_fn(0))
 
 
-@pytest.mark.parametrize("name", EACH)
-def test_a_smaller_ratio_is_a_prefix(name):
-    sampler, options = ALL[name]
+@pytest.mark.parametrize("sampler", EACH, ids=written)
+def test_a_smaller_ratio_is_a_prefix(sampler):
     eps_fn = kit.random_eps_fn(0)
-    far, near = (encoded(sampler, eps_fn, options, LEVELS[: k + 1]) for k in (20, 13))
+    far, near = (encoded(sampler, eps_fn, LEVELS[: k + 1]) for k in (20, 13))
     for a, b in zip(near, far[:14], strict=True):
         assert (a.index, a.level) == (b.index, b.level) and torch.equal(a.latent, b.latent)
         assert all(i == j and torch.equal(p, q) for (i, p), (j, q) in zip(a.partners, b.partners, strict=True))
 
 
-@pytest.mark.parametrize("name", EACH)
-def test_states_stand_at_their_levels(name):
-    sampler, options = ALL[name]
+@pytest.mark.parametrize("sampler", EACH, ids=written)
+def test_states_stand_at_their_levels(sampler):
     eps_fn = kit.random_eps_fn(0)
-    up = encoded(sampler, eps_fn, options)
-    down = decoded(sampler, eps_fn, up[-1], options)
+    up = encoded(sampler, eps_fn)
+    down = decoded(sampler, eps_fn, up[-1])
     assert [state.index for state in up] == list(range(41)) and [s.index for s in down] == list(range(40, -1, -1))
     assert all(state.level == LEVELS[state.index] for state in up + down)
     assert torch.equal(up[0].latent, X0) and down[0] is up[-1]
@@ -103,10 +103,9 @@ def test_states_stand_at_their_levels(name):
             assert abs(index - state.index) <= 1 and partner.shape == X0.shape
 
 
-@pytest.mark.parametrize("name, calls", [("edict", (80, 80)), ("bdia", (40, 39)), ("belm", (40, 39)),
-                                         ("fixed_point", (40 * 21, 40))])
-def test_calls_of_the_network(name, calls):
-    sampler, options = ALL[name]
+@pytest.mark.parametrize("sampler, calls", [(EDICT(), (80, 80)), (BDIA(), (40, 39)), (BELM(), (40, 39)),
+                                            (FixedPoint(), (40 * 21, 40))])
+def test_calls_of_the_network(sampler, calls):
     count = 0
 
     def eps_fn(x, t):
@@ -114,17 +113,16 @@ def test_calls_of_the_network(name, calls):
         count += 1
         return 0.1 * x
 
-    up = encoded(sampler, eps_fn, options)
+    up = encoded(sampler, eps_fn)
     there, count = count, 0
-    decoded(sampler, eps_fn, up[-1], options)
+    decoded(sampler, eps_fn, up[-1])
     assert (there, count) == calls
 
 
-@pytest.mark.parametrize("name", EACH)
-def test_a_picture_alone_is_the_same_in_a_batch(name):
-    sampler, options = ALL[name]
+@pytest.mark.parametrize("sampler", EACH, ids=written)
+def test_a_picture_alone_is_the_same_in_a_batch(sampler):
     eps_fn = kit.random_eps_fn(0)
-    together, alone = encoded(sampler, eps_fn, options)[-1], encoded(sampler, eps_fn, options, x0=X0[:1])[-1]
+    together, alone = encoded(sampler, eps_fn)[-1], encoded(sampler, eps_fn, x0=X0[:1])[-1]
     assert distance(together.latent[:1], alone.latent) <= 1e-10
 
 
@@ -133,7 +131,7 @@ def test_a_picture_alone_is_the_same_in_a_batch(name):
 
 def test_fixed_point_without_iterations_is_ddims_encoding():
     eps_fn = kit.random_eps_fn(0)
-    ours, theirs = encoded(fixed_point, eps_fn, {"iterations": 0}), encoded(ddim, eps_fn, {"time": "destination"})
+    ours, theirs = encoded(FixedPoint(0), eps_fn), encoded(DDIM("destination"), eps_fn)
     assert all(torch.equal(a.latent, b.latent) for a, b in zip(ours, theirs, strict=True))
 
 
@@ -141,53 +139,51 @@ def test_edict_without_mixing_is_ddim_on_both_latents_if_eps_ignores_them():
     def eps_fn(x, t):
         return torch.full_like(x, t / 500 - 1)
 
-    plain, pair = encoded(ddim, eps_fn, {}), encoded(edict, eps_fn, {"p": 1.0})
+    plain, pair = encoded(DDIM(), eps_fn), encoded(EDICT(p=1), eps_fn)
     for one, two in zip(plain, pair, strict=True):
-        assert all(distance(latent, one.latent) <= 1e-13 for latent in two.latents) and len(two.latents) == 2
-    down = decoded(edict, eps_fn, State(40, LEVELS[40], plain[-1].latent), {"p": 1.0})
+        assert two.latents.shape == (2, 8, 8, 8)
+        assert all(distance(latent, one.latent) <= 1e-13 for latent in two.latents.chunk(2, dim=1))
+    down = decoded(EDICT(p=1), eps_fn, State(40, LEVELS[40], plain[-1].latent))
     assert distance(down[-1].latent, X0) <= 1e-13
 
 
 def test_bdia_with_gamma_0_is_ddims_decoding():
     eps_fn, start = kit.random_eps_fn(0), State(40, LEVELS[40], X0)
-    ours, theirs = decoded(bdia, eps_fn, start, {"gamma": 0.0}), decoded(ddim, eps_fn, start, {})
+    ours, theirs = decoded(BDIA(gamma=0), eps_fn, start), decoded(DDIM(), eps_fn, start)
     assert all(torch.equal(a.latent, b.latent) for a, b in zip(ours, theirs, strict=True))
     with pytest.raises(ValueError, match="^gamma = 0 is DDIM's decoding; an encoding that undoes it needs "):
-        encoded(bdia, eps_fn, {"gamma": 0.0})
+        encoded(BDIA(gamma=0), eps_fn)
 
 
-@pytest.mark.parametrize("name", EXACT)
-def test_without_a_partner_decoding_starts_like_ddim(name):
+@pytest.mark.parametrize("sampler", EXACT, ids=written)
+def test_without_a_partner_decoding_starts_like_ddim(sampler):
     """From noise: whatever the sampler, a constant eps is solved exactly."""
-    sampler, options = EXACT[name]
     eps = torch.randn_like(X0)
-    down = decoded(sampler, lambda x, t: eps, State(40, LEVELS[40], X0), options)
-    expected = decoded(ddim, lambda x, t: eps, State(40, LEVELS[40], X0), {})
+    down = decoded(sampler, lambda x, t: eps, State(40, LEVELS[40], X0))
+    expected = decoded(DDIM(), lambda x, t: eps, State(40, LEVELS[40], X0))
     assert distance(down[-1].latent, expected[-1].latent) <= 1e-12
     assert distance(x0_from_eps(down[-1].latent, eps, LEVELS[0].abar), x0_from_eps(X0, eps, LEVELS[40].abar)) <= 1e-12
 
 
-@pytest.mark.parametrize("name", ["bdia", "belm", "edict"])
-def test_a_decoding_can_be_taken_up_on_its_way(name):
-    sampler, options = EXACT[name]
+@pytest.mark.parametrize("sampler", [BDIA(), BELM(), EDICT()], ids=written)
+def test_a_decoding_can_be_taken_up_on_its_way(sampler):
     eps_fn = kit.random_eps_fn(0)
-    down = decoded(sampler, eps_fn, encoded(sampler, eps_fn, options)[-1], options)
-    again = decoded(sampler, eps_fn, down[15], options)
+    down = decoded(sampler, eps_fn, encoded(sampler, eps_fn)[-1])
+    again = decoded(sampler, eps_fn, down[15])
     assert again[0].index == 25 and torch.equal(again[-1].latent, down[-1].latent)
 
 
 # ---------------------------------------------------------------- orders, on Gaussian data
 
 
-@pytest.mark.parametrize("name, low, high", [
-    ("fixed_point", 0.85, 1.15), ("bdia, gamma = 1", 1.5, 2.5), ("belm", 1.4, 2.3),
+@pytest.mark.parametrize("sampler, low, high", [
+    (FixedPoint(), 0.85, 1.15), (BDIA(gamma=1), 1.5, 2.5), (BELM(), 1.4, 2.3),
 ])
-def test_order_of_encoding(name, low, high):
-    sampler, options = ALL[name]
+def test_order_of_encoding(sampler, low, high):
     eps_fn, errors = kit.gaussian_eps(0, 1.0, SD), []
     for steps in (25, 50, 100, 200):
         levels = SD.levels(steps)[: levels_used(0.8, steps) + 1]
-        end = encoded(sampler, eps_fn, options, levels)[-1].latent
+        end = encoded(sampler, eps_fn, levels)[-1].latent
         errors.append(distance(end, kit.gaussian_solution(X0, 0, 1.0, levels[0].abar, levels[-1].abar)))
     order = kit.fitted_order([25, 50, 100, 200], errors)
     assert low <= order <= high, f"{order:.2f} from {errors}"
@@ -196,14 +192,14 @@ def test_order_of_encoding(name, low, high):
 # ---------------------------------------------------------------- dpm_solver, which is no inverse
 
 
-def walked(sampler, direction, eps_fn, levels, **options):
+def walked(sampler, direction, eps_fn, levels):
     """The last latent from X0 up or down all of the levels."""
     if direction == "encode":
-        return encoded(sampler, eps_fn, options, levels)[-1].latent
-    return decoded(sampler, eps_fn, State(len(levels) - 1, levels[-1], X0), options, levels)[-1].latent
+        return encoded(sampler, eps_fn, levels)[-1].latent
+    return decoded(sampler, eps_fn, State(len(levels) - 1, levels[-1], X0), levels)[-1].latent
 
 
-def errors_on(grid, sampler, direction, s, **options):
+def errors_on(grid, sampler, direction, s):
     """On Gaussian data: the numbers of steps, and the distances from the exact solution."""
     eps_fn, counts, errors = kit.gaussian_eps(0.3, s, SD), [], []
     for steps in (10, 20, 40, 80):
@@ -211,7 +207,7 @@ def errors_on(grid, sampler, direction, s, **options):
         ends = [levels[0].abar, levels[-1].abar]
         exact = kit.gaussian_solution(X0, 0.3, s, *(ends if direction == "encode" else ends[::-1]))
         counts.append(len(levels) - 1)
-        errors.append(distance(walked(sampler, direction, eps_fn, levels, **options), exact))
+        errors.append(distance(walked(sampler, direction, eps_fn, levels), exact))
     return counts, errors
 
 
@@ -219,19 +215,19 @@ def errors_on(grid, sampler, direction, s, **options):
 @pytest.mark.parametrize("direction", BOTH_WAYS)
 def test_dpm_solver_is_of_order_2_on_a_grid_even_in_lambda(direction, s):
     def even(levels):
-        return dpm_solver.even_in_lambda(SD, levels)
+        return even_in_log_snr(SD, levels)
 
-    counts, errors = errors_on(even, dpm_solver, direction, s)
+    counts, errors = errors_on(even, DPMSolver(), direction, s)
     assert 1.6 <= kit.fitted_order(counts, errors) <= 2.2, errors
-    _, of_ddim = errors_on(even, ddim, direction, s, **({"time": "source"} if direction == "encode" else {}))
+    _, of_ddim = errors_on(even, DDIM("source"), direction, s)
     assert all(ours < 0.25 * theirs for ours, theirs in zip(errors, of_ddim, strict=True))
 
 
 @pytest.mark.parametrize("direction", BOTH_WAYS)
 def test_dpm_solver_is_of_lower_order_on_the_usual_grid_and_still_better_than_ddim(direction):
-    counts, errors = errors_on(tuple, dpm_solver, direction, 1.0)
+    counts, errors = errors_on(tuple, DPMSolver(), direction, 1.0)
     assert 1.2 <= kit.fitted_order(counts, errors) <= 1.7, errors
-    assert errors[-1] < 0.5 * errors_on(tuple, ddim, direction, 1.0)[1][-1]
+    assert errors[-1] < 0.5 * errors_on(tuple, DDIM(), direction, 1.0)[1][-1]
 
 
 @pytest.mark.parametrize("direction", BOTH_WAYS)
@@ -251,44 +247,44 @@ def test_dpm_solver_in_the_papers_form(direction):
             r = (lam[i - 1] - lam[i - 2]) / h
             D = (1 + 1 / (2 * r)) * predicted - before / (2 * r)
         x, before = sigma[i] / sigma[i - 1] * x - alpha[i] * ((-h).exp() - 1) * D, predicted
-    assert distance(walked(dpm_solver, direction, eps_fn, LEVELS), x) <= 1e-12
+    assert distance(walked(DPMSolver(), direction, eps_fn, LEVELS), x) <= 1e-12
 
 
 def test_a_dpm_solver_decoding_can_be_taken_up_on_its_way():
     eps_fn = kit.random_eps_fn(0)
-    down = decoded(dpm_solver, eps_fn, encoded(dpm_solver, eps_fn, {})[-1], {})
-    again = decoded(dpm_solver, eps_fn, down[15], {})
+    down = decoded(DPMSolver(), eps_fn, encoded(DPMSolver(), eps_fn)[-1])
+    again = decoded(DPMSolver(), eps_fn, down[15])
     assert again[0].index == 25 and torch.equal(again[-1].latent, down[-1].latent)
 
 
 def test_dpm_solvers_decoding_begins_anew_after_an_encoding():
     """The encoding's last prediction lies on the wrong side."""
     eps_fn = kit.random_eps_fn(0)
-    top = encoded(dpm_solver, eps_fn, {})[-1]
-    plain = decoded(ddim, eps_fn, State(40, LEVELS[40], top.latent), {})
+    top = encoded(DPMSolver(), eps_fn)[-1]
+    plain = decoded(DDIM(), eps_fn, State(40, LEVELS[40], top.latent))
     assert top.memory is not None
-    assert torch.equal(decoded(dpm_solver, eps_fn, top, {})[1].latent, plain[1].latent)
+    assert torch.equal(decoded(DPMSolver(), eps_fn, top)[1].latent, plain[1].latent)
 
 
 def test_dpm_solver_reaches_and_leaves_a_level_without_noise():
     clean = Schedule.from_config({"set_alpha_to_one": True})
     levels = clean.levels(20)[:17]
     assert levels[0].abar == 1.0
-    up = encoded(dpm_solver, kit.random_eps_fn(0), {}, levels)
-    down = decoded(dpm_solver, kit.random_eps_fn(0), up[-1], {}, levels)
+    up = encoded(DPMSolver(), kit.random_eps_fn(0), levels)
+    down = decoded(DPMSolver(), kit.random_eps_fn(0), up[-1], levels)
     assert down[-1].latent.isfinite().all() and distance(down[-1].latent, X0) < 0.5
-    even = dpm_solver.even_in_lambda(clean, levels)
+    even = even_in_log_snr(clean, levels)
     assert even[0] == levels[0] and even[-1] == levels[-1]
 
 
 @pytest.mark.parametrize("steps, ratio", [(5, 1.0), (10, 0.5), (50, 0.8), (200, 0.8), (999, 1.0)])
 def test_levels_even_in_lambda(steps, ratio):
     usual = SD.levels(steps)[: levels_used(ratio, steps) + 1]
-    levels = dpm_solver.even_in_lambda(SD, usual)
+    levels = even_in_log_snr(SD, usual)
     assert levels[0] == usual[0] and levels[-1] == usual[-1] and len(levels) <= len(usual)
     assert all(below.t < above.t for below, above in pairwise(levels))
     if steps <= 50:     # with more, training times are missing near the clean end
-        even, uneven = ([dpm_solver.log_snr(a) - dpm_solver.log_snr(b) for a, b in pairwise(grid)]
+        even, uneven = ([log_snr(a) - log_snr(b) for a, b in pairwise(grid)]
                         for grid in (levels, usual))
         assert len(levels) >= 0.9 * len(usual)
         assert max(even) / min(even) < 0.5 * max(uneven) / min(uneven)
@@ -311,38 +307,38 @@ def test_states_of_a_batch_and_of_its_pictures(model):
 # ---------------------------------------------------------------- the blend, and the methods
 
 
-@pytest.mark.parametrize("name", EACH)
-def test_each_latent_is_blended_once_at_its_own_level(name):
+@pytest.mark.parametrize("sampler", EACH, ids=written)
+def test_each_latent_is_blended_once_at_its_own_level(sampler):
     """Mask 0: bitwise the encoding. Half a mask, the same network: nothing changes."""
-    sampler, options = ALL[name]
     eps_fn, other = kit.random_eps_fn(0), kit.random_eps_fn(0, text=1)
-    up, seen = encoded(sampler, eps_fn, options), []
+    up, seen = encoded(sampler, eps_fn), []
 
     def blend(mask):
-        def apply(latent, index, which=0):
-            seen.append((index, which))
-            return torch.where(mask, latent, up[index].latents[which])
+        def apply(latent, index):
+            seen.append(index)
+            return torch.where(mask, latent, up[index].latents)
         return apply
 
     nothing = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
-    down = decoded(sampler, other, up[-1], options, blend=blend(nothing))
-    assert torch.equal(down[-1].latent, X0) and len(seen) == len(set(seen))
-    assert {which for _, which in seen} == ({0, 1} if sampler is edict else {0})
+    down = decoded(sampler, other, up[-1], blend=blend(nothing))
+    assert torch.equal(down[-1].latent, X0) and torch.equal(down[-1].latents, up[0].latents)
+    assert len(seen) == len(set(seen))
     half = nothing.clone()
     half[..., :4] = True
-    down = decoded(sampler, eps_fn, up[-1], options, blend=blend(half))
+    down = decoded(sampler, eps_fn, up[-1], blend=blend(half))
     assert distance(down[-1].latent, X0) <= 1e-10
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_methods_take_samplers(sampler, model):
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_methods_take_samplers(name, model):
     picture = dm.tiny.scenes.sample(5).render(32)
-    few = {"steps": 50, "encoding_ratio": 0.3, "iterations": 60, "sampler": sampler}
+    sampler = f"{name}:iterations=60" if name == "fixed_point" else name
+    few = {"steps": 50, "encoding_ratio": 0.3, "sampler": sampler}
     back = dm.invert(model, picture, **few)
     lost = distance(back.decoded[0].latent, back.encoded[0].latent)
-    approximate = sampler in ("ddim", "dpm_solver")
-    assert 1e-4 < lost if approximate else lost <= (1e-6 if sampler == "fixed_point" else 1e-9), f"{lost:.1e}"
+    exact = SAMPLERS[name].exact
+    assert lost <= (1e-6 if name == "fixed_point" else 1e-9) if exact else 1e-4 < lost, f"{lost:.1e}"
     few |= {"mask_samples": 2}
     prompts = "a bowl of pears", "a bowl of plums"
     edit = dm.diffedit(model, picture, *prompts, keep="trace", **few)
@@ -360,10 +356,15 @@ def test_bad_settings(model):
     for options, message in (
         ({"sampler": "euler"}, "sampler 'euler' is not known; known are ddim, fixed_point, edict, bdia, belm, "
                                 "dpm_solver"),
-        ({"iterations": -1}, "iterations must be at least 0, not -1"),
-        ({"p": 0.0}, "p must be above 0 and at most 1, not 0.0"),
-        ({"p": 1.5}, "p must be above 0 and at most 1, not 1.5"),
-        ({"gamma": -0.5}, "gamma must be from 0 to 1, not -0.5"),
+        ({"sampler": "fixed_point:iterations=-1"}, "iterations must be at least 0, not -1"),
+        ({"sampler": "edict:p=0"}, "p must be above 0 and at most 1, not 0.0"),
+        ({"sampler": "edict:p=1.5"}, "p must be above 0 and at most 1, not 1.5"),
+        ({"sampler": "edict:p=much"}, "p must be a finite number, not 'much'"),
+        ({"sampler": "edict:gamma=1"}, "sampler edict has no option 'gamma=1'; it has p: write edict:name=value"),
+        ({"sampler": "belm:gamma=1"}, "sampler belm has no option 'gamma=1'; it has none: write belm:name=value"),
+        ({"sampler": "bdia:gamma=-0.5"}, "gamma must be from 0 to 1, not -0.5"),
+        ({"sampler": EDICT}, f"sampler must be a name or an object with encode and decode, not {EDICT}"),
+        ({"sampler": 3}, "sampler must be a name or an object with encode and decode, not 3"),
     ):
         with pytest.raises(ValueError) as error:
             dm.invert(model, picture, **options)
@@ -371,13 +372,31 @@ def test_bad_settings(model):
     with pytest.raises(ValueError, match="^sdedit has no option 'sampler'; it has "):
         dm.sdedit(model, picture, "pears", sampler="edict")
     encoding = dm.invert(model, picture, steps=10, sampler="edict").encoded
-    with pytest.raises(ValueError, match="^encoded was made by another sampler than ddim: pass one made by the same$"):
+    with pytest.raises(ValueError, match="^encoded was made with sampler 'edict', but this edit has 'ddim': leave it "):
         dm.invert(model, picture, steps=10, encoded=encoding)
+    with pytest.raises(ValueError, match="^encoded was made with sampler 'edict', but this edit has 'edict:p=0.9': "):
+        dm.invert(model, picture, steps=10, sampler=EDICT(p=0.9), encoded=encoding)
+
+
+def test_parameters_out_of_range_are_refused_when_a_sampler_is_made():
+    for make, message in ((lambda: EDICT(p=0.0), "p must be above 0 and at most 1, not 0.0"),
+                          (lambda: EDICT(p="0.9"), "p must be a finite number, not '0.9'"),
+                          (lambda: BDIA(gamma=1.5), "gamma must be from 0 to 1, not 1.5"),
+                          (lambda: FixedPoint(iterations=2.5), "iterations must be a whole number, not 2.5")):
+        with pytest.raises(ValueError) as error:
+            make()
+        assert str(error.value) == message
+
+
+@pytest.mark.parametrize("sampler", [EDICT(p=0.9), BDIA(gamma=1), FixedPoint(3), DDIM("source"), BELM()], ids=written)
+def test_a_samplers_name_is_read_as_it_is_written(sampler):
+    assert sampler_of(written(sampler)) == sampler == sampler_of(sampler)
+    assert sampler_of(f" {written(sampler).replace('_', '-')}") == sampler
 
 
 def test_belm_refuses_levels_of_equal_noise():
     levels = Schedule.from_config({"steps_offset": 0}).levels(10)
     start = State(1, levels[1], X0)
-    for call in (lambda: encoded(belm, None, {}, levels), lambda: decoded(belm, None, start, {}, levels)):
+    for call in (lambda: encoded(BELM(), None, levels), lambda: decoded(BELM(), None, start, levels)):
         with pytest.raises(ValueError, match="^O-BELM needs rising noise, but t = 0 and t = 0 are equally noisy$"):
             call()

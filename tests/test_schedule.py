@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffedit_min.samplers import ddim
-from diffedit_min.schedule import (
+from diffedit_min.core.ddim import step
+from diffedit_min.core.schedule import (
     Level,
     Schedule,
     add_noise,
@@ -199,7 +199,7 @@ def test_tau_at_the_ends():
 def test_a_ddim_step_is_an_euler_step(seed, t_from, t_to):
     x, eps = normal(seed), normal(seed + 1)
     abar_from, abar_to = SD.abar[t_from], SD.abar[t_to]
-    u = u_from_x(ddim.step(x, eps, abar_from, abar_to), abar_to)
+    u = u_from_x(step(x, eps, abar_from, abar_to), abar_to)
     change = (tau(abar_to) - tau(abar_from)) * eps
     euler = u_from_x(x, abar_from) + change
     # relative to what was added up: u itself may cancel

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffedit_min import testing as kit
-from diffedit_min.samplers import ddim
-from diffedit_min.samplers.stochastic import check_eta, mean, sigma, toward
-from diffedit_min.schedule import Level, Schedule, add_noise, eps_from_x0
+from diffedit_min.core.ddim import step
+from diffedit_min.core.schedule import Level, Schedule, add_noise, eps_from_x0
+from diffedit_min.samplers.stochastic import mean, sigma, toward
 
 SD = Schedule.from_config({})
 STEPS = [(left, reached) for N in (7, 50, 999) for reached, left in pairwise(SD.levels(N))]     # from noise to clean
@@ -44,7 +44,7 @@ def test_eta_0_is_ddims_step(clean_abar):
     for reached, left in pairwise(levels):
         deviation = sigma(0.0, left, reached)
         assert deviation == 0
-        assert distance(mean(X, EPS, left, reached, deviation), ddim.step(X, EPS, left.abar, reached.abar)) <= 1e-14
+        assert distance(mean(X, EPS, left, reached, deviation), step(X, EPS, left.abar, reached.abar)) <= 1e-14
 
 
 @given(levels=two_levels())
@@ -52,7 +52,7 @@ def test_eta_0_is_ddims_step(clean_abar):
 def test_eta_0_is_ddims_step_between_any_two_levels(levels):
     left, reached = levels
     assert distance(mean(X, EPS, left, reached, sigma(0.0, left, reached)),
-                    ddim.step(X, EPS, left.abar, reached.abar)) <= 1e-14
+                    step(X, EPS, left.abar, reached.abar)) <= 1e-14
 
 
 # ---------------------------------------------------------------- eta = 1
@@ -143,18 +143,3 @@ def test_only_a_perfectly_clean_level_takes_no_noise():
     left, clean, almost = SD.at(1), Level(0, 1.0), Level(0, SD.abar[0])
     assert sigma(1.0, left, clean) == 0 < sigma(1.0, left, almost)
     assert torch.equal(toward(X, EPS, clean, 0.0), X)
-
-
-# ---------------------------------------------------------------- eta itself
-
-
-@pytest.mark.parametrize("eta", [-0.1, 1.5, float("inf"), float("nan")])
-def test_an_eta_out_of_range_is_refused(eta):
-    with pytest.raises(ValueError) as error:
-        check_eta(eta)
-    assert str(error.value) == f"eta must be from 0 to 1, not {eta}"
-
-
-@pytest.mark.parametrize("eta", [0, 0.0, 0.3, 1, 1.0])
-def test_an_eta_in_range_passes(eta):
-    assert check_eta(eta) is None

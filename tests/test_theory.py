@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from diffedit_min import testing as kit
-from diffedit_min import theory
-from diffedit_min.samplers import State, ddim
-from diffedit_min.schedule import Level, Schedule, add_noise, tau
+from diffedit_min.core import theory
+from diffedit_min.core.ddim import DDIM
+from diffedit_min.core.schedule import Level, Schedule, add_noise, tau
+from diffedit_min.core.state import State
 
 SD = Schedule.from_config({})
 # Euler's steps obey the bounds from tau = 0 on, so the clean level is clean here.
@@ -88,8 +89,8 @@ def fine(end, steps):
 
 def edit(eps_query, eps_uncond, x0, levels):
     """DiffEdit without a mask: x0 encoded and decoded."""
-    *_, noisy = ddim.encode(eps_uncond, x0, levels)
-    *_, edited = ddim.decode(eps_query, noisy, levels)
+    *_, noisy = DDIM().encode(eps_uncond, x0, levels)
+    *_, edited = DDIM().decode(eps_query, noisy, levels)
     return edited.latent
 
 
@@ -120,7 +121,7 @@ def test_bound_4_holds_for_bounded_models_and_is_attained(N):
     models = {"tanh": lambda x, t: C * torch.tanh(5 * x + t), "sign": lambda x, t: C * torch.sign(x - x0),
               "worst": lambda x, t: -C * noise}
     for name, model in models.items():
-        *_, edited = ddim.decode(model, noisy, levels)
+        *_, edited = DDIM().decode(model, noisy, levels)
         error = theory.rms(edited.latent - x0)
         assert (error <= bound * (1 + 1e-12)).all(), f"{name}: error {error.tolist()}, bound {bound}"
         if name == "worst":
@@ -134,8 +135,8 @@ def unet_paths():
     paths = []
     for k in (6, 16):
         levels, x0 = CLEAN.levels(20)[: k + 1], normal(2)
-        *_, noisy = ddim.encode(uncond, x0, levels)
-        paths.append((levels, x0, *(list(ddim.decode(eps_fn, noisy, levels)) for eps_fn in (query, uncond))))
+        *_, noisy = DDIM().encode(uncond, x0, levels)
+        paths.append((levels, x0, *(list(DDIM().decode(eps_fn, noisy, levels)) for eps_fn in (query, uncond))))
     return query, uncond, paths
 
 
@@ -157,7 +158,7 @@ def test_bound_4_holds_for_a_random_unet_with_its_measured_c():
     query, uncond = kit.random_eps_fn(0, text=1), kit.random_eps_fn(0)
     levels, x0, noise = CLEAN.levels(20)[:17], normal(2), normal(3)
     noise = noise / theory.rms(noise)[:, None, None, None]
-    states = list(ddim.decode(query, State(16, levels[-1], add_noise(x0, noise, levels[-1].abar)), levels))
+    states = list(DDIM().decode(query, State(16, levels[-1], add_noise(x0, noise, levels[-1].abar)), levels))
     C = theory.measure_constants(query, uncond, states, iterations=1).C
     bound, error = theory.sdedit_bound(tau(levels[-1].abar), C), theory.rms(states[-1].latent - x0)
     assert (error <= bound).all() and 0.05 < C < 2, f"error {error.tolist()}, bound {bound}, C {C}"

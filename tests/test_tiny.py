@@ -12,6 +12,7 @@ import torch
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.core.schedule import add_noise
 from diffedit_min.loading.sources import EMBEDDED
 from diffedit_min.model.text import make_tokenizer
 from diffedit_min.tiny import scenes, vocabulary
@@ -113,7 +114,7 @@ def test_the_unet_predicts_noise(tiny):
     pixels = torch.from_numpy(np.stack([np.asarray(scene.render(64)) for scene in pictures])).permute(0, 3, 1, 2)
     x0, level = tiny.encode(pixels / 127.5 - 1), tiny.schedule.noised(0.5)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
-    x = dm.schedule.add_noise(x0, noise, level.abar)
+    x = add_noise(x0, noise, level.abar)
     captions = [scene.caption for scene in pictures]
     right, wrong = (
         (tiny.eps(x, level.t, tiny.embed(texts)) - noise).square().mean().item()

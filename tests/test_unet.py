@@ -696,8 +696,8 @@ def test_the_mean_over_heads_and_places():
     grown = torch.nn.functional.interpolate(coarse, (8, 12), mode="bilinear", align_corners=False)
     assert len(fine) == 3
     assert difference(recorder.mean((8, 12)), (sum(fine) + grown) / 4) <= 1e-15
-    shrunk = [maps.unflatten(3, (6, 2)).unflatten(2, (4, 2)).mean(dim=(3, 5)) for maps in fine]     # (3, 5, 4, 6) each
-    assert difference(recorder.mean((4, 6)), (sum(shrunk) + coarse) / 4) <= 1e-15
+    small = [maps.unflatten(3, (3, -1)).unflatten(2, (2, -1)).mean(dim=(3, 5)) for maps in (*fine, coarse)]
+    assert difference(recorder.mean((2, 3)), sum(small) / 4) <= 1e-15       # of 4 x 4 and of 2 x 2 cells
     for size in ((8, 12), (4, 6), (2, 3), (64, 96)):
         mean = recorder.mean(size)
         assert mean.shape == (3, 5, *size) and (mean.sum(dim=1) - 1).abs().max() <= 1e-12

@@ -19,10 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import diffedit_min as dm
-from diffedit_min.schedule import generator, levels_used, standard_noise
+from diffedit_min.core.schedule import generator, levels_used, standard_noise
+from diffedit_min.methods import unitune as module
 
 unitune = dm.METHODS["unitune"]
-module = importlib.import_module("diffedit_min.methods.unitune")     # the package has the method under this name
 QUERY, RARE = "a bowl of pears", "beikkpic"
 FEW = {"steps": 6, "tuning_steps": 2, "batch": 2, "learning_rate": 1e-3}
 
@@ -376,11 +376,11 @@ def refused(message, monkeypatch):
 
 @pytest.mark.parametrize("options, message", [
     ({"tuning_steps": -1}, "tuning_steps must be at least 0, not -1"),
-    ({"tuning_steps": 1.5}, "tuning_steps must be a int, not 1.5"),
+    ({"tuning_steps": 1.5}, "tuning_steps must be a whole number, not 1.5"),
     ({"batch": 0}, "batch must be at least 1, not 0"),
-    ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0.0"),
-    ({"learning_rate": float("nan")}, "learning_rate must be a number above 0, not nan"),
-    ({"learning_rate": float("inf")}, "learning_rate must be a number above 0, not inf"),
+    ({"learning_rate": 0}, "learning_rate must be above 0, not 0.0"),
+    ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
+    ({"learning_rate": float("inf")}, "learning_rate must be a finite number, not inf"),
     ({"rare": " "}, "rare is empty: give a word that the text model hardly knows"),
     ({"encoding_ratio": 1.1}, "encoding_ratio must be from 0 to 1, not 1.1"),
     ({"save": "t.ckpt"}, "save 't.ckpt' must be a .safetensors file"),

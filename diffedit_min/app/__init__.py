@@ -2,6 +2,7 @@
 
     command      the options, and the server
     layout       what is on the page
+    controls     the options of methods as controls, made from their declarations
     page         what answers when a person does something there
     words        what it says of methods, masks and edits
     session      what one person has done so far, and what is kept of it from one edit to the next

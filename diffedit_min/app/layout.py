@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from abc import ABCMeta
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
+from gradio.components import Component
 from gradio.data_classes import ImageData
 
+from ..core.options import Option
 from ..methods import METHODS
-from ..methods.typed import dashed
 from ..tiny.demo import demo_scenes
 from . import canvas
+from .controls import Key, looks, of_all_methods, to_control
 from .shelf import Shelf
 
 SCENES = 6
 COLOUR = "rgba({}, {}, {}, {:.2f})".format(*canvas.COLOUR[:3], canvas.COLOUR[3] / 255)
 FONTS = ("system-ui", "sans-serif")         # of the reader's own machine: nothing is fetched
 
-# option: label, lowest, highest, step, what it does
-SLIDERS = {
-    "mask_threshold": ("Threshold", 0, 1, 0.01, "Cells of the map above it are edited. Computes nothing."),
-    "mask_noise_ratio": ("Mask noise strength", 0, 1, 0.05, "How noisy the picture is when the map is made."),
-    "mask_samples": ("n, noises averaged", 1, 20, 1, "More make a steadier map: 2n rows through the network."),
-    "encoding_ratio": ("Encoding ratio", 0, 1, 0.05, "How far towards noise the picture goes; more changes more."),
-    "guidance_scale": ("Guidance scale", 0, 40, 0.5, "How much the query counts; 1 is its plain prediction."),
-    "steps": ("Steps", 1, 200, 1, "Of the whole timeline. More are finer and slower."),
-}
-MASK_SLIDERS = ("mask_threshold", "mask_noise_ratio", "mask_samples")
+THRESHOLD = "mask_threshold"                # the option that cuts a mask from a map, and computes nothing
+FIRST = (THRESHOLD, "mask_noise_ratio", "mask_samples", "encoding_ratio", "guidance_scale", "steps")
+# The options that are always seen; the others, whatever methods there are, lie in an accordion.
+OF_MASK = ("map", "mask")                   # the stages of options that belong to the mask
 
 CSS = """
 .step h2 { margin: 0; }
@@ -42,7 +39,7 @@ CSS = """
 """
 
 
-class Component(type(gr.Image)):
+class Meta(type(gr.Image)):
     """The metaclass of components made here. Gradio's own would write a file beside this one."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> type:
@@ -60,7 +57,7 @@ async def move_file(component: Block, path: str | Path | None) -> str | None:
 # browser as what they are made from.
 
 
-class Upload(gr.Image, metaclass=Component):
+class Upload(gr.Image, metaclass=Meta):
     """Gives its file's path: `canvas.open_upload` reads that, and says what is wrong with it."""
 
     is_template = True
@@ -70,7 +67,7 @@ class Upload(gr.Image, metaclass=Component):
         return None if sent is None else sent.path
 
 
-class Canvas(gr.ImageEditor, metaclass=Component):
+class Canvas(gr.ImageEditor, metaclass=Meta):
     """Takes uploaded files only."""
 
     is_template = True
@@ -91,11 +88,13 @@ class Controls:
     about: gr.Markdown
     mask_part: gr.Column
     find: gr.Button
+    painting: gr.Column
+    map_part: gr.Accordion
     canvas: Canvas
     map: gr.Image
     preset: gr.Radio
     seed: gr.Number
-    more: gr.Textbox
+    more_of_mask: gr.Accordion
     edit: gr.Button
     cancel: gr.Button
     progress: gr.Textbox
@@ -104,26 +103,30 @@ class Controls:
     save_mask: gr.DownloadButton
     make_report: gr.Button
     save_report: gr.DownloadButton
-    sliders: dict[str, gr.Slider] = field(default_factory=dict)     # by option
+    kept: gr.State                          # what a person has set options to
+    options: dict[Key, Component]
+    of_mask: set[Key]                       # those of `options` that lie in the mask's part
 
     def inputs(self) -> set:
         """Those that say what a person wants."""
         return {self.session, self.query, self.reference, self.model, self.method, self.canvas, self.preset, self.seed,
-                self.more, *self.sliders.values()}
+                *self.options.values()}
 
 
-def lay_out(shelf: Shelf, session: gr.State, limits: str) -> Controls:
+def lay_out(shelf: Shelf, session: gr.State, kept: gr.State, limits: str) -> Controls:
     """Put everything on the page that is being made. limits: what uploads are bounded by, in words."""
-    made: dict = {"session": session, "sliders": {}}
+    options = of_all_methods()
+    of_mask = {key: option for key, option in options.items() if option.stage in OF_MASK}
+    made: dict = {"session": session, "kept": kept, "options": {}, "of_mask": set(of_mask)}
     gr.Markdown("# DiffEdit\nEdit a picture by text. It finds by itself where to edit, and you can correct it.")
     with gr.Row():
         with gr.Column(min_width=320):
             made |= picture_part(limits)
             made |= words_part(shelf)
         with gr.Column(min_width=320) as mask_part:
-            made |= {"mask_part": mask_part} | mask_part_of(made["sliders"])
+            made |= {"mask_part": mask_part} | mask_part_of(of_mask, made["options"])
         with gr.Column(min_width=320):
-            made |= edit_part(made["sliders"])
+            made |= edit_part({key: options[key] for key in options if key not in of_mask}, made["options"])
     gr.Markdown("One computation runs at a time; others wait in line. Pictures are deleted after an hour, and when the "
                 "page is shut down.")
     return Controls(**made)
@@ -145,7 +148,7 @@ def words_part(shelf: Shelf) -> dict:
     reference = gr.Textbox("", label="Reference", info="What it shows now: makes a better mask.",
                            elem_id="reference")
     with gr.Row():
-        method = gr.Dropdown([(dashed(name), name) for name in METHODS], value="diffedit", label="Method",
+        method = gr.Dropdown([(m.dashed, m.name) for m in METHODS.values()], value="diffedit", label="Method",
                              elem_id="method", min_width=150)
         model = gr.Dropdown(list(shelf.names), value=shelf.names[0], label="Model", allow_custom_value=shelf.any_name,
                             elem_id="model", min_width=150)
@@ -153,23 +156,26 @@ def words_part(shelf: Shelf) -> dict:
     return {"query": query, "reference": reference, "method": method, "model": model, "about": about}
 
 
-def mask_part_of(sliders: dict[str, gr.Slider]) -> dict:
+def mask_part_of(options: dict[Key, Option], made: dict[Key, Component]) -> dict:
     gr.Markdown("## 3 Mask", elem_classes="step")
     find = gr.Button("Find the mask", elem_id="find")
-    editor = Canvas(
-        label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[], elem_id="canvas",
-        canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
-        brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
-    gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
-    for name in MASK_SLIDERS:
-        sliders[name] = slider(name)
-    with gr.Accordion("The map that the mask is cut from", open=False):
-        shown = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", height=260,
-                         buttons=[], elem_id="map")
-    return {"find": find, "canvas": editor, "map": shown}
+    with gr.Column() as painting:
+        editor = Canvas(
+            label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[],
+            elem_id="canvas", canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
+            brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
+        gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
+    put(first(options), options, made)
+    with gr.Accordion("More of the mask", open=False) as more:
+        put(options, options, made)
+    with gr.Accordion("The map that the mask is cut from", open=False) as map_part:
+        picture = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", height=260,
+                           buttons=[], elem_id="map")
+    return {"find": find, "painting": painting, "canvas": editor, "more_of_mask": more, "map_part": map_part,
+            "map": picture}
 
 
-def edit_part(sliders: dict[str, gr.Slider]) -> dict:
+def edit_part(options: dict[Key, Option], made: dict[Key, Component]) -> dict:
     gr.Markdown("## 4 Edit", elem_classes="step")
     with gr.Row():
         edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=100)
@@ -184,20 +190,25 @@ def edit_part(sliders: dict[str, gr.Slider]) -> dict:
     with gr.Row():
         make_report = gr.Button("Make report", elem_id="make-report", **small)
         save_report = gr.DownloadButton("Save report", elem_id="save-report", **small)
-    preset = gr.Radio(["paper"], value="paper", label="Preset", info="Sets the sliders.", elem_id="preset")
-    for name in SLIDERS:
-        if name not in MASK_SLIDERS:
-            sliders[name] = slider(name)
+    preset = gr.Radio(["paper"], value="paper", label="Preset", info="Sets the options.", elem_id="preset")
+    put(first(options), options, made)
     seed = gr.Number(0, label="Seed", info="The same one gives the same result.", precision=0, minimum=0,
                      elem_id="seed")
-    with gr.Accordion("More options", open=False):
-        more = gr.Textbox("", label="The method's other options", lines=3, placeholder="name=value, one a line",
-                          elem_id="more")
-    return {"preset": preset, "seed": seed, "more": more, "edit": edit, "cancel": cancel, "progress": progress,
-            "result": result, "save_result": save_result, "save_mask": save_mask, "make_report": make_report,
-            "save_report": save_report}
+    with gr.Accordion("More options", open=False, elem_id="more"):
+        put(options, options, made)
+    return {"preset": preset, "seed": seed, "edit": edit, "cancel": cancel, "progress": progress, "result": result,
+            "save_result": save_result, "save_mask": save_mask, "make_report": make_report, "save_report": save_report}
 
 
-def slider(name: str) -> gr.Slider:
-    label, low, high, step, info = SLIDERS[name]
-    return gr.Slider(low, high, step=step, label=label, info=info, elem_id=name)
+def first(options: Iterable[Key]) -> list[Key]:
+    """Those of `FIRST`, in its order."""
+    return sorted((key for key in options if key[0] in FIRST), key=lambda key: FIRST.index(key[0]))
+
+
+def put(keys: Iterable[Key], options: dict[Key, Option], made: dict[Key, Component]) -> None:
+    """Controls for those options that have none yet. What they are to show is set when a method is known."""
+    for key in keys:
+        if key not in made:
+            kind, told = looks(options[key], to_control(options[key], options[key].default))
+            taken = any(name == key[0] for name, _ in made)
+            made[key] = kind(**told, elem_id=f"option-{key[0]}{'-' + kind.__name__.lower() if taken else ''}")

@@ -21,18 +21,18 @@ from gradio.utils import get_upload_folder
 from .. import metadata
 from ..console import describe
 from ..methods import METHODS, Edit
-from ..methods.typed import dashed, option_kinds, parse_options
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import heat, save
 from ..tiny.demo import demo_scenes
 from . import canvas
-from .layout import CSS, FONTS, SLIDERS, Controls, lay_out
-from .session import FILES, Asked, Progress, Run, Session, Stopped
+from .controls import Kept, from_control, looks, offered, to_control
+from .layout import CSS, FIRST, FONTS, THRESHOLD, Controls, lay_out
+from .session import Asked, Progress, Run, Session, Stopped, same_map
 from .shelf import Shelf
 from .words import about, rows, share, summary
 
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
-Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress | Shown, None, Shown]]    # its end is shown last
+Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress, None, Shown]]    # its end is shown last
 KEPT_SECONDS = 3600         # how long files of pictures stay
 EVERY_SECONDS = 0.1         # steps are told, at most: a browser that draws all of a small model's can't be clicked
 
@@ -42,7 +42,7 @@ def make_page(shelf: Shelf, megabytes: float, megapixels: float) -> gr.Blocks:
     with gr.Blocks(title="DiffEdit", analytics_enabled=False, fill_width=True,
                    delete_cache=(60, KEPT_SECONDS)) as page:
         limits = f"to {megabytes:g} MB, {megapixels:g} megapixels"
-        controls = lay_out(shelf, gr.State(Session()), limits)
+        controls = lay_out(shelf, gr.State(Session()), gr.State(Kept()), limits)
         Answers(controls, shelf, int(megapixels * 1e6)).connect(page)
     page.queue(max_size=50)
     return page
@@ -75,18 +75,24 @@ class Answers:
         model = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private",
                  "show_progress_on": c.progress}
         opened = [c.session, c.picture, c.canvas, c.map, c.query, c.reference, *self.after_edit()]
-        tuned = [c.method, c.about, c.reference, c.mask_part, c.preset, c.more, *c.sliders.values()]
+        chosen = {c.session, c.kept, c.model, c.method, c.preset, *c.options.values()}
+        tuned = [c.session, c.kept, c.method, c.about, c.query, c.reference, c.mask_part, c.find, c.painting,
+                 c.more_of_mask, c.map_part, c.preset, *c.options.values()]
+        threshold, makes_a_map = c.options[THRESHOLD, gr.Slider], []
+        for control in [c.options[key] for key in c.of_mask if key[0] != THRESHOLD]:
+            typed = isinstance(control, gr.Textbox | gr.Number)
+            makes_a_map.append(control.submit if typed else control.input)
 
-        page.load(self.tune, {c.session, c.model, c.method, c.preset}, [c.session, *tuned], **model)
-        gr.on([c.model.change, c.method.change, c.preset.change], self.tune,
-              {c.session, c.model, c.method, c.preset}, [c.session, *tuned], **model)
+        page.load(self.tune, chosen, tuned, **model)
+        # Each waits for the one before: what the controls hold is compared with what that one gave them.
+        gr.on([c.model.change, c.method.change, c.preset.change], self.tune, chosen, tuned, trigger_mode="always_last",
+              **model)
         gr.on([c.picture.upload, c.picture.clear], self.open, {c.session, c.picture}, opened, **free)
         c.scenes.select(self.take_scene, [c.session], opened, **free)
-        c.sliders["mask_threshold"].input(self.cut, {c.session, c.sliders["mask_threshold"]}, [c.canvas, c.progress],
-                                          trigger_mode="always_last", **free)
-        gr.on([c.sliders["mask_noise_ratio"].input, c.sliders["mask_samples"].input], self.begin_find, [c.session],
-              None, **at_once).then(self.find_again, c.inputs(), [c.canvas, c.map, c.progress],
-                                    trigger_mode="always_last", **model)
+        threshold.input(self.cut, {c.session, c.method, threshold}, [c.canvas, c.progress], trigger_mode="always_last",
+                        **free)
+        gr.on(makes_a_map, self.begin_find, [c.session], None, **at_once).then(
+            self.find_again, c.inputs(), [c.canvas, c.map, c.progress], trigger_mode="always_last", **model)
         c.find.click(self.begin_find, [c.session], None, **at_once).then(
             self.find, c.inputs(), [c.canvas, c.map, c.progress], **model)
         gr.on([c.edit.click, c.query.submit, c.reference.submit], self.begin_edit, [c.session], None, **at_once).then(
@@ -132,7 +138,7 @@ class Answers:
 
     def tune(self, told: Shown) -> Shown:
         """The controls that this method has, with the values that hold for it with this model."""
-        c, session = self.controls, told[self.controls.session]
+        c, kept = self.controls, told[self.controls.kept]
         with errors():
             model = self.shelf.get(told[c.model])
             fitting = [m for m in METHODS.values() if m.channels == model.unet.config.in_channels]
@@ -140,32 +146,39 @@ class Answers:
             presets = ["paper", *method.presets]
             preset = told[c.preset] if told[c.preset] in presets else "paper"
             settings = method.settings(model, {}, preset)
-        others = [name for name in option_kinds(method) if name not in (*SLIDERS, *FILES)]
+        kept.notice({key: told[control] for key, control in c.options.items()}, told[c.preset])
+        kept.preset = preset
+        options, uses = offered(method), method.uses
+        of_mask = {name for name, kind in c.of_mask & options.keys()}
+        updates = {c.options[key]: gr.update(visible=True, **looks(option, kept.give(option, value))[1])
+                   for key, option in options.items() if key in c.options
+                   for value in [getattr(settings, option.name)]}
         return {
-            c.session: session,
-            c.method: gr.update(choices=[(dashed(m.name), m.name) for m in fitting], value=method.name),
+            c.session: told[c.session],
+            c.kept: kept,
+            c.method: gr.update(choices=[(m.dashed, m.name) for m in fitting], value=method.name),
             c.about: about(method),
-            c.reference: gr.update(visible="reference" in method.uses),
-            c.mask_part: gr.update(visible="mask" in method.uses),
+            c.query: gr.update(visible=method.takes_query),
+            c.reference: gr.update(visible="reference" in uses),
+            c.mask_part: gr.update(visible=bool(of_mask) or "mask" in uses),
+            c.find: gr.update(visible="mask_map" in uses),
+            c.painting: gr.update(visible="mask" in uses),
+            c.more_of_mask: gr.update(visible=not of_mask <= set(FIRST)),
+            c.map_part: gr.update(visible="mask_map" in uses),
             c.preset: gr.update(choices=presets, value=preset, visible=len(presets) > 1),
-            c.more: gr.update(info=", ".join(f"{name}={getattr(settings, name)}" for name in others)),
-            **{slider: gr.update(value=getattr(settings, name), visible=True) if hasattr(settings, name)
-               else gr.update(visible=False) for name, slider in c.sliders.items()},
+            **{control: updates.get(control, gr.update(visible=False)) for control in c.options.values()},
         }
 
-    def asked(self, told: Shown) -> Asked:
+    def asked(self, told: Shown, model: StableDiffusion) -> Asked:
         """What the controls say. Raises ValueError for what can't be meant."""
         c, method = self.controls, METHODS[told[self.controls.method]]
-        kinds = option_kinds(method)
         if told[c.seed] is None:
             raise ValueError("the seed is empty: give a whole number")
-        options = {name: kinds[name](told[slider]) for name, slider in c.sliders.items() if name in kinds}
-        more = parse_options(method, [line for line in (told[c.more] or "").splitlines() if line.strip()])
-        for name in more:
-            if name in options:
-                raise ValueError(f"{name} has a slider: set it there")
-        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), told[c.preset],
-                     {**options, **more})
+        settings = method.settings(model, {}, told[c.preset])
+        options = {option.name: from_control(option, told[c.options[key]])
+                   for key, option in offered(method).items() if key in c.options
+                   and told[c.options[key]] != to_control(option, getattr(settings, option.name))}
+        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), told[c.preset], options)
 
     # ---- the mask
 
@@ -177,33 +190,35 @@ class Answers:
         c, session = self.controls, told[self.controls.session]
 
         def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
+            before = session.found
             found = yield from session.find(model, asked, run)
-            kept = "the map is the one that was kept" if run.rows == 0 else "a new map"
-            return {**self.mask_of(session, told),
-                    c.progress: f"Mask: {rows(run.rows)}, {kept}. {share(session.shown, found)}"}
+            kept = "the map is the one that was kept" if run.rows == 0 and same_map(found, before) else "a new map"
+            return {**self.mask_of(session), c.progress: f"Mask: {rows(run.rows)}, {kept}.{share(found.mask, found)}"}
 
         yield from self.watched(session, "find", told, steps)
 
     def find_again(self, told: Shown) -> Iterator[Shown]:
-        """The same when a slider moved, if there was a map before."""
-        if told[self.controls.session].found is not None:
+        """The same when one of its options was changed, if there was a map before."""
+        c = self.controls
+        if told[c.session].found is not None and "mask_map" in METHODS[told[c.method]].uses:
             yield from self.find(told)
 
     def cut(self, told: Shown) -> Shown:
         """The mask at another threshold."""
         c, session = self.controls, told[self.controls.session]
-        if session.found is None:
+        if "mask_map" not in METHODS[told[c.method]].uses:      # it has a threshold, but nothing to draw it on
+            return {c.progress: gr.skip()}
+        mask = session.cut(told[c.options[THRESHOLD, gr.Slider]])
+        if mask is None:
             return {c.progress: "There is no map yet: find the mask first."}
-        shown = self.mask_of(session, told)
-        said = f"Threshold: 0 rows, from the map that was kept. {share(session.shown, session.found)}"
-        return {c.canvas: shown[c.canvas], c.progress: said}
+        return {c.canvas: canvas.value(session.opened(), session.layer(mask)),
+                c.progress: f"Threshold: 0 rows, from the map that was kept.{share(mask, session.found)}"}
 
-    def mask_of(self, session: Session, told: Shown) -> Shown:
-        """The map that is kept, and the canvas with the mask that it gives."""
+    def mask_of(self, session: Session) -> Shown:
+        """The map that was found, and the canvas with its mask."""
         c, found = self.controls, session.found
-        layer = session.layer(told[c.sliders["mask_threshold"]])
-        return {c.canvas: canvas.value(session.opened(), layer),
-                c.map: heat(found.mask_map, found.frame, found.factor)}
+        return {c.canvas: canvas.value(session.opened(), session.layer(found.mask)),
+                c.map: None if found.mask_map is None else heat(found.mask_map, found.frame, found.factor)}
 
     # ---- the edit
 
@@ -214,15 +229,10 @@ class Answers:
         """The edit, with the mask as it lies on the canvas."""
         c, session = self.controls, told[self.controls.session]
 
-        def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress | Shown, None, Shown]:
+        def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
             started, painted = time.perf_counter(), None
             if "mask" in asked.method.uses:
                 painted = session.painted(told[c.canvas]["layers"] if told[c.canvas] else [], model)
-                if painted is None:
-                    before = session.found
-                    found = yield from session.find(model, asked, run)
-                    if found is not before:
-                        yield self.mask_of(session, told)
             edit = yield from session.run(model, asked, run, painted)
             return {**self.files(edit), c.result: edit.image,
                     c.progress: summary(edit, run.rows, time.perf_counter() - started)}
@@ -234,16 +244,18 @@ class Answers:
         c, run = self.controls, session.runs.get(kind) or Run()     # there is none if another answer has taken it
         told_at = -math.inf
         try:
-            going = steps(self.shelf.get(told[c.model]), self.asked(told), run)
+            network, found = self.shelf.get(told[c.model]), session.found
+            going = steps(network, self.asked(told, network), run)
             while True:
                 try:
                     step = next(going)
                 except StopIteration as done:
                     end = done.value
                     break
-                if isinstance(step, dict):
-                    yield step
-                elif step.picture is not None or time.monotonic() > told_at + EVERY_SECONDS:
+                if session.found not in (None, found) and not session.lies_there(session.found.mask):
+                    yield self.mask_of(session)         # as soon as it is found
+                found = session.found
+                if step.picture is not None or time.monotonic() > told_at + EVERY_SECONDS:
                     told_at = time.monotonic()
                     yield self.progress(step)
         except Stopped:

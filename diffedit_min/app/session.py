@@ -1,41 +1,34 @@
 """What one person has done in the page so far, and what of it is kept.
 
     open     a picture              everything before it is forgotten
-    find     words and settings     -> the map: 2n rows; none if it is the one that is kept
+    find     words and settings     -> the map: 2n rows; none if the kept one is what they would make
     cut      a threshold            -> the mask: no model
-    run      and maybe a mask       -> the edit: the map and the encoding that are kept are not made again
+    run      and maybe a mask       -> the edit, which takes the map and the encoding of earlier ones where they hold
 
 `find` and `run` are generators of `Progress`, and can be stopped from elsewhere through their `Run`. What happens in
-between is `Method.iterate`'s: nothing of an algorithm is here.
+between is `Method.iterate`'s, and what of earlier edits still holds is core/reuse.py's to say.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from threading import get_ident
 from typing import Any
 
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core.coding import CodingOptions
 from ..core.mask import binarise
-from ..core.options import Options
 from ..core.task import Step
 from ..methods import Edit, Method
-from ..methods.batches import Trajectory
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import Frame, fit, unfit
 from . import canvas
 
 PREVIEWS = 5        # of a stage: decoding a latent costs about as much as three U-Net rows
-FILES = ("save", "tuned", "clip")      # options that name files, or models: those are the server's
-
-# What an encoding depends on: its sampler's options, but not how far it goes, since a shorter one is a part of it.
-ENCODING = [f.name for f in fields(CodingOptions) if f.name not in ("guidance_scale", "negative_prompt",
-                                                                    "encoding_ratio")]
+ENCODINGS = 3       # that are kept
 
 
 class Stopped(Exception):
@@ -74,13 +67,9 @@ class Asked:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in FILES:
-            if name in self.options:
+        for name in self.options:
+            if name in self.method.known and self.method.known[name].file:
                 raise ValueError(f"{name} names a file, and this page opens none: use the command for it")
-
-    def settings(self, model: StableDiffusion) -> Options:
-        """The options in force. Raises ValueError for those that aren't known or are out of range."""
-        return self.method.settings(model, self.options, self.preset)
 
 
 @dataclass
@@ -89,10 +78,8 @@ class Session:
 
     picture: Image.Image | None = None
     found: Edit | None = None           # with the map; it went no further than the mask
-    found_for: tuple[Any, ...] = ()
     shown: Tensor | None = None         # bool (h, w): the mask that was laid on the canvas last
-    encoded: Trajectory = ()
-    encoded_for: tuple[Any, ...] = ()
+    encoded: list[Edit] = field(default_factory=list)       # the last that have encoded the picture, newest first
     edit: Edit | None = None
     edited_by: str = ""                 # the model's name
     runs: dict[str, Run] = field(default_factory=dict)      # by kind, "find" or "edit": not ended yet
@@ -120,25 +107,25 @@ class Session:
     # ---- step 1, and the mask
 
     def find(self, model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Edit]:
-        """The map for these words and settings. The one that is kept serves whatever the threshold."""
-        settings = asked.settings(model)
-        mask_options = {f.name: getattr(settings, f.name) for f in fields(settings)
-                        if f.name.startswith("mask_") and f.name != "mask_threshold"}
-        wanted = (model.name, asked.query, asked.reference, asked.seed, *mask_options.items())
-        if self.found is None or self.found_for != wanted:
-            options = {**asked.options, "encoding_ratio": 0.0}      # steps 2 and 3 have no level to go to
-            found = yield from watch(replace(asked, options=options), model, self.opened(), run, keep="trace")
-            self.found, self.found_for = found, wanted
+        """The map for these words and settings, and the mask that the method cuts from it; no rows for a kept map."""
+        nowhere = {"encoding_ratio": 0.0} if "encoding_ratio" in asked.method.known else {}     # for steps 2 and 3
+        self.found = yield from self.watch(replace(asked, options={**asked.options, **nowhere}), model, run)
         return self.found
 
     def cut(self, threshold: float) -> Tensor | None:
         """The mask, bool (h, w), that the kept map has at a threshold; None without a map. Computes nothing else."""
-        return None if self.found is None else binarise(self.found.mask_map[None], threshold)[0, 0].cpu()
+        if self.found is None or self.found.mask_map is None:
+            return None
+        return binarise(self.found.mask_map[None], threshold)[0, 0].cpu()
 
-    def layer(self, threshold: float) -> Image.Image | None:
-        """That mask as a layer for the canvas, remembered as what lies on it."""
-        self.shown = self.cut(threshold)
-        return None if self.shown is None else canvas.layer_of(self.shown, self.found.frame, self.found.factor)
+    def layer(self, mask: Tensor | None) -> Image.Image | None:
+        """A mask of the picture as a layer for the canvas, remembered as what lies on it."""
+        self.shown = None if mask is None else mask.cpu()
+        return None if mask is None else canvas.layer_of(self.shown, self.found.frame, self.found.factor)
+
+    def lies_there(self, mask: Tensor | None) -> bool:
+        """Whether the canvas has that mask, but for what was painted since."""
+        return mask is None if self.shown is None else mask is not None and mask.cpu().equal(self.shown)
 
     def painted(self, layers: Sequence[Image.Image], model: StableDiffusion) -> Tensor | None:
         """The mask on the canvas, bool (h, w), if it is another than the one that was laid there; else None."""
@@ -161,46 +148,52 @@ class Session:
     def run(
         self, model: StableDiffusion, asked: Asked, run: Run, painted: Tensor | None = None
     ) -> Generator[Progress, None, Edit]:
-        """The edit, with the painted mask or the kept map, and the kept encoding, where the method takes them."""
-        uses = asked.method.uses
-        settings = asked.settings(model)
+        """The edit, with the painted mask or the map that is found for it first, where the method takes them."""
         given: dict[str, Any] = {}
-        if "mask" in uses and painted is not None:
+        if "mask" in asked.method.uses and painted is not None:
             given["mask"] = painted
-        elif "mask_map" in uses:
-            given["mask_map"] = (yield from self.find(model, asked, run)).mask_map
-        coding = (model.name, asked.method.name, asked.reference if asked.method.needs_reference else "",
-                  *((name, getattr(settings, name, None)) for name in ENCODING))
-        if "encoded" in uses and self.encoded_for == coding:
-            given["encoded"] = self.encoded
-        edit = yield from watch(asked, model, self.opened(), run, keep="trace", **given)
-        if "mask_map" in given:
-            edit = replace(edit, trace=self.found.trace)        # of step 1, for the report
-        if "encoded" in uses and len(edit.encoded) > (len(self.encoded) if self.encoded_for == coding else 0):
-            self.encoded, self.encoded_for = edit.encoded, coding
-        self.edit, self.edited_by = edit, model.name
-        return edit
+        elif "mask_map" in asked.method.uses:
+            yield from self.find(model, asked, run)
+        self.edit = yield from self.watch(asked, model, run, **given)
+        self.edited_by = model.name
+        if self.edit.rows_for.get("encode"):
+            self.encoded = [self.edit, *self.encoded][:ENCODINGS]
+        return self.edit
+
+    def watch(
+        self, asked: Asked, model: StableDiffusion, run: Run, **given: Any
+    ) -> Generator[Progress, None, Edit]:
+        """`Method.iterate`, with the rows that are done and some of its latents as pictures. Raises Stopped."""
+        picture, frame = self.opened(), None
+        earlier = [edit for edit in (self.found, *self.encoded) if edit is not None]
+        steps = asked.method.iterate(model, picture, asked.query, asked.reference, seed=asked.seed, preset=asked.preset,
+                                     keep="trace", reuse=earlier, **asked.options, **given)
+        while True:
+            try:
+                step: Step = advance(steps, model.unet, run)
+            except StopIteration as done:
+                if run.stop:        # there may be another picture by now
+                    raise Stopped from None
+                return with_trace(done.value, earlier)
+            shown = None
+            if step.latent is not None and step.index % max(1, step.total // PREVIEWS) == 0:
+                frame = frame or fit(picture, model.multiple, model.native_area)[1]
+                shown = unfit(model.decode(step.latent[:1]), frame)
+            yield Progress(step.stage, step.index, step.total, run.rows, shown)
 
 
-def watch(
-    asked: Asked, model: StableDiffusion, picture: Image.Image, run: Run, **given: Any
-) -> Generator[Progress, None, Edit]:
-    """`Method.iterate`, with the rows that are done and some of its latents as pictures. Raises Stopped."""
-    frame = None
-    steps = asked.method.iterate(model, picture, asked.query, asked.reference, seed=asked.seed, preset=asked.preset,
-                                 **asked.options, **given)
-    while True:
-        try:
-            step: Step = advance(steps, model.unet, run)
-        except StopIteration as done:
-            if run.stop:        # there may be another picture by now
-                raise Stopped from None
-            return done.value
-        shown = None
-        if step.latent is not None and step.index % max(1, step.total // PREVIEWS) == 0:
-            frame = frame or fit(picture, model.multiple, model.native_area)[1]
-            shown = unfit(model.decode(step.latent[:1]), frame)
-        yield Progress(step.stage, step.index, step.total, run.rows, shown)
+def with_trace(edit: Edit, earlier: Sequence[Edit]) -> Edit:
+    """For the report: where the map is an earlier edit's, so are the intermediates of step 1."""
+    for other in earlier:
+        if edit.mask_map is not None and not edit.trace and same_map(edit, other):
+            edit = replace(edit, trace=other.trace)
+    return edit
+
+
+def same_map(edit: Edit, other: Edit | None) -> bool:
+    """Whether two edits have one map, number for number."""
+    maps = [each.mask_map for each in (edit, other) if each is not None and each.mask_map is not None]
+    return len(maps) == 2 and maps[0].equal(maps[1])
 
 
 def advance(steps: Generator[Step, None, Edit], unet: nn.Module, run: Run) -> Step:

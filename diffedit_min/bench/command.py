@@ -29,7 +29,6 @@ from ..console import (
     one_line_errors,
     source,
 )
-from ..methods.typed import dashed, embedded_model
 
 if TYPE_CHECKING:
     from ..model.stable_diffusion import StableDiffusion
@@ -129,7 +128,7 @@ class Models:
 
         from ..loading import load
 
-        name, device = self.name or embedded_model(variant.method), self.device
+        name, device = self.name or variant.method.embedded_model, self.device
         if device == "auto" and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
             device = f"cuda:{os.environ['LOCAL_RANK']}"
         if name not in self.loaded:
@@ -157,9 +156,9 @@ def check(variants: Sequence[Variant], dataset: Dataset) -> None:
     """Refuse, before any work, a method that the dataset has no words for."""
     for method in {variant.method.name: variant.method for variant in variants}.values():
         if method.needs_instruction and not any(item.instruction for item in dataset.items):
-            raise ValueError(f"{dashed(method.name)} needs instructions, and {dataset.name} has none")
+            raise ValueError(f"{method.dashed} needs instructions, and {dataset.name} has none")
         if method.needs_reference and not any(item.reference for item in dataset.items):
-            raise ValueError(f"{dashed(method.name)} needs references, and {dataset.name} has none")
+            raise ValueError(f"{method.dashed} needs references, and {dataset.name} has none")
 
 
 def usable(names: Sequence[str], files: Files, asked: bool) -> tuple[dict[str, Metric], list[str]]:

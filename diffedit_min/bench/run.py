@@ -76,8 +76,9 @@ class Plan:
         for variants in self.groups:
             model = self.model_of(variants[0])
             sweep = [self.settings(variant) for variant in variants]    # an edit's rows depend on who came before
-            told.update({variant.title: [self.settings(variant), sweep, code_of(variant, model), self.hashes[model.name],
-                                         str(model.dtype), model.device.type, self.size, abouts]
+            told.update({variant.title: [
+                self.settings(variant), sweep, code_of(variant, model), self.hashes[model.name], str(model.dtype),
+                model.device.type, self.size, abouts]
                          for variant in variants})
         words = {item.id: [self.dataset.name, item.id, item.query, item.reference, item.instruction, item.seed]
                  for item in self.dataset.items}

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.coding import Options
-from ..methods import Method
-from ..methods.typed import dashed, find_method, parse_options
+from ..methods import Method, find_method
 from ..model.stable_diffusion import StableDiffusion
 from .datasets.item import Item
 
@@ -28,7 +27,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        return self.curve or dashed(self.method.name)
+        return self.curve or self.method.dashed
 
     @property
     def label(self) -> str:
@@ -66,7 +65,7 @@ def grid(methods: Sequence[str], ratios: Sequence[float], given: Sequence[str] =
     """
     chosen = [find_method(name) for name in methods]
     if len(set(names := [method.name for method in chosen])) < len(chosen):
-        raise ValueError(f"--methods names a method twice: {' '.join(map(dashed, names))}")
+        raise ValueError(f"--methods names a method twice: {' '.join(method.dashed for method in chosen)}")
     values: dict[str, dict[str, list[Any]]] = {name: {} for name in names}
     for method in chosen:
         if "encoding_ratio" in method.known:
@@ -76,7 +75,7 @@ def grid(methods: Sequence[str], ratios: Sequence[float], given: Sequence[str] =
         takers = [find_method(whose)] if whose else [method for method in chosen if name in method.known]
         for method in takers or chosen[:1]:     # if it is nobody's, the first will say so
             if method not in chosen:
-                raise ValueError(f"-o {text!r} is for {dashed(method.name)}, which is not among --methods")
+                raise ValueError(f"-o {text!r} is for {method.dashed}, which is not among --methods")
             whole = name in method.known and method.known[name].kind in (dict, tuple)      # commas belong to the value
             several = [tail] if whole else tail.split(",")
             values[method.name][name] = parsed(method, name, several)
@@ -99,4 +98,4 @@ def parts(text: str) -> tuple[str, str, str]:
 
 def parsed(method: Method, name: str, values: Iterable[str]) -> list[Any]:
     """An option's values as its type has them, each checked."""
-    return [parse_options(method, [f"{name}={value}"])[name] for value in values]
+    return [method.parsed([f"{name}={value}"])[name] for value in values]

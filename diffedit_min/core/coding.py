@@ -20,9 +20,9 @@ class Options(Declared):
     """What every method can be told. Defaults are the papers'."""
 
     steps: int = option(50, "N, the levels of the whole timeline, of which the encoding ratio's part is walked; more "
-                        "are finer and slower", least=1, stage="levels")
+                        "are finer and slower", least=1, usual=(1, 200), stage="levels")
     guidance_scale: float = option(7.5, "s, how much the query counts while decoding; 1 is its plain prediction",
-                                   least=0, stage="decoding")
+                                   least=0, usual=(0, 40), stage="decoding")
     negative_prompt: str = option("", "stands in for the empty text in guidance", stage="decoding")
 
     sampler = DDIM()        # of methods that offer no choice
@@ -74,8 +74,8 @@ def encode(
 ) -> Generator[Step, None, Trajectory]:
     """E_r(x_0) under `told`, unguided: the states at all levels, x_0 first. DDIM: k rows a picture.
 
-    told: one of the task's contexts, as a rule `task.empty`. An encoding that the task was offered, made by the same and
-    as long or longer, serves as it is. Raises ValueError for one that the caller gave and that was made otherwise.
+    told: one of the task's contexts, as a rule `task.empty`. An earlier edit's encoding that the same has made, as long
+    or longer, serves as it is. Raises ValueError for one that the caller gave and that something else has made.
     """
     made = made_of_encoding(task, options, task.texts_of(told))
     if earlier := earlier_encoding(task.offers, made, levels):
@@ -92,7 +92,7 @@ def decode(
     task: Task, options: Options, eps_fn: EpsFn, start: State, levels: Sequence[Level], blend: Blend | None = None,
     shown: slice = slice(None),
 ) -> Generator[Step, None, Trajectory]:
-    """D_r(start) with this prediction: the states at all levels, the clean one first; only that one if no trace is kept.
+    """D_r(start) with this prediction: the states at all levels, the clean one first; that one alone without a trace.
 
     shown: which latents of the batch the steps show.
     """

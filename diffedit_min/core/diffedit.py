@@ -35,20 +35,20 @@ from .task import Outcome, Step, Task
 
 
 @dataclass(frozen=True)
-class DiffEditOptions(IntervalOptions):
-    """Defaults are the paper's where it names a value, and the usual rule (map > 1.5 x its mean) where it doesn't."""
+class MapOptions(IntervalOptions):
+    """How the map of step 1 is made. Defaults are the paper's where it names a value, and the usual rule (with the
+    threshold: map > 1.5 x its mean) where it doesn't."""
 
     mask_noise_ratio: float = option(0.5, "how noisy the latents of step 1 are, as a part of the training timeline",
                                      least=0, most=1, stage="map")
-    mask_samples: int = option(10, "n, the noises that the map is averaged over: 2n U-Net rows", least=1, stage="map")
-    mask_threshold: float = option(0.5, "where the rescaled map is above it, the picture is edited", least=0, most=1,
-                                   stage="mask")
+    mask_samples: int = option(10, "n, the noises that the map is averaged over: 2n U-Net rows", least=1,
+                               usual=(1, 20), stage="map")
     # What the paper leaves open:
     mask_norm: str = option("l1", "how the differences of the channels become one number", choices=NORMS, stage="map")
     mask_average: str = option("maps", "what is averaged over the noises: the norms (maps), or the differences before "
                                "the norm", choices=AVERAGES, stage="map")
-    mask_clip: str = option("mean", "how extreme values are removed: above a multiple of the mean, above a quantile, or "
-                            "not at all", choices=CLIPS, stage="map")
+    mask_clip: str = option("mean", "how extreme values are removed: above a multiple of the mean, above a quantile, "
+                            "or not at all", choices=CLIPS, stage="map")
     mask_clip_at: float = option(3.0, "the multiple, or the quantile", least=0, stage="map")
     mask_rescale: str = option("max", "how the map is brought to [0, 1]: by its maximum, or by its minimum and maximum",
                                choices=RESCALES, stage="map")
@@ -56,6 +56,14 @@ class DiffEditOptions(IntervalOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_clip(self.mask_clip, self.mask_clip_at)
+
+
+@dataclass(frozen=True)
+class DiffEditOptions(MapOptions):
+    """And how it becomes a mask."""
+
+    mask_threshold: float = option(0.5, "where the rescaled map is above it, the picture is edited", least=0, most=1,
+                                   stage="mask")
 
 
 def run(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
@@ -84,12 +92,12 @@ def run(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
     return Outcome(y[0].latent, mask, mask_map, x, y, trace)
 
 
-def find_map(task: Task, options: DiffEditOptions) -> tuple[Tensor, dict[str, Tensor]]:
+def find_map(task: Task, options: MapOptions) -> tuple[Tensor, dict[str, Tensor]]:
     """Step 1 up to the threshold: the map in [0, 1] (B, h, w), and its intermediates if they are to be kept.
 
     Query and reference see the same noises. There is no guidance: it would multiply the difference, and the rescaling
-    would divide it out again. Equal prompts need no prediction: their map is 0. A map that the task was offered serves if
-    the same has made it; ValueError for one that the caller gave and that something else has made.
+    would divide it out again. Equal prompts need no prediction: their map is 0. An earlier edit's map that the same has
+    made serves as it is; ValueError for one that the caller gave and that something else has made.
     """
     model, x0, made = task.model, task.x0, made_of_map(task, options)
     if (earlier := earlier_maps(task.offers, made)) is not None:
@@ -114,7 +122,7 @@ def find_map(task: Task, options: DiffEditOptions) -> tuple[Tensor, dict[str, Te
 
 
 def edit_inside(
-    task: Task, options: DiffEditOptions, mask: Tensor, mask_map: Tensor | None = None
+    task: Task, options: MapOptions, mask: Tensor, mask_map: Tensor | None = None
 ) -> Generator[Step, None, Outcome]:
     """Steps 2 and 3 for a mask, bool (B, 1, h, w), that was found in another way: what a variant of step 1 ends with.
 

@@ -36,6 +36,7 @@ class Option:
     above: float | None = None
     most: float | None = None
     choices: tuple[str, ...] = ()
+    usual: tuple[float, float] | None = None    # what a slider offers of a range that is open
     stage: str | None = None
     needs: Mapping[str, Any] = field(default_factory=dict)      # values of other options with which it matters
     file: bool = False                  # it names a file or a model
@@ -103,8 +104,9 @@ KINDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "
 def option(default: Any, sentence: str, **declared: Any) -> Any:
     """A field of an options' dataclass: its default, what it does in one sentence, and what `Option` has besides.
 
-    least, above, most: the range of a number. choices: the texts that it can be. stage: from where on it matters, one of
-    `STAGES`. needs: values of other options with which it matters. file: it names a file or a model.
+    least, above, most: the range of a number. choices: the texts that it can be. stage: from where on it matters, one
+    of `STAGES`. needs: values of other options with which it matters. file: it names a file or a model. usual: what a
+    slider offers where the range is open, (low, high).
     """
     if declared.get("stage") not in STAGES:
         raise ValueError(f"stage {declared['stage']!r} is not known; known are {', '.join(filter(None, STAGES))}")

@@ -84,7 +84,7 @@ def _fits(trajectory: Trajectory, own: Made, levels: Sequence[Level], strict: bo
 
 
 def earlier_maps(offers: Offers, made: Sequence[Made]) -> Tensor | None:
-    """Earlier maps of all pictures (B, h, w), if there are. ValueError for a strict one that something else has made."""
+    """Earlier maps of all pictures (B, h, w), if there are any. ValueError for a strict one that doesn't fit."""
     chosen, strict = [], "mask_map" in offers.strict
     for offered, own in zip(offers.mask_map, made, strict=bool(offers.mask_map)):
         fitting = [mask_map for mask_map in offered if _serves(mask_map, own, strict)]

@@ -99,7 +99,8 @@ class Trajectory(tuple):
     @classmethod
     def join(cls, several: Sequence["Trajectory"]) -> "Trajectory":
         """Several pictures' trajectories, of as many levels each, as their batch's."""
-        return cls(map(State.join, zip(*several, strict=True)), (made for each in several for made in each.made))
+        made = [getattr(each, "made", ()) for each in several]      # a plain tuple of states has none
+        return cls(map(State.join, zip(*several, strict=True)), sum(made, ()) if all(made) else ())
 
     def rows(self, chosen: slice) -> "Trajectory":
         """Some rows of the batch."""

@@ -1,7 +1,7 @@
-"""What a method is given and what it returns: a method is a generator `run(task, options)` that yields a `Step` for each
-step taken and returns an `Outcome`.
+"""What a method is given and what it returns.
 
-All that it sees is a latent, a context or a number. From pictures and words to a Task, and from an Outcome to pictures:
+A method is a generator `run(task, options)` that yields a `Step` for each step taken and returns an `Outcome`. All that
+it sees is a latent, a context or a number. From pictures and words to a Task, and from an Outcome to pictures:
 methods/method.py. Shapes: B pictures of one size, C channels, h x w latent cells, H x W pixels.
 """
 

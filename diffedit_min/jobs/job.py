@@ -10,8 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..compositing import Box, crop_box, mask_box
-from ..methods import Method
-from ..methods.typed import dashed, find_method, parse_options
+from ..methods import Method, find_method
 from ..picture import check_size
 
 # What a job can be told besides its files and its method's options: names, and types of values.
@@ -40,7 +39,7 @@ class Job:
     line: int | None = None         # of the table
 
     def __post_init__(self) -> None:
-        name = dashed(self.method.name)
+        name = self.method.dashed
         if self.image is None and not self.method.generates:
             raise ValueError(f"{name} needs a picture to edit: give its file, IMAGE")
         self.method.made(self.options)      # refuses what is out of range
@@ -99,7 +98,7 @@ def job_of(told: Mapping[str, Any], image: str | None, out: Path, line: int | No
     method = find_method(told.get("method") or "diffedit")
     method.preset(told.get("preset") or "paper")        # refuses one that isn't known
     earlier = {name: value for name, value in (told.get("options") or {}).items() if name in method.known}
-    options = {**earlier, **parse_options(method, told.get("option"))}
+    options = {**earlier, **method.parsed(told.get("option") or ())}
     values = {name: told[name] for name in TOLD if told.get(name) is not None and name != "method"}
     if values.get("crop") == "none":
         del values["crop"]

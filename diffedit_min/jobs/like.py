@@ -8,8 +8,7 @@ from typing import Any
 
 from .. import __version__
 from ..metadata import read
-from ..methods import METHODS
-from ..methods.typed import find_method
+from ..methods import METHODS, find_method
 from .job import TOLD
 
 # What the settings hold besides the method's options: what a job can be told, what is the model's, and what only tells

@@ -1,14 +1,14 @@
 """The methods by name. Each is one paper and one file; README.md beside this has their table.
 
 `METHODS` is the one list: the functions in `dm`, --method, the benchmark, the report and the page ask here. A method of
-one's own is added by `register`, by --plugin FILE, or by the entry point "diffedit_min.methods" of an installed package.
+one's own is added by `register`, by --plugin FILE, or by an installed package's entry point "diffedit_min.methods".
 """
 
 from importlib import import_module
 
 from .edit import Edit
 from .method import Method
-from .registry import Registry, load_plugin, register
+from .registry import Registry, find_method, load_plugin, register
 
 # A method of this package is known everywhere by its file's name here.
 FILES = ("paper", "sdedit", "encode_decode", "prompt_to_prompt", "null_text", "negative_prompt_inversion",
@@ -17,4 +17,4 @@ FILES = ("paper", "sdedit", "encode_decode", "prompt_to_prompt", "null_text", "n
 METHODS = Registry(method for file in FILES for method in vars(import_module(f".{file}", __name__)).values()
                    if isinstance(method, Method))
 
-__all__ = ["METHODS", "Edit", "Method", "load_plugin", "register"]
+__all__ = ["METHODS", "Edit", "Method", "find_method", "load_plugin", "register"]

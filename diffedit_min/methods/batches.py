@@ -49,7 +49,8 @@ def requests(
 ) -> list[Request]:
     """One for each picture, from what is given for all of them or for each. ValueError for numbers that differ."""
     count = len(pictures)
-    earlier = each_ones(reuse, isinstance(reuse, Edit), count, "reuse")
+    of_one = isinstance(reuse, Edit) or (count == 1 and all(isinstance(edit, Edit) for edit in reuse or ()))
+    earlier = each_ones(reuse, of_one, count, "reuse")
     offered = [[edit] if isinstance(edit, Edit) else list(edit or ()) for edit in earlier]
     trajectories = each_ones(encoded, bool(encoded) and isinstance(encoded[0], State), count, "encoded")
     maps = each_ones(mask_map, isinstance(mask_map, Tensor), count, "mask_map")
@@ -110,7 +111,8 @@ def make_task(
     count = len(asked)
     contexts = model.embed([*map(plain, queries), *references, *([options.negative_prompt] * count), *([""] * count)])
     query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))
-    offers = Offers([each.encoded for each in asked], [[m.to(device) for m in each.mask_maps] for each in asked], strict)
+    maps = [[mask_map.to(device) for mask_map in each.mask_maps] for each in asked]
+    offers = Offers([each.encoded for each in asked], maps, strict)
     return Task(model, pixels, model.encode(pixels), queries, references, query, reference, negative, empty,
                 tuple(each.seed for each in asked), valid.to(device), Rows(), keep,
                 generate=asked[0].picture is None, mask=mask, offers=offers)

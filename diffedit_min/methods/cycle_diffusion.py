@@ -37,10 +37,10 @@ Code = tuple[Tensor, list[Tensor]]      # x_k and e_k, ..., e_1, which both side
 class StochasticOptions(RatioOptions):
     """Of methods that find a stochastic sampler's noises."""
 
-    steps: int = option(100, "N, the levels of the whole timeline, of which the encoding ratio's part is walked", least=1,
-                        stage="levels")
+    steps: int = option(100, "N, the levels of the whole timeline, of which the encoding ratio's part is walked",
+                        least=1, usual=(1, 200), stage="levels")
     source_guidance_scale: float = option(1.0, "how much the reference counts while the noises are found", least=0,
-                                          stage="encoding")
+                                          usual=(0, 40), stage="encoding")
     eta: float = option(0.1, "how stochastic the sampler is, DDIM's eta; at 0 there would be no noise to find", above=0,
                         most=1, stage="encoding")
 
@@ -49,9 +49,10 @@ class StochasticOptions(RatioOptions):
 class CycleOptions(StochasticOptions):
     """The paper's for Stable Diffusion; of its grids (ratio 0.5 to 0.85, guidance 1 to 5) a value in the middle."""
 
-    encoding_ratio: float = option(0.7, "r, the part of the steps that is walked; in the authors' code (steps - skip) / "
-                                   "steps", least=0, most=1, stage="levels")
-    guidance_scale: float = option(3.0, "s, how much the query counts while decoding", least=0, stage="decoding")
+    encoding_ratio: float = option(0.7, "r, the part of the steps that is walked; in the authors' code (steps - skip) "
+                                   "/ steps", least=0, most=1, stage="levels")
+    guidance_scale: float = option(3.0, "s, how much the query counts while decoding", least=0, usual=(0, 40),
+                                   stage="decoding")
     trials: int = option(1, "sets of noises to try, of which `clip` keeps the best", least=1, stage="decoding",
                          needs={"clip": "a CLIP model"})
     clip: str = option("", "a CLIP model's folder or Hub id", file=True, stage="decoding")
@@ -144,15 +145,15 @@ def both_sides(task: Task, options: StochasticOptions) -> tuple[EpsFn, EpsFn]:
             eps_of(task.query, s=options.guidance_scale, label="decode"))
 
 
+FOUND = Text(
+    "A stochastic sampler draws noise at every step. A random path from noise to the picture is made, and from it the "
+    "noises are found with which the sampler would have taken it under the reference. (They are not kept.)",
+    ("x_k ∼ q(x_k | x_0),  x_{j−1} ∼ q(x_{j−1} | x_j, x_0)", "e_j = (x_{j−1} − mean(x_j, reference)) / σ_j"),
+    (dpm_encoder, mean))
 REPLAYED = Text(
-    "From the noisiest latent down with the noises that were found, now told the query: what the words leave open stays as "
-    "it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"),
+    "From the noisiest latent down with the noises that were found, now told the query: what the words leave open "
+    "stays as it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"),
     (replay, mean))
 
-cycle_diffusion = Method("cycle_diffusion", run, CycleOptions, uses=frozenset({"reference"}), needs_reference=True, texts={
-    "start": Text(
-        "A stochastic sampler draws noise at every step. A random path from noise to the picture is made, and from it the "
-        "noises are found with which the sampler would have taken it under the reference. (They are not kept.)",
-        ("x_k ∼ q(x_k | x_0),  x_{j−1} ∼ q(x_{j−1} | x_j, x_0)", "e_j = (x_{j−1} − mean(x_j, reference)) / σ_j"),
-        (dpm_encoder, mean)),
-    "decode": REPLAYED})
+cycle_diffusion = Method("cycle_diffusion", run, CycleOptions, uses=frozenset({"reference"}), needs_reference=True,
+                         texts={"start": FOUND, "decode": REPLAYED})

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..core.coding import encode
 from ..core.task import Outcome, Step, Task
 from .method import Method
-from .prompt_to_prompt import BRANCHES, PromptToPromptOptions, branches, prepare
+from .prompt_to_prompt import BRANCHES, BY_ATTENTION, PromptToPromptOptions, branches, prepare
 from .words import without_weights
 
 
@@ -25,8 +25,10 @@ def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Out
                                 pinned=True))
 
 
+PINNED = replace(BRANCHES, words=(
+    "As Prompt-to-Prompt, but the reference's branch is put back on the encoding at every level, so that it returns to "
+    "the picture exactly. The query's branch is shown."))
+
 direct_inversion = Method("direct_inversion", run, PromptToPromptOptions, uses=frozenset({"reference", "encoded"}),
-                          needs_reference=True, remakes=True, plain=without_weights, texts={"decode": replace(
-                              BRANCHES, words="As Prompt-to-Prompt, but the reference's branch is put back on the "
-                              "encoding at every level, so that it returns to the picture exactly. The query's branch is "
-                              "shown.")})
+                          needs_reference=True, remakes=True, plain=without_weights,
+                          texts={"mask": BY_ATTENTION, "decode": PINNED})

@@ -29,9 +29,10 @@ class EditFriendlyOptions(StochasticOptions):
 
     encoding_ratio: float = option(0.64, "r, the part of the steps that is walked; the paper skips 36 of 100", least=0,
                                    most=1, stage="levels")
-    guidance_scale: float = option(15.0, "s, how much the query counts while decoding", least=0, stage="decoding")
+    guidance_scale: float = option(15.0, "s, how much the query counts while decoding", least=0, usual=(0, 40),
+                                   stage="decoding")
     source_guidance_scale: float = option(3.5, "how much the reference counts while the noises are found", least=0,
-                                          stage="encoding")
+                                          usual=(0, 40), stage="encoding")
     eta: float = option(1.0, "how stochastic the sampler is, DDIM's eta; at 0 there would be no noise to find", above=0,
                         most=1, stage="encoding")
     zero_last_noise: bool = option(False, "as the authors' code, which sets z_1 = 0: the picture no longer comes back "
@@ -51,9 +52,10 @@ def run(task: Task, options: EditFriendlyOptions) -> Generator[Step, None, Outco
     return Outcome(decoded[0].latent, decoded=decoded)
 
 
+FOUND = Text(
+    "The picture is noised to every level, each time with another noise. Between these the noises are found with which "
+    "a stochastic sampler would go from one to the next under the reference. (They are not kept.)",
+    ("x_j = √ᾱ_j x_0 + √(1 − ᾱ_j) e_j", "z_j = (x_{j−1} − mean(x_j, reference)) / σ_j"), (add_noise, mean))
+
 edit_friendly = Method("edit_friendly", run, EditFriendlyOptions, uses=frozenset({"reference"}), needs_reference=True,
-                       texts={"start": Text(
-    "The picture is noised to every level, each time with another noise. Between these the noises are found with which a "
-    "stochastic sampler would go from one to the next under the reference. (They are not kept.)",
-    ("x_j = √ᾱ_j x_0 + √(1 − ᾱ_j) e_j", "z_j = (x_{j−1} − mean(x_j, reference)) / σ_j"), (add_noise, mean)),
-                              "decode": REPLAYED})
+                       texts={"start": FOUND, "decode": REPLAYED})

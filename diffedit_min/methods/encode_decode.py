@@ -28,7 +28,7 @@ class InvertOptions(CodingOptions):
     """The round trip is unguided: s = 1."""
 
     guidance_scale: float = option(1.0, "s, how much the text counts while decoding; 1 is its plain prediction",
-                                   least=0, stage="decoding")
+                                   least=0, usual=(0, 40), stage="decoding")
 
 
 def round_trip(task: Task, options: InvertOptions) -> Generator[Step, None, Outcome]:

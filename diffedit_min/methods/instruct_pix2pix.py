@@ -28,9 +28,12 @@ from .method import Method
 class InstructOptions(Options):
     """The authors' settings."""
 
-    steps: int = option(100, "N, the levels that are walked; more are finer and slower", least=1, stage="levels")
-    guidance_scale: float = option(7.5, "s_T, how much the instruction counts", least=0, stage="decoding")
-    image_guidance_scale: float = option(1.5, "s_I, how much the input picture counts", least=0, stage="decoding")
+    steps: int = option(100, "N, the levels that are walked; more are finer and slower", least=1, usual=(1, 200),
+                        stage="levels")
+    guidance_scale: float = option(7.5, "s_T, how much the instruction counts", least=0, usual=(0, 40),
+                                   stage="decoding")
+    image_guidance_scale: float = option(1.5, "s_I, how much the input picture counts", least=0, usual=(0, 5),
+                                         stage="decoding")
     eta: float = option(1.0, "how stochastic the sampler is, DDIM's eta", least=0, most=1, stage="decoding")
 
 
@@ -75,10 +78,12 @@ def two_scale_guidance(eps_none: Tensor, eps_picture: Tensor, eps_both: Tensor, 
     return eps_none + s_I * (eps_picture - eps_none) + s_T * (eps_both - eps_picture)
 
 
+FROM_NOISE = Text(
+    "Nothing is encoded: decoding starts from noise, and the network sees the picture's latent at every step, in "
+    "channels of its own.", ("x_N = ε ∼ N(0, 1)",))
+TWICE_GUIDED = Text(
+    "From noise to a picture, with two guidances: towards the input picture I, and from there to what the instruction "
+    "T asks for.", ("ε̃ = ε(∅, ∅) + s_I (ε(I, ∅) − ε(∅, ∅)) + s_T (ε(I, T) − ε(I, ∅))",), (two_scale_guidance, mean))
+
 instruct_pix2pix = Method("instruct_pix2pix", run, InstructOptions, needs_instruction=True, channels=8,
-                          texts={
-    "start": Text("Nothing is encoded: decoding starts from noise, and the network sees the picture's latent at every "
-                  "step, in channels of its own.", ("x_N = ε ∼ N(0, 1)",)),
-    "decode": Text("From noise to a picture, with two guidances: towards the input picture I, and from there to what the "
-                   "instruction T asks for.", ("ε̃ = ε(∅, ∅) + s_I (ε(I, ∅) − ε(∅, ∅)) + s_T (ε(I, T) − ε(I, ∅))",),
-                   (two_scale_guidance, mean))})
+                          texts={"start": FROM_NOISE, "decode": TWICE_GUIDED})

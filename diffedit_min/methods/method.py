@@ -52,7 +52,7 @@ class Method:
     takes_query: bool | None = None
     needs_reference: bool | None = None     # a caption of the input, not only the empty text
     needs_instruction: bool | None = None   # the query says what to do, not what to show
-    plain: Callable[[str], str] | None = None   # a query -> what the network is told of it, without notes for the method
+    plain: Callable[[str], str] | None = None   # a query -> what the network is told of it
     remakes: bool | None = None         # makes the picture anew beside the edit: its Edits have a `source`
     generates: bool | None = None       # can do without a picture: edits the one that the seed makes of the reference
     channels: int | None = None         # of the U-Net's input
@@ -70,6 +70,9 @@ class Method:
         if self.run is None:
             raise ValueError(f"method {self.name!r} needs a run(task, options), or another method to be based on")
         object.__setattr__(self, "uses", frozenset(self.uses))
+        if not issubclass(self.options, Options):
+            raise ValueError(f"method {self.name!r}: {self.options.__name__} must be a dataclass based on Options or "
+                             "on one of its kind, such as DiffEditOptions")
         declared(self.options)      # refuses a field that can't be an option
         object.__setattr__(self, "__signature__", signature(self))
         object.__setattr__(self, "__doc__", help_text(self))
@@ -119,7 +122,7 @@ class Method:
     ) -> Generator[Step, None, Edit | list[Edit]]:
         """Edit a picture, or a list of them in batches; yields `Step`s and returns an `Edit` or a list of them.
 
-        What the arguments mean: `help` of the method, for example help(dm.diffedit). Raises ValueError, in one line that
+        For the arguments see the method's own help, for example help(dm.diffedit). Raises ValueError, in one line that
         names the value.
         """
         settings = self.settings(model, options, preset)
@@ -160,6 +163,32 @@ class Method:
             told = {name: getattr(fitted.request, name) for name in ("query", "reference", "seed")}
             yield make_edit(self, task, settings, outcome, row, Pictures(picture, result, source, fitted.frame),
                             self.record({**record, **told}, settings))
+
+    # ---- as a person types it
+
+    @property
+    def dashed(self) -> str:
+        """Its name as it is typed: prompt-to-prompt."""
+        return self.name.replace("_", "-")
+
+    @property
+    def embedded_model(self) -> str:
+        """The embedded model that it is for."""
+        return "tiny-instruct" if self.needs_instruction else "tiny"
+
+    def parsed(self, texts: Sequence[str]) -> dict[str, Any]:
+        """["steps=25", ...] -> {"steps": 25, ...}, each of its option's type and in its range; ValueError if not."""
+        options: dict[str, Any] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            name = name.strip().replace("-", "_")
+            if not equals:
+                raise ValueError(f"-o {text!r} has no value: write it as name=value, for example steps=25")
+            if name not in self.known:
+                raise ValueError(f"{self.dashed} has no option {name!r}; it has {', '.join(sorted(self.known))}")
+            options[name] = self.known[name].parsed(value)
+        self.made(options)      # refuses, before a model is loaded, what is out of range
+        return options
 
     # ---- what holds
 

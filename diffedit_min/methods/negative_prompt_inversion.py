@@ -11,7 +11,7 @@ from ..core.coding import encode
 from ..core.task import Outcome, Step, Task
 from .help import Text
 from .method import Method
-from .prompt_to_prompt import ATTENTION, BRANCHES, PromptToPromptOptions, branches, prepare
+from .prompt_to_prompt import ATTENTION, BRANCHES, BY_ATTENTION, PromptToPromptOptions, branches, prepare
 from .words import without_weights
 
 
@@ -23,9 +23,11 @@ def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Out
                                 negatives=lambda j: task.reference))
 
 
-negative_prompt_inversion = Method("negative_prompt_inversion", run, PromptToPromptOptions,
-                                   uses=frozenset({"reference", "encoded"}), needs_reference=True,
-                                   remakes=True, plain=without_weights, texts={"decode": Text(
+TWO_TEXTS = Text(
     "As Prompt-to-Prompt, with the reference in place of the empty text: then the reference's branch goes back the way "
     "that the encoding came. The query's branch is shown.",
-    ("ε̃ = ε(x, t, reference) + s (ε(x, t, query) − ε(x, t, reference))", ATTENTION), BRANCHES.functions)})
+    ("ε̃ = ε(x, t, reference) + s (ε(x, t, query) − ε(x, t, reference))", ATTENTION), BRANCHES.functions)
+
+negative_prompt_inversion = Method("negative_prompt_inversion", run, PromptToPromptOptions,
+                                   uses=frozenset({"reference", "encoded"}), needs_reference=True, remakes=True,
+                                   plain=without_weights, texts={"mask": BY_ATTENTION, "decode": TWO_TEXTS})

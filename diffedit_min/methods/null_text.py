@@ -27,7 +27,7 @@ from ..core.task import Outcome, Step, Task
 from ..model.stable_diffusion import at_least_float32
 from .help import Text
 from .method import Method
-from .prompt_to_prompt import ATTENTION, BRANCHES, AttentionOptions, branches, prepare
+from .prompt_to_prompt import ATTENTION, BRANCHES, BY_ATTENTION, AttentionOptions, branches, prepare
 from .words import without_weights
 
 
@@ -109,8 +109,10 @@ class Leaving:
         return torch.stack([row.detach() for row in each])
 
 
-null_text = Method("null_text", run, NullTextOptions, uses=frozenset({"reference", "encoded"}),
-                   needs_reference=True, remakes=True, plain=without_weights, texts={"decode": Text(
+TUNED = Text(
     "First an embedding of the empty text is tuned at each level until guided decoding returns to the picture. (The "
     "embeddings are not kept.) Then both branches are decoded with it, as in Prompt-to-Prompt; the query's is shown.",
-    ("min over ∅_j of |x_{j−1} − step(z_j, ε̃(∅_j))|^2", ATTENTION), (tune, *BRANCHES.functions))})
+    ("min over ∅_j of |x_{j−1} − step(z_j, ε̃(∅_j))|^2", ATTENTION), (tune, *BRANCHES.functions))
+
+null_text = Method("null_text", run, NullTextOptions, uses=frozenset({"reference", "encoded"}), needs_reference=True,
+                   remakes=True, plain=without_weights, texts={"mask": BY_ATTENTION, "decode": TUNED})

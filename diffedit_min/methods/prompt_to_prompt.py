@@ -26,7 +26,7 @@ from ..core.options import option
 from ..core.schedule import Level, check_ratio, levels_used, standard_noise
 from ..core.state import State, Trajectory
 from ..core.task import Outcome, Step, Task
-from ..model.attention import Place
+from ..model.attention import Place, attention_maps
 from ..model.text import Context
 from .help import Text
 from .local_blend import LocalBlend, blend_tokens
@@ -40,8 +40,8 @@ class AttentionOptions(RatioOptions):
 
     encoding_ratio: float = option(1.0, "r, how far towards noise a real picture is encoded", least=0, most=1,
                                    stage="levels")
-    align: str = option("auto", "how the words of reference and query correspond: one by one (swap), as far as they are "
-                        "equal (refine), or swap where both have as many words (auto)",
+    align: str = option("auto", "how the words of reference and query correspond: one by one (swap), as far as they "
+                        "are equal (refine), or swap where both have as many words (auto)",
                         choices=("auto", "swap", "refine"), stage="decoding")
     cross_replace: float = option(0.8, "tau, the first part of the steps, in which words take the source's attention",
                                   least=0, most=1, stage="decoding")
@@ -58,8 +58,8 @@ class AttentionOptions(RatioOptions):
                                    needs={"reweight": {"a": 4.0}})
     local_blend: str = option("", "words, with commas between them, around which alone the picture may change; or "
                               "changed, for those that differ", stage="decoding")
-    blend_threshold: float = option(0.3, "where the words' attention is above this part of its maximum, the picture may "
-                                    "change", least=0, most=1, stage="decoding", needs={"local_blend": "changed"})
+    blend_threshold: float = option(0.3, "where the words' attention is above this part of its maximum, the picture "
+                                    "may change", least=0, most=1, stage="decoding", needs={"local_blend": "changed"})
     blend_start: float = option(0.2, "the first part of the steps, in which nothing is blended", least=0, most=1,
                                 stage="decoding", needs={"local_blend": "changed"})
     blend_size: float = option(0.25, "the side of the attention maps that are read, as a part of the latents' side",
@@ -246,8 +246,7 @@ class EditedAttention:
             q, k = (torch.cat([x[:B], x[:B], x[2 * B :]]) for x in (q, k))
             return F.scaled_dot_product_attention(q, k, v)
         out = F.scaled_dot_product_attention(q, k, v)
-        scores = q[: 2 * B] @ k[: 2 * B].transpose(-1, -2) * q.shape[-1] ** -0.5
-        maps = torch.softmax(scores.to(torch.promote_types(q.dtype, torch.float32)), dim=-1)    # (2B, heads, hw, L)
+        maps = attention_maps(q[: 2 * B], k[: 2 * B])                           # (2B, heads, hw, L)
         source, target = maps.split(B)
         if self.cross:
             target = self.edited(source, target)
@@ -296,11 +295,14 @@ def weights_of(target: Prompt, weights: dict[str, float]) -> Tensor:
 
 ATTENTION = "M̂ = M (the reference's attention) in the first steps, M* (the query's own) after"
 BRANCHES = Text(
-    "Reference and query are decoded side by side. In the first steps the query's branch, which is shown here, takes the "
-    "reference's attention, which holds what goes where.",
+    "Reference and query are decoded side by side. In the first steps the query's branch, which is shown here, takes "
+    "the reference's attention, which holds what goes where.",
     (ATTENTION, "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"), (branches, EditedAttention.edited))
+BY_ATTENTION = Text("There is no map of noise differences: this mask is where the network attends to the words of "
+                    "local_blend.", (), (LocalBlend.mask,))
+NO_PICTURE = Text("There was no picture to encode: decoding starts from the seed's noise, and the reference makes the "
+                  "input.", ("x_N = ε ∼ N(0, 1)",))
 
 prompt_to_prompt = Method("prompt_to_prompt", run, PromptToPromptOptions, uses=frozenset({"reference", "encoded"}),
-                          needs_reference=True, remakes=True, generates=True, plain=without_weights, texts={
-    "start": Text("There was no picture to encode: decoding starts from the seed's noise, and the reference makes the "
-                  "input.", ("x_N = ε ∼ N(0, 1)",)), "decode": BRANCHES})
+                          needs_reference=True, remakes=True, generates=True, plain=without_weights,
+                          texts={"start": NO_PICTURE, "mask": BY_ATTENTION, "decode": BRANCHES})

@@ -64,6 +64,16 @@ class Registry(Mapping[str, Method]):
         return self._methods
 
 
+def find_method(name: str) -> Method:
+    """The method of that name, typed with dashes or underscores."""
+    from . import METHODS
+
+    if name.replace("-", "_") not in METHODS:
+        raise ValueError(f"--method {name!r} is not known; known are "
+                         f"{', '.join(method.dashed for method in METHODS.values())}")
+    return METHODS[name.replace("-", "_")]
+
+
 OWN_SAMPLERS = frozenset(SAMPLERS)
 
 
@@ -90,7 +100,7 @@ def register(thing: Any, name: str | None = None) -> Any:
 
 def load_plugin(path: str | Path) -> None:
     """Run a Python file that registers methods or samplers. Raises ValueError, in one line, if it can't or doesn't."""
-    file = Path(path).expanduser()
+    file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise ValueError(f"--plugin {str(path)!r} is not there: give a Python file that calls dm.register")
     name = f"diffedit_min_plugin_{file.stem}"

@@ -40,7 +40,8 @@ class UniTuneOptions(RatioOptions):
 
     encoding_ratio: float = option(0.9, "r, how far towards noise the picture goes; the paper: 0.8 to 0.98", least=0,
                                    most=1, stage="levels")
-    guidance_scale: float = option(32.0, "s, how much the query counts while decoding", least=0, stage="decoding")
+    guidance_scale: float = option(32.0, "s, how much the query counts while decoding", least=0, usual=(0, 40),
+                                   stage="decoding")
     rare: str = option("beikkpic", "the rare word or words under which the picture is learnt", stage="encoding")
     tuning_steps: int = option(128, "of the tuning", least=0, stage="encoding")
     learning_rate: float = option(1e-4, "of the tuning", above=0, stage="encoding")
@@ -156,8 +157,9 @@ def read_tuned(options: UniTuneOptions, like: UNet) -> UNet:
     return unet
 
 
-unitune = Method("unitune", run, UniTuneOptions, texts={
-    "start": Text("A copy of the network first learns the picture under a rare word. Then the latent is noised to level k.",
-                  ("min_θ |ε − ε_θ(x_t, t, “rare word”)|^2", *sdedit.NOISED.equations),
-                  (tune, *sdedit.NOISED.functions)),
-    "decode": Text("From there back to a picture by the tuned copy, strongly guided towards “rare word, query”.")})
+LEARNT = Text(
+    "A copy of the network first learns the picture under a rare word. Then the latent is noised to level k.",
+    ("min_θ |ε − ε_θ(x_t, t, “rare word”)|^2", *sdedit.NOISED.equations), (tune, *sdedit.NOISED.functions))
+
+unitune = Method("unitune", run, UniTuneOptions, texts={"start": LEARNT, "decode": Text(
+    "From there back to a picture by the tuned copy, strongly guided towards “rare word, query”.")})

@@ -7,7 +7,7 @@
 Any method's Edit will do. With keep="result" its page shows what there is, and says what isn't.
 
 sections.py tells the edit (contents.py is what that gives), in the words and equations of texts.py and the pictures of
-pictures.py; costs.py adds up its rows; rendering.py makes page and sheet of it, with page.html, page.css and page.js.
+pictures.py; rendering.py makes page and sheet of it, with page.html, page.css and page.js.
 """
 
 from __future__ import annotations

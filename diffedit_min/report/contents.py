@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from .texts import Text
+from ..methods.help import Text
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Report:
     """All that is shown of an edit."""
 
     settings: Mapping[str, Any]
+    sentences: Mapping[str, str]            # what each option does, by its name
     overview: Row
     sections: Sequence[Section]
     cells: Cells | None                     # None: there is no map

@@ -59,7 +59,7 @@ def latents_to_show(edit: Edit, schedule: Schedule) -> dict[str, Tensor]:
     for letter, trajectory, most in (("x", edit.encoded, ENCODED + 1), ("y", edit.decoded, FRAMES)):
         for j in spread_over(len(trajectory), most)[1:]:        # level 0 is the picture, or the result
             shown[f"{letter} {j}"] = trajectory[j].latent
-            if straight(edit.settings):
+            if straight(edit):
                 shown[f"x0 of {letter} {j}"] = x0_of_step(trajectory[j], trajectory[j - 1])
     return shown
 

@@ -47,7 +47,7 @@ def environment() -> Environment:
 
     made = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
                        trim_blocks=True, lstrip_blocks=True)
-    made.filters.update(formula=formula, data_uri=data_uri, name=name_of, file=file_of, source=inspect.getsource)
+    made.filters.update(formula=formula, data_uri=data_uri, name=name_of, file=file_of, source=source_of)
     return made
 
 
@@ -71,11 +71,23 @@ def data_uri(image: Image.Image) -> str:
 
 
 def name_of(function: Callable) -> str:
-    """Where the package has it: "mask.difference_map"."""
-    return f"{function.__module__}.{function.__qualname__}".partition(".")[2]
+    """Where the package has it: "core.mask.difference_map"; of another's, its own name."""
+    module, _, inside = function.__module__.partition(".")
+    return f"{inside}.{function.__qualname__}" if module == __name__.partition(".")[0] else function.__qualname__
 
 
 def file_of(function: Callable) -> str:
-    """The file that it is in, from the repository's root: "diffedit_min/mask.py"."""
-    path = Path(inspect.getfile(function))
-    return path.relative_to(Path(__file__).parents[2]).as_posix()
+    """The file that it is in, from the repository's root: "diffedit_min/core/mask.py"; of one outside, its name."""
+    try:
+        path, root = Path(inspect.getfile(function)), Path(__file__).parents[2]
+    except TypeError:       # made at run time
+        return ""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def source_of(function: Callable) -> str:
+    """Its source; "" if there is none to be had, as in some notebooks."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""

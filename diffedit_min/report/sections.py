@@ -16,27 +16,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..core.diffedit import MapOptions
 from ..core.mask import difference_map
 from ..core.schedule import levels_used
+from ..core.state import Trajectory
 from ..core.task import Step
 from ..drawing import overlay
 from ..methods import Edit
-from ..methods.batches import Trajectory
+from ..methods.help import sentence_of
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import Frame, fit, heat, mask_image, psnr, to_image, unfit
 from . import texts
 from .contents import Cells, Report, Row, Section, Shot
-from .costs import costs
 from .pictures import ENCODED, FRAMES, LARGE, SMALL, at_most, decoded, difference, drawn, latents_to_show, spread_over
 
 BINS = 40           # of the map's histogram
 BRIGHTER = 4        # times, the difference between input and result
-
-# Settings of the whole edit, and those of its encoding, to which the sampler's belong. The mask's start with "mask_";
-# all others are the decoding's.
-WHOLE = {"method", "model", "query", "reference", "given", "size", "seed"}
-ENCODING = {"steps", "encoding_ratio", "sampler", "grid"}
-SAMPLERS_OPTIONS = frozenset().union(*(sampler.options for sampler in texts.SAMPLERS.values()))
 
 
 @torch.no_grad()
@@ -52,8 +47,9 @@ def tell(
         raise ValueError(f"the edit was made by {edit.settings['model']!r}, not by {model.name!r}: pass that model")
     teller = Teller(edit, model, truth, on_step)
     sections = [teller.picture(), *teller.predictions(), teller.mask(), *teller.coding(), teller.result()]
-    return Report(edit.settings, teller.overview(), sections, teller.cells(), teller.measures(),
-                  costs(edit, model.schedule.T), edit.rows, edit.backward_rows)
+    sentences = {name: sentence_of(option) for name, option in edit.method.known.items()}
+    return Report(edit.settings, sentences, teller.overview(), sections, teller.cells(), teller.measures(),
+                  edit.rows_for, edit.rows, edit.backward_rows)
 
 
 class Teller:
@@ -92,16 +88,18 @@ class Teller:
     def predictions(self) -> list[Section]:
         """Of the methods that find a mask by noise differences, unless it was given."""
         s, trace, rows, absent = self.settings, self.edit.trace, [], ""
-        if not self.found:
+        equal = s["query"] == s["reference"]
+        if not self.found or not isinstance(self.edit.options, MapOptions) or not (
+                equal or hasattr(self.edit.mask_map, "made")):
             return []
         if "noised" in trace:
             maps = [difference_map(trace["eps_query"][i : i + 1, None], trace["eps_reference"][i : i + 1, None],
                                    s["mask_norm"])[0] for i in range(len(trace["noised"]))]
             rows = [self.noise(i, scaled(difference, maps)) for i, difference in enumerate(maps)
                     if f"noised {i}" in self.shown]
-        elif "mask_map" in s["given"]:
-            absent = "The map was given, from an earlier edit: nothing was predicted for it."
-        elif s["query"] == s["reference"]:
+        elif not equal and not self.edit.rows_for.get("mask"):
+            absent = "The map is that of an earlier edit: nothing was predicted for it."
+        elif equal:
             absent = "Query and reference are the same words, so the predictions would be too. None was made."
         else:
             absent = not_kept("The noised latents and the predictions")
@@ -134,29 +132,35 @@ class Teller:
         last = Shot(over, f"the mask over the input; it covers {covered}",
                     f"The input picture, darkened but for the {covered} of it that the mask lets change")
         if not self.found:
-            text = texts.MASK_BY_HAND if "mask" in s["given"] else texts.MASK_BY_ATTENTION
-            return Section("mask", "The mask", text, picked(s, {"local_blend"}), [Row("", [last])], absent)
+            return Section("mask", "The mask", texts.mask_without_map(edit), picked(s, {"local_blend"}),
+                           [Row("", [last])], absent)
         if "raw_map" in edit.trace:
             both = [edit.trace[name][0] for name in ("raw_map", "clipped_map")]                         # (h, w) each
             maps = [Shot(self.heat(scaled(m, both)), f"{name}: up to {m.cpu()[self.valid].max():.3g}",
                          f"A map over the picture, brightest where the predictions differ most, {name}")
                     for m, name in zip(both, ("raw", "its extremes cut off"), strict=True)]
-        elif not edit.empty_mask:
+        elif not edit.empty_mask and hasattr(edit.mask_map, "made"):
             absent = "The map before it was rescaled isn't there."
-        maps.append(Shot(self.heat(edit.mask_map), "rescaled: up to 1", "The same map, rescaled"))
-        names = {name for name in s if name.startswith("mask_")} - {"mask_noise_ratio", "mask_samples"}
-        return Section("mask", "From the map to the mask", texts.mask_text(s), picked(s, names),
+        maps.append(Shot(self.heat(edit.mask_map), "the map, from 0 to 1", "The map that the mask is cut from"))
+        names = self.of_stages("map", "mask") - {"mask_noise_ratio", "mask_samples"}
+        return Section("mask", "From the map to the mask", texts.mask_text(edit), picked(s, names),
                        [Row("", [*maps, last])], absent)
 
+    def of_stages(self, *stages: str | None) -> set[str]:
+        """The options that matter from one of these stages on."""
+        return {name for name, option in self.edit.method.known.items() if option.stage in stages}
+
     def cells(self) -> Cells | None:
-        """The map as the page's slider needs it."""
-        if not self.found:
+        """The map as the page's slider needs it; None if no threshold of it gives the mask."""
+        threshold = texts.threshold_of(self.edit) if self.found else None
+        if threshold is None and not (self.found and self.edit.empty_mask):
             return None
+        threshold = 1.0 if threshold is None else threshold
         (width, height), factor = self.edit.frame.scaled, self.edit.factor
         rows, columns = math.ceil(height / factor), math.ceil(width / factor)
         values = self.edit.mask_map[:rows, :columns].float().cpu().numpy()
         return Cells(base64.b64encode(values.astype("<f4").tobytes()).decode(), columns, rows,
-                     columns * factor / width, rows * factor / height, self.settings["mask_threshold"],
+                     columns * factor / width, rows * factor / height, threshold,
                      np.histogram(values, BINS, (0, 1))[0].tolist())
 
     # ---- steps 2 and 3
@@ -165,23 +169,24 @@ class Teller:
         """Encoding and decoding, unless there was nothing to decode."""
         if self.edit.empty_mask and not self.edit.decoded:
             return [Section("encoding", "No encoding, no decoding", texts.NO_CODING, {})]
-        s, names = self.settings, {name for name in self.settings if not name.startswith("mask_")} - WHOLE
-        sampler = texts.sampler_of(s).options if "sampler" in s else frozenset()
-        others = SAMPLERS_OPTIONS - sampler if "sampler" in s else frozenset()
-        first = ENCODING | sampler
-        return [self.encoding(picked(s, first)), self.decoding(picked(s, names - first - others))]
+        s = self.settings
+        return [self.encoding(picked(s, self.of_stages("levels", "encoding"))),
+                self.decoding(picked(s, self.of_stages("decoding", "cost", None)))]
 
     def encoding(self, settings: dict[str, Any]) -> Section:
-        edit, s = self.edit, self.settings
+        edit = self.edit
         if not edit.encoded:
-            return Section("encoding", "Where decoding starts", texts.start_text(s), settings)
-        absent = "The encoding was given, from an earlier edit." if "encoded" in s["given"] else self.no_x0()
+            return Section("encoding", "Where decoding starts", texts.start_text(edit), settings)
+        made = edit.rows_for.get("encode") or len(edit.encoded) == 1
+        absent = self.no_x0() if made else "The encoding is that of an earlier edit."
         rows = self.levels("x", edit.encoded, ENCODED + 1)
-        return Section("encoding", "Encoding", texts.encoding_text(s), settings, rows, absent)
+        return Section("encoding", "Encoding", texts.encoding_text(edit), settings, rows, absent)
 
     def decoding(self, settings: dict[str, Any]) -> Section:
-        trajectory, s = self.edit.decoded, self.settings
-        title, text = "Masked decoding" if "mask_samples" in s else "Decoding", texts.decoding_text(s)
+        trajectory, text = self.edit.decoded, texts.decoding_text(self.edit)
+        title = "Masked decoding" if texts.blended(self.edit) else "Decoding"
+        if not trajectory:
+            return Section("decoding", title, text, settings, absent=not_kept("The latents on the way"))
         if len(trajectory) == 1 and self.walks():
             return Section("decoding", title, text, settings, absent=not_kept("The latents on the way"))
         rows = [replace(row, shots=row.shots[::-1]) for row in self.levels("y", trajectory, FRAMES)]
@@ -195,12 +200,12 @@ class Teller:
         """Why it can't be told what the steps took for x0; "" if it can."""
         if not self.walks():
             return "The encoding ratio is 0: there is no level to go to."
-        return "" if texts.straight(self.settings) else texts.CROOKED
+        return "" if texts.straight(self.edit) else texts.CROOKED
 
     def levels(self, letter: str, trajectory: Trajectory, most: int) -> list[Row]:
         """Some of a trajectory's levels: the latents, and the x0 that the steps kept, where that can be told."""
         labels = {letter: "The latent, decoded"}
-        if texts.straight(self.settings):
+        if texts.straight(self.edit):
             labels[f"x0 of {letter}"] = "What the step takes for the picture"
         rows = []
         for name, label in labels.items():

@@ -151,8 +151,8 @@ def order_of_convergence(
     steps: Sequence[int] = (25, 50, 100, 200),
     ratio: float = 0.8,
     direction: str = "encode",
-    mu: float | Tensor = 0.5,
-    s: float = 0.5,
+    mu: float | Tensor = 1.0,
+    s: float = 0.7,
     grid: str = "leading",
 ) -> Order:
     """How fast the error falls as steps grow, on Gaussian data N(mu, s^2), whose exact solution is known: p in (1/N)^p.

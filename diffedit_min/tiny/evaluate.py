@@ -29,7 +29,6 @@ from ..bench.variants import Variant
 from ..drawing import overlay, stacked, strip
 from ..loading import load
 from ..methods import METHODS, Edit
-from ..methods.typed import embedded_model
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import save
 from . import scenes
@@ -44,7 +43,7 @@ def plan(methods: Sequence[str], split: str, count: int, out: Path, model: str |
     """A run of the methods at their model's recommendations; of the embedded model that each is for, or of `model`."""
     dataset, loaded = read(Place(split=split)), cache(load)
     return Plan(replace(dataset, items=dataset.items[:count]), tuple(Variant(METHODS[name]) for name in methods),
-                lambda variant: loaded(model or embedded_model(variant.method)), {"scenes": ScenesMetric(Files())}, out,
+                lambda variant: loaded(model or variant.method.embedded_model), {"scenes": ScenesMetric(Files())}, out,
                 pictures=0)
 
 

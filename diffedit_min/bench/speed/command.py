@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from ...console import MODEL_HELP, Debug, Options, Quiet, one_line_errors
-from ...methods.typed import parse_options
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -53,7 +52,7 @@ def speed(
             "sizes": size, "rows": rows, "presets": preset,
             "dtypes": known(dtype, DTYPES, "--dtype"), "parts": known(parts, tuple(PARTS), "--parts"),
         }
-        plan = Plan(model, out, options=parse_options(diffedit, option), repeats=repeats,
+        plan = Plan(model, out, options=diffedit.parsed(option or ()), repeats=repeats,
                     against=None if against is None else rival.find(against),
                     **{name: tuple(dict.fromkeys(values)) for name, values in settings.items() if values})
         if plan.against:

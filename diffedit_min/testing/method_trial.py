@@ -1,0 +1,373 @@
+"""What the clauses of `check_method` are made of: two small pictures and words for them, runs of a method on these, and
+what is seen of a run from outside.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..core.coding import Options
+from ..core.options import Option
+from ..core.state import Sampler
+from ..core.task import Outcome, Step, Task
+from ..loading import load
+from ..methods import METHODS
+from ..methods.batches import batches, make_task, requests
+from ..methods.edit import Edit
+from ..methods.method import Method
+from ..model.stable_diffusion import StableDiffusion
+from ..model.unet import UNet
+
+
+def picture(number: int, size: tuple[int, int]) -> Image.Image:
+    """A picture of a few large patches, (width, height) px."""
+    patches = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC)
+
+
+# Neither square nor of sizes that networks take: both are padded to 32 x 16 px, and so they share a batch.
+PICTURES = (picture(0, (29, 13)), picture(1, (27, 16)))
+UPRIGHT = picture(2, (14, 30))      # in a batch of its own
+QUERIES, REFERENCES = ("a bowl of pears", "a basket of plums"), ("a bowl of apples", "a bucket of plums")
+OTHER_WORDS = "a box of lemons"     # as many as the others: Prompt-to-Prompt swaps word for word
+SEEDS = (3, 4)
+SMALL = {"steps": 4, "mask_samples": 2}     # of methods that have these options
+
+# How far apart numbers may be that differ by the rounding of other batch sizes, relative to their size.
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-1}
+
+
+def small_model(channels: int) -> StableDiffusion:
+    """Tiny random weights in float64, for a U-Net whose input has so many channels.
+
+    It has one level more than `load("random")`: Prompt-to-Prompt reads attention at a quarter of the latents' size.
+    """
+    model = load("random", device="cpu", dtype="float64")
+    config = replace(model.unet.config, in_channels=channels, block_out_channels=(16, 16, 16),
+                     down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet(config)
+    return replace(model, unet=unet.to(model.dtype).eval().requires_grad_(False))
+
+
+# ---------------------------------------------------------------- runs
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One batch through a method: what it was given, what it returned, and its progress."""
+
+    task: Task
+    outcome: Outcome
+    steps: list[Step]
+
+    @cached_property
+    def found(self) -> dict[str, Tensor]:
+        """All that it found, by name; a row for each picture."""
+        return found(self.outcome)
+
+    def row(self, i: int) -> dict[str, Tensor]:
+        """What it found for one picture."""
+        return {name: value[i : i + 1] for name, value in self.found.items()}
+
+    @property
+    def rows(self) -> Counter[str]:
+        """How many rows it counted, by what for."""
+        return self.task.rows.forward
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A method on trial, with the model and the options that it is tried with. Clauses are functions of it."""
+
+    method: Method
+    model: StableDiffusion
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, method: str | Method, model: StableDiffusion | None = None, **options: Any) -> "Trial":
+        """By its name, or itself; ValueError for a name that isn't known."""
+        if not isinstance(method, Method):
+            if method not in METHODS:
+                raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
+            method = METHODS[method]
+        small = {name: value for name, value in SMALL.items() if name in method.known}
+        return cls(method, model or small_model(method.channels), {**small, **options})
+
+    def prepared(
+        self, which: Sequence[int] = (0, 1), *, queries: Sequence[str] = QUERIES,
+        references: Sequence[str] = REFERENCES, seeds: Sequence[int] = SEEDS, masks: Sequence[Tensor] | None = None,
+        earlier: Sequence[Edit] | None = None, keep: str = "trace", **options: Any,
+    ) -> tuple[Task, Options]:
+        """What the method would be given for some of PICTURES, and with which options. All but `which` is for both.
+
+        earlier: Edits whose encodings and maps are offered.
+        """
+        settings = self.method.settings(self.model, {**self.options, **options})
+        given = {"query": queries, "reference": references, "seed": seeds, "mask": masks, "reuse": earlier}
+        chosen = {name: values and [values[i] for i in which] for name, values in given.items()}
+        wanted = requests([PICTURES[i] for i in which], **chosen, encoded=None, mask_map=None)
+        [batch] = batches(self.model, wanted, None)
+        return make_task(self.model, [fitted for _, fitted in batch], settings, keep, plain=self.method.plain), settings
+
+    def run(self, which: Sequence[int] = (0, 1), **changes: Any) -> Run:
+        """The method on some of PICTURES. changes: what `prepared` takes."""
+        return self.finish(*self.prepared(which, **changes))
+
+    @torch.no_grad()
+    def finish(self, task: Task, settings: Options) -> Run:
+        """The method on a task."""
+        running, steps = self.method.outcome(task, settings), []
+        while True:
+            try:
+                steps.append(next(running))
+            except StopIteration as done:
+                return Run(task, done.value, steps)
+
+    @cached_property
+    def plain(self) -> Run:
+        """Both pictures in one batch. What it holds must not be changed."""
+        return self.run()
+
+    def edit(self, i: int = 0, **changes: Any) -> Edit:
+        """One of PICTURES, as a person calls the method."""
+        told = {"image": PICTURES[i], "query": QUERIES[i], "reference": REFERENCES[i], "seed": SEEDS[i], **self.options,
+                **changes}
+        return self.method(self.model, **told)
+
+    def uses(self, name: str) -> bool:
+        return name in self.method.uses
+
+    def half_masks(self) -> list[Tensor]:
+        """A mask for each of PICTURES, bool (h, w): the left half, and the right."""
+        h, w = self.plain.task.x0.shape[-2:]
+        left = (torch.arange(w) < w // 2).expand(h, w)
+        return [left, ~left]
+
+    def full_masks(self, white: bool) -> list[Tensor]:
+        """White or black all over, for each of PICTURES."""
+        return [torch.full_like(mask, white) for mask in self.half_masks()]
+
+    # ---- options
+
+    @cached_property
+    def known(self) -> dict[str, Option]:
+        """The method's options by name, but for those that need files."""
+        known = self.method.known
+        return {name: option for name, option in known.items()
+                if not option.file and not any(known[needed].file for needed in option.needs)}
+
+    @cached_property
+    def tried(self) -> dict[str, list["Try"]]:
+        """Every option with another value, until one makes a difference: alone; else beside another changed option."""
+        return {option.name: self.tries(option) for option in self.known.values()}
+
+    def tries(self, option: Option) -> list["Try"]:
+        tries: list[Try] = []
+        for others in [option.needs, *({**option.needs, other.name: value} for other in self.known.values()
+                                       if other is not option for value in other_values(other, self.known.values())[:2])]:
+            for value in other_values(option, self.known.values()):
+                tries.append(self.attempt(others, option.name, value))
+                if tries[-1].changes:
+                    return tries
+            if option.stage == "cost":
+                break
+        return tries
+
+    def attempt(self, others: Mapping[str, Any], name: str, value: Any) -> "Try":
+        """One option at another value, while some others have these."""
+        try:
+            before = self.run(**others) if others else self.plain
+            return Try(value, before, self.run(**{**others, name: value}))
+        except ValueError as error:
+            return Try(value, refused=str(error))
+
+
+@dataclass(frozen=True, eq=False)
+class Try:
+    """An option at another value: the run without it and with it, or why the value was refused."""
+
+    value: Any
+    before: Run | None = None
+    after: Run | None = None
+    refused: str = ""
+
+    @cached_property
+    def changes(self) -> bool:
+        """Whether it makes any difference, be it in rows only."""
+        return not self.refused and (bool(apart(self.before.found, self.after.found))
+                                     or self.before.rows != self.after.rows)
+
+
+def other_values(option: Option, known: Iterable[Option]) -> list[Any]:
+    """Values of an option other than its default, to see what it does."""
+    default, kind = option.default, option.kind
+    if option.choices:
+        wanted = list(option.choices)
+    elif kind is bool:
+        wanted = [not default]
+    elif kind is int:
+        wanted = [default + 1, default // 2] if default is not None else [1, 2]
+    elif kind is float:
+        wanted = [default / 2, 2 * default, option.least, option.most, 1000 * default] if default else [0.5, 1.0, 0.1]
+    elif kind is tuple:
+        wanted = [tuple(number / 2 for number in default or (1.0,)), tuple(number + 1 for number in default or (1.0,))]
+    elif kind is str:
+        # A word of the queries; and what other options say that this one must be for them to matter.
+        wanted = [*(other.needs[option.name] for other in known if option.name in other.needs), "a", OTHER_WORDS]
+    else:
+        wanted = ["ddim", "edict"] if kind is Sampler else [{"a": 0.3}]
+    return [value for value in wanted if value is not None and value != default]
+
+
+def extreme_values(option: Option) -> list[Any]:
+    """What lies at the edge of what an option can be: its choices, and the ends of its range."""
+    if option.choices:
+        return list(option.choices)
+    if option.kind is float:
+        return [end for end in (option.least, option.most) if end is not None]
+    return [int(option.least)] if option.kind is int and option.least is not None else []
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def found(result: Outcome | Edit) -> dict[str, Tensor]:
+    """The tensors of an outcome or an Edit by name. Of an outcome each has a row for each picture."""
+    named = {name: getattr(result, name, None) for name in ("latent", "mask", "mask_map")}
+    named["source"] = result.source if isinstance(result, Outcome) else None
+    states = {f"{name}[{state.index}]": state.latents for name in ("encoded", "decoded")
+              for state in getattr(result, name)}
+    traces = {f"trace[{name!r}]": value.transpose(0, 1) for name, value in result.trace.items()}
+    return {name: value.clone() for name, value in {**named, **states, **traces}.items() if value is not None}
+
+
+def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
+    """How far what two runs found lies apart, by name, where it differs at all. See `difference`."""
+    differences = {name: difference(one.get(name), other.get(name)) for name in {**one, **other}}
+    return {name: difference for name, difference in differences.items() if difference > 0}
+
+
+def apart_beyond_rounding(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
+    """The same, but for what rounding explains."""
+    return {name: difference for name, difference in apart(one, other).items()
+            if name not in one or difference > ROUNDING.get(one[name].dtype, 0)}
+
+
+def difference(one: Tensor | None, other: Tensor | None) -> float:
+    """The largest difference, relative to the largest number where that is above 1; infinite if none can be taken."""
+    if one is None or other is None or one.shape != other.shape:
+        return float("inf")
+    if torch.equal(one, other):
+        return 0.0
+    a, b = one.double(), other.double()
+    largest = ((a - b).abs().max() / b.abs().max().clamp_min(1)).item()
+    return largest if largest == largest else float("inf")
+
+
+def shown(differences: Mapping[str, float]) -> str:
+    """The differences for a message, the largest three: "latent by 1.3e-02"."""
+    largest = sorted(differences, key=differences.get, reverse=True)
+    texts = [f"{name} by {differences[name]:.1e}" if differences[name] < float("inf") else f"{name} altogether"
+             for name in largest[:3]]
+    return ", ".join(texts) + (f" and {len(largest) - 3} more" if len(largest) > 3 else "")
+
+
+# ---------------------------------------------------------------- what is seen from outside
+
+
+class Draws(TorchDispatchMode):
+    """While it is entered, `drawn` counts the random numbers' draws from torch, with whichever generator."""
+
+    drawn = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        # Attention carries the tag too: it could drop weights at random.
+        if torch.Tag.nondeterministic_seeded in function.tags and "attention" not in str(function):
+            self.drawn += 1
+        return function(*args, **(kwargs or {}))
+
+
+@dataclass
+class Seen:
+    """Rows that really went through a U-Net, and back."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@contextmanager
+def rows_seen() -> Iterator[Seen]:
+    """Counts the rows of every U-Net: of copies, too."""
+    seen = Seen()
+
+    def back(gradient: Tensor) -> None:
+        seen.backward += len(gradient)
+
+    def forward(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(module, UNet):
+            seen.forward += len(output)
+            if output.requires_grad:
+                output.register_hook(back)
+
+    handle = register_module_forward_hook(forward)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def global_random_numbers(seed: int) -> Iterator[None]:
+    """The global random numbers of torch, NumPy and Python begin at a seed; afterwards they go on as before."""
+    before = global_random_state()
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before["torch"])
+        np.random.set_state(before["numpy"])
+        random.setstate(before["random"])
+
+
+def global_random_state() -> dict[str, Any]:
+    """Where the global random numbers stand, by whose they are."""
+    return {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "random": random.getstate()}
+
+
+def tensors_given(task: Task) -> dict[str, Tensor]:
+    """The tensors of a task by name, those of earlier edits included."""
+    named = {name: getattr(task, name) for name in ("pixels", "x0", "valid", "mask")}
+    for told in ("query", "reference", "negative", "empty"):
+        context = getattr(task, told)
+        named |= {f"{told}.{part}": getattr(context, part) for part in ("tokens", "pooled", "ids")}
+    for i, trajectories in enumerate(task.offers.encoded):
+        named |= {f"encoded[{state.index}] of picture {i}": state.latents for own in trajectories for state in own}
+    for i, maps in enumerate(task.offers.mask_map):
+        named |= {f"mask_map of picture {i}": own for own in maps}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def weights_of(model: StableDiffusion) -> dict[str, Tensor]:
+    """All weights of a model by name."""
+    networks = {"unet": model.unet, "vae": model.vae,
+                **{f"text encoder {i}": text.encoder for i, text in enumerate(model.texts)}}
+    return {f"{part}.{name}": weight for part, network in networks.items() for name, weight in network.state_dict().items()}
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in tensors.items()}
