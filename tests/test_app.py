@@ -574,8 +574,9 @@ def test_each_kind_of_option_has_its_control_and_arrives(browser):
     looks = {name: type(control).__name__ for name, control in controls.items() if control}
     assert looks == {
         "steps": "Slider", "guidance_scale": "Slider", "negative_prompt": "Textbox", "count": "Slider",
-        "many": "Number", "power": "Slider", "far": "Slider", "plain": "Checkbox", "norm": "Dropdown", "weights": "Textbox",
-        "window": "Textbox", "walker": "Dropdown", "limit": "Number", "note": "Textbox", "maybe": "Dropdown"}
+        "many": "Number", "power": "Slider", "far": "Slider", "plain": "Checkbox", "norm": "Dropdown",
+        "weights": "Textbox", "window": "Textbox", "walker": "Dropdown", "limit": "Number", "note": "Textbox",
+        "maybe": "Dropdown"}
     shows = {name: browser.props[browser.option(name)] for name in looks}
     assert (shows["count"]["minimum"], shows["count"]["maximum"], shows["count"]["step"]) == (1, 9, 1)
     assert (shows["power"]["minimum"], shows["power"]["maximum"], shows["power"]["step"]) == (0.01, 2, 0.01)

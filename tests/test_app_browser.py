@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min.app.shelf import Shelf
+from diffedit_min.core.coding import RatioOptions
+from diffedit_min.core.options import option
+from diffedit_min.core.state import Sampler
 from diffedit_min.tiny import scenes
 
 pytest.importorskip("gradio")
@@ -45,6 +49,20 @@ def network():
     return Network(dm.load("random", device="cpu"))
 
 
+@dataclass(frozen=True)
+class OwnOptions(RatioOptions):
+    """Options of each kind."""
+
+    guidance_scale: float = option(2.0, "how strong", least=0, most=4)
+    count: int = option(3, "how many", least=0)
+    plain: bool = option(False, "as it was")
+    norm: str = option("l1", "which norm", choices=("l1", "l2"))
+    weights: dict = option({}, "factors by words")
+    window: tuple = option((0.0, 1.0), "from and until", least=0, most=1)
+    walker: Sampler = option(dm.SAMPLERS["ddim"], "which sampler")
+    limit: float | None = option(None, "at most so much", least=0, most=5)
+
+
 @pytest.fixture(scope="module")
 def address(network, tmp_path_factory):
     """Of the page, served."""
@@ -52,6 +70,8 @@ def address(network, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        patch.setattr(dm.METHODS, "_methods", dict(dm.METHODS))
+        dm.register(dm.Method("mine", dm.sdedit.run, OwnOptions))
         page = make_page(Shelf(["random"], lambda _: network.model), megabytes=1, megapixels=40)
         yield launch(page, "127.0.0.1", None, megabytes=1)
         page.close()
@@ -97,6 +117,15 @@ class Person:
 
     def press(self, where):
         self.page.click(where)
+
+    def choose(self, where, name):
+        self.press(f"{where} input")
+        self.page.get_by_role("option", name=name, exact=True).click()
+
+    def holds(self, where, value):
+        """Wait until it does."""
+        field = self.page.locator(where).locator("input[type=number], textarea, input:not([type])").first
+        playwright.expect(field).to_have_value(value, timeout=PATIENCE)
 
     def message(self, text):
         """Wait for it in the corner; close it."""
@@ -152,8 +181,8 @@ def prepared(person, seed=1, steps=4):
     person.progress("A picture of 60 x 52 pixels")
     person.write("#query", "a basket of pears")
     person.write("#reference", "a bowl of apples")
-    person.write("#mask_samples", 2)
-    person.write("#steps", steps)
+    person.write("#option-mask_samples", 2)
+    person.write("#option-steps", steps)
 
 
 def test_from_a_picture_to_a_download(person, network):
@@ -162,18 +191,18 @@ def test_from_a_picture_to_a_download(person, network):
     found = person.progress("^Mask: 4 rows, a new map. The mask covers ")
     before, calls = person.picture_on_canvas(), network.calls
 
-    person.page.locator("#mask_threshold input[type=range]").focus()        # by keyboard
+    person.page.locator("#option-mask_threshold input[type=range]").focus()        # by keyboard
     for _ in range(12):
         person.page.keyboard.press("ArrowLeft")
     person.progress("^Threshold: 0 rows, from the map that was kept. The mask covers ")
-    playwright.expect(person.page.locator("#mask_threshold input[type=number]")).to_have_value("0.38")
+    playwright.expect(person.page.locator("#option-mask_threshold input[type=number]")).to_have_value("0.38")
     person.page.wait_for_timeout(1500)
     cut = person.progress("^Threshold: 0 rows")
     assert cut.split("covers")[1] != found.split("covers")[1]
     assert person.picture_on_canvas() != before
     assert network.calls == calls
 
-    person.write("#mask_noise_ratio", 0.9)
+    person.write("#option-mask_noise_ratio", 0.9)
     person.progress("^Mask: 4 rows, a new map")
     assert network.calls > calls
 
@@ -181,7 +210,7 @@ def test_from_a_picture_to_a_download(person, network):
     person.press("#edit")
     assert "your mask" in person.progress("^Done: ")
 
-    person.write("#steps", 200)
+    person.write("#option-steps", 200)
     for pause in (0.2, 0.01):       # a run may end later or earlier than the answer to Cancel arrives
         network.pause = pause
         person.press("#edit")
@@ -194,12 +223,12 @@ def test_from_a_picture_to_a_download(person, network):
         assert network.calls == calls and int(line.split()[2]) < 200
     network.pause = 0.0
 
-    person.write("#steps", 4)
+    person.write("#option-steps", 4)
     person.press("#edit")
-    person.progress("^Done: ")
+    assert "with your mask and the encoding of an earlier edit." in person.progress("^Done: ")
     result, mask = person.download("#save-result"), person.download("#save-mask")
     settings = json.loads(Image.open(io.BytesIO(result)).text["diffedit"])
-    assert (settings["given"], settings["steps"], settings["query"]) == (["encoded", "mask"], 4, "a basket of pears")
+    assert (settings["given"], settings["steps"], settings["query"]) == (["mask"], 4, "a basket of pears")
     again = dm.diffedit(network.model, scene(), "a basket of pears", "a bowl of apples", steps=4, mask_samples=2,
                         mask=Image.open(io.BytesIO(mask)))
     assert (pixels(result) == np.asarray(again.image)).all()
@@ -276,7 +305,7 @@ def test_a_scene_at_a_click_and_its_report(person):
     person.press("#scenes button >> nth=1")
     person.progress("A picture of ")
     assert person.page.input_value("#query textarea") and person.page.input_value("#reference textarea")
-    person.write("#steps", 3)
+    person.write("#option-steps", 3)
     person.press("#edit")
     person.progress("^Done: ")
     person.press("#make-report")
@@ -286,23 +315,75 @@ def test_a_scene_at_a_click_and_its_report(person):
 
 def test_a_method_without_a_mask_shows_no_mask(person):
     playwright.expect(person.page.locator("#canvas")).to_be_visible()
-    person.press("#method input")
-    person.page.get_by_role("option", name="sdedit").click()
+    person.choose("#method", "sdedit")
     person.see("#about", "arXiv:2108.01073")
-    for gone in ("#canvas", "#mask_threshold", "#find", "#reference"):
+    for gone in ("#canvas", "#option-mask_threshold", "#find", "#reference"):
         playwright.expect(person.page.locator(gone)).to_be_hidden()
     person.upload("a.png", png(scene()))
     person.progress("A picture of 60 x 52")
     person.write("#query", "pears")
-    person.write("#steps", 4)
+    person.write("#option-steps", 4)
     person.press("#edit")
     person.progress("^Done: 6 rows in [^;]*$")
     person.press("#cancel")
     person.progress("^Nothing is running.$")
-    person.press("#method input")
-    person.page.get_by_role("option", name="diffedit").click()
-    for back in ("#canvas", "#mask_threshold", "#find", "#reference", "#encoding_ratio"):
+    person.choose("#method", "diffedit")
+    for back in ("#canvas", "#option-mask_threshold", "#find", "#reference", "#option-encoding_ratio"):
         playwright.expect(person.page.locator(back)).to_be_visible()
+
+
+def test_another_method_and_back_keeps_what_was_set(person):
+    person.write("#option-steps", 7)
+    person.choose("#method", "null-text")
+    person.holds("#option-steps", "7")
+    person.holds("#option-encoding_ratio", "1")
+    person.choose("#method", "mine")
+    person.holds("#option-guidance_scale", "2")
+    person.holds("#option-steps", "7")
+    person.choose("#method", "diffedit")
+    person.holds("#option-encoding_ratio", "0.8")
+    person.holds("#option-guidance_scale", "7.5")
+    person.holds("#option-steps", "7")
+    person.page.get_by_label("fast").click()
+    person.holds("#option-steps", "14")
+
+
+def test_a_method_of_ones_own_has_its_controls_and_their_values_arrive(person):
+    person.choose("#method", "mine")
+    person.upload("a.png", png(scene()))
+    person.progress("A picture of 60 x 52")
+    person.write("#query", "pears")
+    person.write("#option-steps", 4)
+    person.press("#more button")
+    person.see("#option-weights", "Factors by words")
+    person.write("#option-count", 5)
+    person.page.locator("#option-plain input").check()
+    person.choose("#option-norm", "l2")
+    person.write("#option-window", "0.2,0.7")
+    person.page.locator("#option-walker input").fill("edict:p=0.9")
+    person.page.keyboard.press("Enter")
+    person.write("#option-limit", 2.5)
+    person.write("#option-weights", "apples")
+    person.press("#edit")
+    person.message("weights must be words with numbers, for example apples:2,red bowl:0.5, not 'apples'")
+    person.write("#option-weights", "apples:2")
+    person.press("#edit")
+    person.progress("^Done: 6 rows")
+    settings = json.loads(Image.open(io.BytesIO(person.download("#save-result"))).text["diffedit"])
+    wanted = {"count": 5, "plain": True, "norm": "l2", "window": [0.2, 0.7], "walker": "edict:p=0.9", "limit": 2.5,
+              "weights": {"apples": 2.0}, "steps": 4, "guidance_scale": 2.0, "method": "mine"}
+    assert {name: settings[name] for name in wanted} == wanted
+
+
+def test_a_method_without_a_query(person):
+    person.choose("#method", "invert")
+    playwright.expect(person.page.locator("#query")).to_be_hidden()
+    playwright.expect(person.page.locator("#reference")).to_be_visible()
+    person.upload("a.png", png(scene()))
+    person.progress("A picture of 60 x 52")
+    person.write("#option-steps", 5)
+    person.press("#edit")
+    person.progress("^Done: 8 rows")
 
 
 @pytest.mark.parametrize("width", [390, 1280])

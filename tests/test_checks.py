@@ -1,11 +1,12 @@
-"""Run: python -m pytest tests/test_checks.py; takes about half a minute.
+"""Run: python -m pytest tests/test_checks.py; takes some 20 seconds.
 
-check_sampler: right samplers pass each clause, and each wrong one below, a small variation of a right one, fails the
-clause that names its mistake.
+check_sampler: right samplers keep every clause; each wrong one, a small variation of a right one, breaks the clause
+that names its mistake.
 """
 
 import random
 import re
+import warnings
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -13,27 +14,39 @@ import pytest
 import torch
 
 from diffedit_min.core.ddim import step
+from diffedit_min.core.schedule import eps_from_x0
 from diffedit_min.core.state import State
 from diffedit_min.samplers import SAMPLERS
 from diffedit_min.samplers.bdia import BDIA
 from diffedit_min.samplers.dpm_solver import DPMSolver
 from diffedit_min.testing import CLAUSES, LEVELS, check_sampler
 
-# ---------------------------------------------------------------- right ones
+NAMES = [clause.__name__ for clause in CLAUSES]
+
+
+def broken_by(sampler, **claims):
+    """What check_sampler says, and the names of the clauses in it."""
+    with pytest.raises(AssertionError) as error:
+        check_sampler(sampler, **claims)
+    said = str(error.value)
+    return said, [word for word in re.findall(r"\w+", said) if word in NAMES]
+
+
+# ---------------------------------------------------------------- right samplers
 
 
 class Plain:
-    """DDIM, each part of it a method, so that a wrong one below differs in one of them."""
+    """DDIM in parts, so that a wrong one below differs from it in one of them."""
 
     def step(self, x, eps, abar_from, abar_to):
         return step(x, eps, abar_from, abar_to)
 
     def time_up(self, levels, index):
-        """The t with which x at levels[index - 1] goes to levels[index]."""
+        """The t with which x goes from levels[index - 1] to levels[index]."""
         return levels[index].t
 
     def time_down(self, levels, index):
-        """The t with which x at levels[index + 1] goes to levels[index]."""
+        """The t with which x goes from levels[index + 1] to levels[index]."""
         return levels[index + 1].t
 
     def blended(self, x, index, blend):
@@ -59,10 +72,8 @@ class Plain:
             yield self.state(index, levels, x)
 
 
-class Walking:
-    """Both directions by one step, `there`: what README.md does for Heun's method."""
-
-    order = 2
+class BothWays:
+    """One kind of step, `there`, up and down."""
 
     def walk(self, eps_fn, state, levels, path, blend=None):
         yield state
@@ -80,8 +91,10 @@ class Walking:
         return self.walk(eps_fn, state, levels, range(state.index - 1, -1, -1), blend)
 
 
-class Heun(Walking):
+class Heun(BothWays):
     """A DDIM step, then again with the mean of both ends' predictions."""
+
+    order = 2
 
     def there(self, eps_fn, x, here, there):
         eps = eps_fn(x, here.t)
@@ -89,15 +102,28 @@ class Heun(Walking):
         return step(x, (eps + eps_fn(guess, there.t)) / 2, here.abar, there.abar)
 
 
-class Midpoint(Walking):
-    """Half a DDIM step, and the whole one with what is predicted there: at a time that is none of the levels'."""
+class Midpoint(BothWays):
+    """Half a DDIM step, and the whole one with what is predicted there, at a time that is none of the levels'."""
 
-    order = None            # it brings its schedule along, so the kit has no other grid for it
+    order = 2
 
     def there(self, eps_fn, x, here, there):
         t = (here.t + there.t) // 2
         half = step(x, eps_fn(x, here.t), here.abar, LEVELS.abar[t])
         return step(x, eps_fn(half, t), here.abar, there.abar)
+
+
+class Trapezoid(BothWays):
+    """As Heun's, but solved for the latent that is reached, so that both directions undo each other."""
+
+    exact, order = True, 2
+
+    def there(self, eps_fn, x, here, there):
+        eps = eps_fn(x, here.t)
+        reached = step(x, eps, here.abar, there.abar)
+        for _ in range(25):
+            reached = step(x, (eps + eps_fn(reached, there.t)) / 2, here.abar, there.abar)
+        return reached
 
 
 class Anderson(Plain):
@@ -112,34 +138,29 @@ class Anderson(Plain):
             here, there, guess, last = levels[index - 1], levels[index], x, None
             for _ in range(12):
                 solved = step(x, eps_fn(guess, there.t), here.abar, there.abar)
-                change, accelerated = solved - guess, solved
+                change, guess_next = solved - guess, solved
                 if last is not None:
                     turned = change - last[1]
-                    size = turned.square().sum(dim=(1, 2, 3), keepdim=True)
-                    part = (change * turned).sum(dim=(1, 2, 3), keepdim=True) / size.clamp_min(1e-300)
-                    accelerated = solved - part * (solved - last[0])
-                guess, last = accelerated, (solved, change)
+                    size = turned.square().sum(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+                    part = (change * turned).sum(dim=(1, 2, 3), keepdim=True) / size
+                    guess_next = solved - part * (solved - last[0])
+                guess, last = guess_next, (solved, change)
             x = step(x, eps_fn(guess, there.t), here.abar, there.abar)
             yield State(index, there, x)
 
 
-def module():
-    """A module with two functions."""
-    made = ModuleType("my_sampler")
-    made.encode, made.decode = Plain().encode, Plain().decode
-    return made
-
-
 class Pair:
-    """EDICT, with the places where it can go wrong."""
+    """EDICT in parts."""
 
     exact, order, p = True, 1, 0.93
 
-    def first_up(self, index, levels, pair):
+    def turned_up(self, pair, index, levels):
+        """Which of the two goes first from levels[index - 1] to levels[index]."""
         return pair if index % 2 == 0 else pair[::-1]
 
-    def first_down(self, index, start, pair):
-        return pair if index % 2 == 0 else pair[::-1]
+    def turned_down(self, pair, index, start):
+        """Which of the two goes first from levels[index + 1] to levels[index]."""
+        return pair if index % 2 == 1 else pair[::-1]
 
     def blended(self, pair, index, blend):
         return pair if blend is None else blend(torch.cat(pair, dim=1), index).chunk(2, dim=1)
@@ -149,12 +170,12 @@ class Pair:
         yield State(0, levels[0], x0, ((0, x0),))
         for index in range(1, len(levels)):
             here, there = levels[index - 1], levels[index]
-            x, y = self.first_up(index, levels, pair)
+            x, y = self.turned_up(pair, index, levels)
             y = (y - (1 - p) * x) / p
             x = (x - (1 - p) * y) / p
             y = step(y, eps_fn(x, there.t), here.abar, there.abar)
             x = step(x, eps_fn(y, there.t), here.abar, there.abar)
-            pair = self.first_up(index, levels, (x, y))
+            pair = self.turned_up((x, y), index, levels)
             yield State(index, there, pair[0], ((index, pair[1]),))
 
     def decode(self, eps_fn, state, levels, blend=None):
@@ -162,233 +183,203 @@ class Pair:
         p, pair = self.p, (state.latent, state.partners[0][1] if state.partners else state.latent)
         for index in range(state.index - 1, -1, -1):
             here, there = levels[index + 1], levels[index]
-            x, y = self.first_down(index + 1, state.index, pair)
+            x, y = self.turned_down(pair, index, state.index)
             x = step(x, eps_fn(y, here.t), here.abar, there.abar)
             y = step(y, eps_fn(x, here.t), here.abar, there.abar)
             x = p * x + (1 - p) * y
             y = p * y + (1 - p) * x
-            pair = self.blended(self.first_down(index + 1, state.index, (x, y)), index, blend)
+            pair = self.blended(self.turned_down((x, y), index, state.index), index, blend)
             yield State(index, there, pair[0], ((index, pair[1]),))
 
 
-RIGHT = {"Plain": Plain(), "Heun": Heun(), "Midpoint": Midpoint(), "Anderson": Anderson(), "Pair": Pair(),
-         "a namespace": SimpleNamespace(encode=Heun().encode, decode=Heun().decode), "a module": module()}
+def module():
+    made = ModuleType("my_sampler")
+    made.encode, made.decode = Plain().encode, Plain().decode
+    return made
+
+
+RIGHT = {"Plain": Plain(), "Heun": Heun(), "Midpoint": Midpoint(), "Trapezoid": Trapezoid(), "Anderson": Anderson(),
+         "Pair": Pair(), "namespace": SimpleNamespace(encode=Heun().encode, decode=Heun().decode), "module": module()}
 
 
 @pytest.mark.parametrize("clause", CLAUSES)
 @pytest.mark.parametrize("sampler", [*SAMPLERS.values(), *RIGHT.values()], ids=[*SAMPLERS, *RIGHT])
 def test_right_samplers_keep_every_clause(sampler, clause):
-    clause(sampler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clause(sampler)
 
 
-@pytest.mark.parametrize("told", ["ddim:time=source", "edict:p=1", "edict:p=0.9", "bdia:gamma=1", "fixed_point:iterations=15"])
-def test_samplers_with_other_options_pass(told):
-    check_sampler(told)
+@pytest.mark.parametrize("told", ["ddim", "ddim:time=source", "edict:p=1", "edict:p=0.9", "bdia:gamma=0.9", "belm"])
+def test_samplers_by_name_with_any_options_pass(told):
+    with torch.no_grad():       # whatever the mode
+        assert check_sampler(told) is None
+        assert not torch.is_grad_enabled()
 
 
-# ---------------------------------------------------------------- wrong ones: steps, levels and times
+# ---------------------------------------------------------------- wrong samplers
+
+WRONG = {}      # by what is wrong: the sampler's class, and the clauses that must be among the broken ones
 
 
-WRONG = {}      # by what is wrong: the sampler, and the clauses that must be among the broken ones
+def plain(name, *clauses, **changed):
+    """Plain with other parts."""
+    WRONG[name] = type("Wrong", (Plain,), changed), clauses
+
+
+def pair(name, *clauses, **changed):
+    """Pair with other parts."""
+    WRONG[name] = type("Wrong", (Pair,), changed), clauses
 
 
 def wrong(*clauses):
-    """Collects a wrong sampler, a class without arguments."""
-
+    """A class of its own, named by its docstring."""
     def collect(sampler):
-        WRONG[sampler.__name__] = sampler, clauses
+        WRONG[sampler.__doc__] = sampler, clauses
         return sampler
 
     return collect
 
 
-BOTH_STAND = "encoding_stands_at_its_levels", "decoding_stands_at_its_levels"
+def up(change):
+    """An `encode` that changes the states of Plain's: change(states, x0, levels) -> states."""
+    return lambda self, eps_fn, x0, levels: change(Plain.encode(self, eps_fn, x0, levels), x0, levels)
 
 
-@wrong(*BOTH_STAND)
-class AbarSwapped(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return step(x, eps, abar_to, abar_from)
-
-
-@wrong(*BOTH_STAND)
-class SignOfEps(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return step(x, -eps, abar_from, abar_to)
-
-
-@wrong(*BOTH_STAND)
-class SignInX0(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        x0 = (x + (1 - abar_from) ** 0.5 * eps) / abar_from**0.5
-        return abar_to**0.5 * x0 + (1 - abar_to) ** 0.5 * eps
-
-
-@wrong(*BOTH_STAND)
-class RootForgotten(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return abar_to**0.5 * (x - (1 - abar_from) * eps) / abar_from**0.5 + (1 - abar_to) * eps
-
-
-@wrong(*BOTH_STAND)
-class RootOfAbarForgotten(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return abar_to * (x - (1 - abar_from) ** 0.5 * eps) / abar_from + (1 - abar_to) ** 0.5 * eps
-
-
-@wrong("encoding_asks_within_its_step")
-class TimeUpTooHigh(Plain):
-    def time_up(self, levels, index):
-        return levels[min(index + 1, len(levels) - 1)].t
-
-
-@wrong("encoding_asks_within_its_step")
-class TimeUpTooLow(Plain):
-    def time_up(self, levels, index):
-        return levels[max(index - 2, 0)].t
-
-
-@wrong("decoding_asks_at_the_time_of_its_latent")
-class TimeOfTheLevelReached(Plain):
-    def time_down(self, levels, index):
-        return levels[index].t
-
-
-@wrong("decoding_asks_at_the_time_of_its_latent")
-class TimeDownTooHigh(Plain):
-    def time_down(self, levels, index):
-        return levels[min(index + 2, len(levels) - 1)].t
-
-
-@wrong("decoding_asks_at_the_time_of_its_latent")
-class TimeDownOneTooLow(Plain):
-    """One training time, not one level: t - 1."""
-
-    def time_down(self, levels, index):
-        return levels[index + 1].t - 1
-
-
-@wrong("encoding_asks_within_its_step")
-class TimeUpOneTooHigh(Plain):
-    def time_up(self, levels, index):
-        return levels[index].t + 1
-
-
-@wrong("encoding_asks_within_its_step", "decoding_asks_at_the_time_of_its_latent")
-class IndexAsTime(Plain):
-    def time_up(self, levels, index):
-        return index
-
-    def time_down(self, levels, index):
-        return index + 1
-
-
-@wrong("encoding_asks_within_its_step", "decoding_asks_at_the_time_of_its_latent")
-class AlwaysTheSameTime(Plain):
-    def time_up(self, levels, index):
-        return levels[-1].t
-
-    time_down = time_up
-
-
-@wrong("the_network_is_asked_properly")
-class TimeAsFloat(Plain):
-    def time_down(self, levels, index):
-        return float(levels[index + 1].t)
-
-
-@wrong("the_network_is_asked_properly")
-class TimeAsTensor(Plain):
-    def time_up(self, levels, index):
-        return torch.tensor(levels[index].t)
-
-
-@wrong("the_network_is_asked_properly")
-class TimeOutOfRange(Plain):
-    def time_up(self, levels, index):
-        return levels[index].t + 1000
-
-
-@wrong("the_network_is_asked_properly")
-class TimeBelowZero(Plain):
-    def time_down(self, levels, index):
-        return levels[index + 1].t - 2
-
-
-@wrong("the_network_is_asked_properly")
-class AsksForTwiceTheRows(Plain):
+def down(change):
+    """A `decode` that changes the states of Plain's: change(states, state, levels) -> states."""
     def decode(self, eps_fn, state, levels, blend=None):
-        return super().decode(lambda x, t: eps_fn(torch.cat([x, x]), t).chunk(2)[0], state, levels, blend)
+        return change(Plain.decode(self, eps_fn, state, levels, blend), state, levels)
+
+    return decode
 
 
-@wrong("the_network_is_asked_properly")
-class AsksInFloat32(Plain):
+STAND = "encoding_stands_at_its_levels", "decoding_stands_at_its_levels"
+EACH = "encode_gives_a_state_for_each_level", "decode_gives_a_state_for_each_level"
+ASK_UP, ASK_DOWN = "encoding_asks_within_its_step", "decoding_asks_at_the_time_of_its_latent"
+ASK, ODE = "the_network_is_asked_properly", ("encoding_follows_the_ode", "decoding_follows_the_ode")
+ONCE, RETURNED = "each_new_latent_is_blended_once", "what_blend_returns_is_the_latent"
+GOES_ON, ALONE = "decoding_goes_on_from_what_blend_returned", "decoding_starts_from_the_latent_alone"
+HOLDS, CALLS = "a_state_holds_all_that_decoding_needs", "a_call_depends_on_its_arguments_alone"
+GLOBAL, IN_PLACE = "nothing_global_changes", "nothing_is_changed_in_place"
+GRADIENT, ROWS = "results_can_be_differentiated", "rows_do_not_mix"
+
+# The step.
+plain("abar swapped", *STAND, *ODE, step=lambda self, x, eps, a, b: step(x, eps, b, a))
+plain("eps with the wrong sign", *STAND, step=lambda self, x, eps, a, b: step(x, -eps, a, b))
+plain("x0 with the wrong sign of eps", *STAND,
+      step=lambda self, x, eps, a, b: b**0.5 * (x + (1 - a) ** 0.5 * eps) / a**0.5 + (1 - b) ** 0.5 * eps)
+plain("root of 1 - abar forgotten", *STAND,
+      step=lambda self, x, eps, a, b: b**0.5 * (x - (1 - a) * eps) / a**0.5 + (1 - b) * eps)
+plain("root of abar forgotten", *STAND,
+      step=lambda self, x, eps, a, b: b * (x - (1 - a) ** 0.5 * eps) / a + (1 - b) ** 0.5 * eps)
+plain("latents clipped", *STAND, step=lambda self, x, eps, a, b: step(x, eps, a, b).clamp(-1, 1))
+plain("steps in float32", "float64_stays_float64",
+      step=lambda self, x, eps, a, b: step(x.float(), eps.float(), a, b).to(x.dtype))
+plain("coefficients in float32", "float64_stays_float64",
+      step=lambda self, x, eps, a, b: step(x, eps, *torch.tensor([a, b]).tolist()))
+plain("divides by the noise", "a_level_without_noise_is_a_level",
+      step=lambda self, x, eps, a, b: step(x, eps, a, b) + 0 * x / torch.tensor(1 - a, dtype=x.dtype))
+plain("mean over the batch", ROWS, step=lambda self, x, eps, a, b: step(x, eps.mean(0, True).expand_as(x), a, b))
+plain("batch rolled", ROWS, step=lambda self, x, eps, a, b: step(x.roll(1, 0), eps.roll(1, 0), a, b))
+plain("a norm of the whole batch", ROWS, step=lambda self, x, eps, a, b: step(x, eps, a, b) * (1 + 1e-6 * x.norm()))
+
+# The times.
+plain("t up one level too high", ASK_UP, time_up=lambda self, levels, i: levels[min(i + 1, len(levels) - 1)].t)
+plain("t up one level too low", ASK_UP, time_up=lambda self, levels, i: levels[max(i - 2, 0)].t)
+plain("t + 1 up", ASK_UP, time_up=lambda self, levels, i: levels[i].t + 1)
+plain("t of the level reached, down", ASK_DOWN, time_down=lambda self, levels, i: levels[i].t)
+plain("t down one level too high", ASK_DOWN, time_down=lambda self, levels, i: levels[min(i + 2, len(levels) - 1)].t)
+plain("t - 1 down", ASK_DOWN, time_down=lambda self, levels, i: levels[i + 1].t - 1)
+plain("the level's index as t", ASK_UP, ASK_DOWN,
+      time_up=lambda self, levels, i: i, time_down=lambda self, levels, i: i + 1)
+plain("always the same t", ASK_UP, ASK_DOWN,
+      time_up=lambda self, levels, i: levels[-1].t, time_down=lambda self, levels, i: levels[-1].t)
+plain("t depends on where it ends", "a_smaller_ratio_is_a_prefix",
+      time_up=lambda self, levels, i: levels[i - len(levels) % 2].t)
+plain("t as a float", ASK, time_down=lambda self, levels, i: float(levels[i + 1].t))
+plain("t as a tensor", ASK, time_up=lambda self, levels, i: torch.tensor(levels[i].t))
+plain("t above T - 1", ASK, time_up=lambda self, levels, i: levels[i].t + 1000)
+plain("t below 0", ASK, time_down=lambda self, levels, i: levels[i + 1].t - 2)
+
+# What the network is asked.
+plain("asks for twice the rows", ASK, encode=lambda self, eps_fn, x0, levels: Plain.encode(
+    self, lambda x, t: eps_fn(torch.cat([x, x]), t).chunk(2)[0], x0, levels))
+plain("asks row by row", ASK, encode=lambda self, eps_fn, x0, levels: Plain.encode(
+    self, lambda x, t: torch.cat([eps_fn(row[None], t) for row in x]), x0, levels))
+plain("asks in float32", ASK, encode=lambda self, eps_fn, x0, levels: Plain.encode(
+    self, lambda x, t: eps_fn(x.float(), t).to(x.dtype), x0, levels))
+
+
+@wrong(*ODE)
+class AsksOnce(Plain):
+    """one prediction for all steps"""
+
     def encode(self, eps_fn, x0, levels):
-        return super().encode(lambda x, t: eps_fn(x.float(), t).to(x.dtype), x0, levels)
+        eps = eps_fn(x0, levels[0].t)
+        return super().encode(lambda x, t: eps, x0, levels)
+
+    def decode(self, eps_fn, state, levels, blend=None):
+        eps = eps_fn(state.latent, state.level.t)
+        return super().decode(lambda x, t: eps, state, levels, blend)
 
 
-@wrong("the_network_is_asked_properly")
-class AsksForEachRow(Plain):
-    def encode(self, eps_fn, x0, levels):
-        return super().encode(lambda x, t: torch.cat([eps_fn(row[None], t) for row in x]), x0, levels)
+# The states.
+plain("last level forgotten", EACH[0], encode=lambda self, eps_fn, x0, levels: Plain.encode(
+    self, eps_fn, x0, levels[:-1] or levels))
+plain("goes past the last level", EACH[0], encode=lambda self, eps_fn, x0, levels: Plain.encode(
+    self, eps_fn, x0, (*levels, LEVELS.at(999))))
+plain("stops a level early", EACH[1], decode=down(
+    lambda states, state, levels: (made for made in states if made.index > 0 or made is state)))
+plain("first state missing, up", EACH[0], "encoding_begins_with_x0_itself",
+      encode=up(lambda states, x0, levels: (state for state in states if state.index > 0)))
+plain("first state missing, down", EACH[1], "decoding_begins_with_the_given_state",
+      decode=down(lambda states, state, levels: (made for made in states if made is not state)))
+plain("first state a copy of x0 with less", "encoding_begins_with_x0_itself",
+      state=lambda self, index, levels, x: State(index, levels[index], x if index else x * (1 - 1e-15) + 1e-15))
+plain("a level left out in both directions", *EACH,
+      encode=up(lambda states, x0, levels: (state for state in states if state.index != 3)),
+      decode=down(lambda states, state, levels: (made for made in states if made.index != 3)))
+plain("index of the next level", EACH[0], encode=up(
+    lambda states, x0, levels: (State(s.index + 1, s.level, s.latent) for s in states)))
+plain("level of the last index", *EACH,
+      state=lambda self, index, levels, x: State(index, levels[max(index - 1, 0)], x))
+plain("a list of the last tensor", EACH[0], "states_come_one_by_one", encode=up(
+    lambda states, x0, levels: [list(states)[-1].latent]))
+plain("tensors, not States", EACH[0], encode=up(lambda states, x0, levels: (state.latent for state in states)))
+plain("all at once", "states_come_one_by_one", decode=down(lambda states, state, levels: iter(list(states))))
+plain("states in float32", "tensors_keep_their_form",
+      state=lambda self, index, levels, x: State(index, levels[index], x.float()))
+plain("states of one row", "tensors_keep_their_form",
+      state=lambda self, index, levels, x: State(index, levels[index], x[:1]))
+plain("requires gradients", GRADIENT,
+      state=lambda self, index, levels, x: State(index, levels[index], x.detach().requires_grad_() if index else x))
+plain("always down from the top", EACH[1], decode=lambda self, eps_fn, state, levels, blend=None: Plain.decode(
+    self, eps_fn, State(len(levels) - 1, levels[-1], state.latent), levels, blend))
+plain("from the top's noise, wherever it starts", STAND[1], decode=lambda self, eps_fn, state, levels, blend=None:
+      Plain.decode(self, eps_fn, state, (*levels[:state.index], levels[-1]), blend))
 
 
-# ---------------------------------------------------------------- wrong ones: states
-
-
-@wrong("encode_gives_a_state_for_each_level")
-class LastLevelForgotten(Plain):
-    def encode(self, eps_fn, x0, levels):
-        return super().encode(eps_fn, x0, levels[:-1] or levels)
-
-
-@wrong("encode_gives_a_state_for_each_level")
-class PastTheLastLevel(Plain):
-    def encode(self, eps_fn, x0, levels):
-        yield from super().encode(eps_fn, x0, (*levels, LEVELS.at(999)))
-
-
-@wrong("encode_gives_a_state_for_each_level")
+@wrong(EACH[0])
 class NeverEnds(Plain):
+    """goes on for ever"""
+
     def encode(self, eps_fn, x0, levels):
         yield from super().encode(eps_fn, x0, levels)
         while True:
             yield self.state(len(levels) - 1, levels, x0)
 
 
-@wrong("decode_gives_a_state_for_each_level")
-class StopsOneLevelEarly(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        for made in super().decode(eps_fn, state, levels, blend):
-            if made.index > 0 or state.index == 0:
-                yield made
-
-
-@wrong("encode_gives_a_state_for_each_level", "encoding_begins_with_x0_itself")
-class FirstStateMissingUp(Plain):
-    def encode(self, eps_fn, x0, levels):
-        states = super().encode(eps_fn, x0, levels)
-        next(states)
-        yield from states
-
-
-@wrong("decode_gives_a_state_for_each_level", "decoding_begins_with_the_given_state")
-class FirstStateMissingDown(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        states = super().decode(eps_fn, state, levels, blend)
-        next(states)
-        yield from states
-
-
-@wrong(*BOTH_STAND)
+@wrong(*STAND)
 class LevelSkipped(Plain):
-    """In both directions; what is yielded for it is a copy of the next."""
+    """a level skipped in both directions, and another's latent yielded for it"""
 
     def encode(self, eps_fn, x0, levels):
         for state in super().encode(eps_fn, x0, [level for i, level in enumerate(levels) if i != 3]):
             if state.index == 3:
                 yield State(3, levels[3], state.latent)
-            yield State(index := state.index + (state.index >= 3), levels[index], state.latent)
+            index = state.index + (state.index >= 3)
+            yield State(index, levels[index], state.latent)
 
     def decode(self, eps_fn, state, levels, blend=None):
         yield state
@@ -400,95 +391,9 @@ class LevelSkipped(Plain):
             yield State(index, levels[index], x)
 
 
-@wrong("encode_gives_a_state_for_each_level", "decode_gives_a_state_for_each_level")
-class LevelLeftOut(Plain):
-    """In both directions: there is no state of index 3."""
-
-    def encode(self, eps_fn, x0, levels):
-        return (state for state in super().encode(eps_fn, x0, levels) if state.index != 3)
-
-    def decode(self, eps_fn, state, levels, blend=None):
-        return (s for s in super().decode(eps_fn, state, levels, blend) if s.index != 3 or s is state)
-
-
-@wrong("encode_gives_a_state_for_each_level")
-class WrongIndex(Plain):
-    def encode(self, eps_fn, x0, levels):
-        for state in super().encode(eps_fn, x0, levels):
-            yield State(state.index + 1, state.level, state.latent)
-
-
-@wrong("encode_gives_a_state_for_each_level", "decode_gives_a_state_for_each_level")
-class WrongLevel(Plain):
-    def state(self, index, levels, x):
-        return State(index, levels[max(index - 1, 0)], x)
-
-
-@wrong("decode_gives_a_state_for_each_level")
-class AlwaysFromTheTop(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        return super().decode(eps_fn, State(len(levels) - 1, levels[-1], state.latent), levels, blend)
-
-
-@wrong("encode_gives_a_state_for_each_level", "states_come_one_by_one")
-class ListOfTheLast(Plain):
-    def encode(self, eps_fn, x0, levels):
-        *_, last = super().encode(eps_fn, x0, levels)
-        return [last.latent]
-
-
-@wrong("encode_gives_a_state_for_each_level")
-class YieldsTensors(Plain):
-    def encode(self, eps_fn, x0, levels):
-        return (state.latent for state in super().encode(eps_fn, x0, levels))
-
-
-@wrong("states_come_one_by_one")
-class AllAtOnce(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        yield from list(super().decode(eps_fn, state, levels, blend))
-
-
-@wrong("tensors_keep_their_form")
-class StatesInFloat32(Plain):
-    def state(self, index, levels, x):
-        return State(index, levels[index], x.float())
-
-
-@wrong("float64_stays_float64")
-class StepsInFloat32(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return step(x.float(), eps.float(), abar_from, abar_to).to(x.dtype)
-
-
-@wrong("float64_stays_float64")
-class RootsInFloat32(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        a, b = torch.tensor([abar_from, abar_to]).sqrt().tolist()       # float32 is torch's default
-        return step(x, eps, a**2, b**2)
-
-
-@wrong("tensors_keep_their_form")
-class StatesOfOneRow(Plain):
-    def state(self, index, levels, x):
-        return State(index, levels[index], x[:1])
-
-
-@wrong("a_level_without_noise_is_a_level")
-class DividesByTheNoise(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return step(x, eps, abar_from, abar_to) + 0 * x / torch.tensor(1 - abar_from, dtype=x.dtype).sqrt()
-
-
-@wrong("a_smaller_ratio_is_a_prefix")
-class KnowsHowFarItGoes(Plain):
-    def time_up(self, levels, index):
-        return levels[index if len(levels) % 2 else index - 1].t
-
-
-@wrong("encoding_stands_at_its_levels")
+@wrong(STAND[0])
 class OwnGrid(Plain):
-    """As if all steps were as the last one."""
+    """all steps as long as the last one"""
 
     def encode(self, eps_fn, x0, levels):
         yield State(0, levels[0], x0)
@@ -499,171 +404,88 @@ class OwnGrid(Plain):
             yield State(index, levels[index], x)
 
 
-# ---------------------------------------------------------------- wrong ones: accuracy and claims
+# Claims, and EDICT's turns.
+plain("claims order 2", "it_converges_with_its_order", order=2)
+plain("claims to be exact", "decoding_undoes_encoding", "outside_the_mask_the_encoding_returns", exact=True)
+pair("no turns up", "decoding_undoes_encoding", turned_up=lambda self, pair, index, levels: pair)
+pair("no turns down", "decoding_undoes_encoding", turned_down=lambda self, pair, index, start: pair)
+pair("turns by the step's number, down", "decoding_undoes_encoding", HOLDS,
+     turned_down=lambda self, pair, index, start: pair if (start - index) % 2 == 0 else pair[::-1])
+pair("turns by the step's number from the top, both ways", "a_smaller_ratio_is_a_prefix", HOLDS,
+     turned_up=lambda self, pair, index, levels: pair if (len(levels) - index) % 2 == 0 else pair[::-1],
+     turned_down=lambda self, pair, index, start: pair if (start - index) % 2 == 0 else pair[::-1])
+
+# The blend.
+plain("blend ignored", ONCE, blended=lambda self, x, index, blend: x)
+plain("blend one level off", ONCE, "blend_sees_each_latent_at_its_level",
+      blended=lambda self, x, index, blend: x if blend is None else blend(x, index + 1))
+plain("blended twice", ONCE,
+      blended=lambda self, x, index, blend: x if blend is None else blend(blend(x, index), index))
+plain("last one not blended", ONCE, RETURNED,
+      blended=lambda self, x, index, blend: x if blend is None or index == 0 else blend(x, index))
+plain("start blended too", ONCE, decode=lambda self, eps_fn, state, levels, blend=None: Plain.decode(
+    self, eps_fn, State(state.index, state.level, self.blended(state.latent, state.index, blend)), levels, blend))
+plain("rounds otherwise with a blend", "a_blend_that_changes_nothing_changes_nothing",
+      blended=lambda self, x, index, blend: x if blend is None else blend(x / 3 * 3, index))
+pair("second latent not blended", RETURNED, "outside_the_mask_the_encoding_returns",
+     blended=lambda self, pair, index, blend: pair if blend is None else (blend(pair[0], index), pair[1]))
+pair("two latents blended one by one", ONCE,
+     blended=lambda self, pair, index, blend: pair if blend is None else tuple(blend(x, index) for x in pair))
 
 
-@wrong("it_converges_with_its_order")
-class ClaimsOrder2(Plain):
-    order = 2
-
-
-@wrong("decoding_undoes_encoding")
-class ClaimsToBeExact(Plain):
-    exact = True
-
-
-@wrong("encoding_follows_the_ode", "decoding_follows_the_ode")
-class AsksOnce(Plain):
-    """One prediction serves all steps."""
-
-    def encode(self, eps_fn, x0, levels):
-        eps = eps_fn(x0, levels[0].t)
-        return super().encode(lambda x, t: eps, x0, levels)
+class Down(Plain):
+    """A decoding whose steps are `once`: latent, index -> the latent to go on from, and the one to yield."""
 
     def decode(self, eps_fn, state, levels, blend=None):
-        eps = eps_fn(state.latent, state.level.t)
-        return super().decode(lambda x, t: eps, state, levels, blend)
+        def moved(x, index):
+            return step(x, eps_fn(x, levels[index + 1].t), levels[index + 1].abar, levels[index].abar)
 
-
-@wrong("decoding_undoes_encoding")
-class PairWithoutTurnsUp(Pair):
-    def first_up(self, index, levels, pair):
-        return pair
-
-
-@wrong("decoding_undoes_encoding")
-class PairWithoutTurnsDown(Pair):
-    def first_down(self, index, start, pair):
-        return pair
-
-
-@wrong("decoding_undoes_encoding", "a_state_holds_all_that_decoding_needs")
-class PairTurnsByStepsDown(Pair):
-    """The parity of the step's number, not of the level's: wrong for odd numbers of steps."""
-
-    def first_down(self, index, start, pair):
-        return pair if (start - index) % 2 == 0 else pair[::-1]
-
-
-@wrong("a_smaller_ratio_is_a_prefix")
-class PairTurnsByStepsLeft(Pair):
-    """Both directions agree, but a smaller ratio's states are no prefix of a larger's."""
-
-    def first_up(self, index, levels, pair):
-        return pair if (len(levels) - 1 - index) % 2 == 0 else pair[::-1]
-
-    def first_down(self, index, start, pair):
-        return pair if (start - index) % 2 == 0 else pair[::-1]
-
-
-# ---------------------------------------------------------------- wrong ones: the blend
-
-
-@wrong("each_new_latent_is_blended_once")
-class BlendIgnored(Plain):
-    def blended(self, x, index, blend):
-        return x
-
-
-@wrong("each_new_latent_is_blended_once")
-class BlendOneLevelOff(Plain):
-    def blended(self, x, index, blend):
-        return x if blend is None else blend(x, index + 1)
-
-
-@wrong("each_new_latent_is_blended_once")
-class BlendedTwice(Plain):
-    def blended(self, x, index, blend):
-        return x if blend is None else blend(blend(x, index), index)
-
-
-@wrong("each_new_latent_is_blended_once", "what_blend_returns_is_the_latent")
-class BlendOneStepLate(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
         yield state
         x = state.latent
         for index in range(state.index - 1, -1, -1):
-            if index < state.index - 1:
-                x = self.blended(x, index + 1, blend)
-            x = step(x, eps_fn(x, levels[index + 1].t), levels[index + 1].abar, levels[index].abar)
-            yield State(index, levels[index], x)
+            x, shown = self.once(x, index, moved, blend, index == state.index - 1)
+            yield State(index, levels[index], shown)
 
 
-@wrong("blend_sees_each_latent_at_its_level", "what_blend_returns_is_the_latent")
-class BlendBeforeTheStep(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        yield state
-        x = state.latent
-        for index in range(state.index - 1, -1, -1):
-            x = self.blended(x, index, blend)
-            x = step(x, eps_fn(x, levels[index + 1].t), levels[index + 1].abar, levels[index].abar)
-            yield State(index, levels[index], x)
+@wrong(ONCE, RETURNED)
+class BlendLate(Down):
+    """blended one step late, with the right index"""
+
+    def once(self, x, index, moved, blend, first):
+        x = moved(x if first else self.blended(x, index + 1, blend), index)
+        return x, x
 
 
-@wrong("decoding_goes_on_from_what_blend_returned")
-class BlendOnlyInTheState(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        for made in super().decode(eps_fn, state, levels):
-            yield made if made is state else State(made.index, made.level, self.blended(made.latent, made.index, blend))
+@wrong("blend_sees_each_latent_at_its_level", RETURNED)
+class BlendBefore(Down):
+    """blended before the step"""
+
+    def once(self, x, index, moved, blend, first):
+        x = moved(self.blended(x, index, blend), index)
+        return x, x
 
 
-@wrong("what_blend_returns_is_the_latent")
-class BlendNotInTheState(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        yield state
-        x = state.latent
-        for index in range(state.index - 1, -1, -1):
-            x = step(x, eps_fn(x, levels[index + 1].t), levels[index + 1].abar, levels[index].abar)
-            yield State(index, levels[index], x)
-            x = self.blended(x, index, blend)
+@wrong(GOES_ON)
+class BlendOnlyShown(Down):
+    """what blend returned is in the state, but isn't carried on"""
+
+    def once(self, x, index, moved, blend, first):
+        x = moved(x, index)
+        return x, self.blended(x, index, blend)
 
 
-@wrong("each_new_latent_is_blended_once", "what_blend_returns_is_the_latent")
-class LastNotBlended(Plain):
-    def blended(self, x, index, blend):
-        return x if blend is None or index == 0 else blend(x, index)
+@wrong(RETURNED, "outside_the_mask_the_encoding_returns")
+class BlendNotShown(Down):
+    """what blend returned is carried on, but isn't in the state"""
+
+    def once(self, x, index, moved, blend, first):
+        x = moved(x, index)
+        return self.blended(x, index, blend), x
 
 
-@wrong("each_new_latent_is_blended_once")
-class StartBlendedToo(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        start = State(state.index, state.level, self.blended(state.latent, state.index, blend))
-        return super().decode(eps_fn, start, levels, blend)
-
-
-@wrong("a_blend_that_changes_nothing_changes_nothing")
-class AnotherPathWithBlend(Plain):
-    """With a blend it steps through the predicted picture, in another order of operations."""
-
-    def blended(self, x, index, blend):
-        return x if blend is None else blend(x / 3 * 3, index)
-
-
-@wrong("what_blend_returns_is_the_latent")
-class PairHalfBlended(Pair):
-    def blended(self, pair, index, blend):
-        return pair if blend is None else (blend(pair[0], index), pair[1])
-
-
-@wrong("decoding_goes_on_from_what_blend_returned")
-class PairHalfCarriedOn(Pair):
-    """The states hold what blend returned; but the next step is made with the other latent as it was."""
-
-    def decode(self, eps_fn, state, levels, blend=None):
-        kept = {}
-
-        def keeping(latent, index):
-            kept[index] = blend(latent, index).chunk(2, dim=1)
-            return torch.cat([kept[index][0], latent.chunk(2, dim=1)[1]], dim=1)
-
-        for made in super().decode(eps_fn, state, levels, blend and keeping):
-            partners = ((made.index, kept[made.index][1]),) if made.index in kept else made.partners
-            yield made if made is state else State(made.index, made.level, made.latent, partners)
-
-
-@wrong("decoding_goes_on_from_what_blend_returned")
-class TwoStepHalfCarriedOn(Plain):
-    """Each latent is made of the two before it, of which one is as it was before the blend."""
+@wrong(GOES_ON)
+class HalfCarriedOn(Plain):
+    """made of the two latents before, one of them as it was before the blend"""
 
     def decode(self, eps_fn, state, levels, blend=None):
         yield state
@@ -677,47 +499,55 @@ class TwoStepHalfCarriedOn(Plain):
             yield State(index, below, z)
 
 
-@wrong("each_new_latent_is_blended_once")
-class PairBlendedOneByOne(Pair):
-    def blended(self, pair, index, blend):
-        return pair if blend is None else (blend(pair[0], index), blend(pair[1], index))
-
-
-@wrong("decoding_stands_at_its_levels", "encoding_stands_at_its_levels")
-class PartnerAtAnotherLevel(BDIA):
-    """Its partners are said to be at the state's own level."""
-
-    def encode(self, eps_fn, x0, levels):
-        for state in super().encode(eps_fn, x0, levels):
-            yield State(state.index, state.level, state.latent, tuple((state.index, y) for _, y in state.partners))
+@wrong(GOES_ON)
+class PairHalfCarriedOn(Pair):
+    """the second latent is blended in the state, but goes on unblended"""
 
     def decode(self, eps_fn, state, levels, blend=None):
-        for made in super().decode(eps_fn, state, levels, blend):
-            partners = tuple((made.index, y) for _, y in made.partners)
+        kept = {}
+
+        def keeping(latents, index):
+            kept[index] = blend(latents, index).chunk(2, dim=1)
+            return torch.cat([kept[index][0], latents.chunk(2, dim=1)[1]], dim=1)
+
+        for made in super().decode(eps_fn, state, levels, blend and keeping):
+            partners = ((made.index, kept[made.index][1]),) if made.index in kept else made.partners
             yield made if made is state else State(made.index, made.level, made.latent, partners)
 
 
-# ---------------------------------------------------------------- wrong ones: traces
+# What the states carry.
+@wrong(*STAND)
+class PartnerAtAnotherLevel(BDIA):
+    """partners said to be at the state's own level"""
 
+    def here(self, states):
+        for state in states:
+            yield State(state.index, state.level, state.latent, tuple((state.index, y) for _, y in state.partners))
 
-@wrong("decoding_starts_from_the_latent_alone")
-class MemoryOfTheWayUp(DPMSolver):
-    """Decoding extrapolates from what encoding predicted last."""
+    def encode(self, eps_fn, x0, levels):
+        return self.here(super().encode(eps_fn, x0, levels))
 
     def decode(self, eps_fn, state, levels, blend=None):
-        yield state
-        states = super().decode(eps_fn, state, levels, blend)
-        next(states)
-        for made in states:
-            if state.memory and made.index == state.index - 1:
-                made = State(made.index, made.level, made.latent + 0.1 * (state.memory[1] - made.memory[1]),
-                             memory=made.memory)
-            yield made
+        return self.here(super().decode(eps_fn, state, levels, blend))
 
 
-@wrong("a_state_holds_all_that_decoding_needs")
+@wrong(ALONE)
+class MemoryOfTheWayUp(DPMSolver):
+    """decoding extrapolates from what encoding predicted last"""
+
+    def decode(self, eps_fn, state, levels, blend=None):
+        remembered = [state.memory[1]] if state.memory and state.memory[0] < state.index else []
+
+        def extrapolated(x, t):
+            eps = eps_fn(x, t)
+            return eps + (eps - eps_from_x0(x, remembered.pop(), state.level.abar)) / 2 if remembered else eps
+
+        return super().decode(extrapolated, state, levels, blend)
+
+
+@wrong(HOLDS)
 class MemoryInTheGenerator(DPMSolver):
-    """What the last step predicted isn't in the states."""
+    """the last prediction isn't in the states"""
 
     def decode(self, eps_fn, state, levels, blend=None):
         for made in super().decode(eps_fn, state, levels, blend):
@@ -725,27 +555,21 @@ class MemoryInTheGenerator(DPMSolver):
 
 
 class Carrying(Plain):
-    """x0 is carried along in each state, in a way of its own, and is the decoding's result or a part of it."""
+    """x0 goes with each state, and is the decoding's result or a part of it. Decoding from noise is right."""
 
     part = 1.0
 
     def encode(self, eps_fn, x0, levels):
-        for state in super().encode(eps_fn, x0, levels):
-            yield self.carried(state, x0)
+        return (self.carried(state, x0) for state in super().encode(eps_fn, x0, levels))
 
     def decode(self, eps_fn, state, levels, blend=None):
         x0 = self.found(state)
         for made in super().decode(eps_fn, state, levels, blend):
-            if x0 is not None and made is not state:
-                made = self.carried(made, x0)
-                if made.index == 0:
-                    latent = (1 - self.part) * made.latent + self.part * x0
-                    made = State(0, made.level, latent, made.partners, made.memory)
+            if made is not state and x0 is not None:
+                part = self.part if made.index == 0 else 0
+                made = self.carried(State(made.index, made.level, (1 - part) * made.latent + part * x0), x0)
             yield made
 
-
-@wrong("decoding_starts_from_the_latent_alone")
-class CarriesX0AsPartner(Carrying):
     def carried(self, state, x0):
         return State(state.index, state.level, state.latent, ((0, x0),)) if state.index else state
 
@@ -753,20 +577,7 @@ class CarriesX0AsPartner(Carrying):
         return state.partners[0][1] if state.partners else None
 
 
-@wrong("decoding_starts_from_the_latent_alone")
-class CarriesX0InPart(CarriesX0AsPartner):
-    part = 0.2
-
-
-@wrong("blend_is")
-class CarriesLittleOfX0(CarriesX0AsPartner):
-    part = 0.03
-
-
-@wrong("decoding_starts_from_the_latent_alone")
-class CarriesX0AsMemory(Carrying):
-    part = 0.01
-
+class CarryingAsMemory(Carrying):
     def carried(self, state, x0):
         return State(state.index, state.level, state.latent, memory=(0, x0))
 
@@ -774,8 +585,7 @@ class CarriesX0AsMemory(Carrying):
         return state.memory and state.memory[1]
 
 
-@wrong("decoding_starts_from_the_latent_alone", "a_state_holds_all_that_decoding_needs")
-class CarriesX0AsAttribute(Carrying):
+class CarryingAsAttribute(Carrying):
     def carried(self, state, x0):
         object.__setattr__(state, "x0", x0)
         return state
@@ -784,9 +594,20 @@ class CarriesX0AsAttribute(Carrying):
         return getattr(state, "x0", None)
 
 
-@wrong("decoding_starts_from_the_latent_alone")
+WRONG |= {
+    "x0 as a partner": (Carrying, [ALONE]),
+    "a part of x0 as a partner": (type("Wrong", (Carrying,), {"part": 0.2}), [ALONE]),
+    "a small part of x0 as a partner": (type("Wrong", (Carrying,), {"part": 0.02}), [ONCE]),
+    "x0 as memory": (CarryingAsMemory, [ALONE]),
+    "a small part of x0 as memory": (type("Wrong", (CarryingAsMemory,), {"part": 0.01}), [ALONE]),
+    "x0 as an attribute": (CarryingAsAttribute, [ALONE, HOLDS]),
+    "a small part of x0 as an attribute": (type("Wrong", (CarryingAsAttribute,), {"part": 0.01}), [ALONE, HOLDS]),
+}
+
+
+@wrong(ALONE)
 class ReplaysTheEncoding(Plain):
-    """All latents of the encoding are carried along, and yielded again."""
+    """all latents of the encoding carried along, and yielded again"""
 
     def encode(self, eps_fn, x0, levels):
         below = ()
@@ -799,12 +620,15 @@ class ReplaysTheEncoding(Plain):
             yield from super().decode(eps_fn, state, levels, blend)
             return
         yield state
-        for i, (index, latent) in enumerate(state.partners):
-            yield State(index, levels[index], latent, state.partners[i + 1:])
+        for i, (index, latent) in enumerate(state.partners, start=1):
+            yield State(index, levels[index], latent, state.partners[i:])
 
 
-@wrong("a_call_depends_on_its_arguments_alone", "decoding_starts_from_the_latent_alone")
+# Traces of earlier calls.
+@wrong(CALLS, ALONE)
 class KeepsX0(Plain):
+    """x0 kept on the sampler, and returned by decode"""
+
     x0 = None
 
     def encode(self, eps_fn, x0, levels):
@@ -817,30 +641,33 @@ class KeepsX0(Plain):
             yield State(0, made.level, self.x0) if known else made
 
 
-@wrong("a_call_depends_on_its_arguments_alone")
+@wrong(CALLS)
 class KeepsItsLatent(Plain):
-    """Two walks at once disturb each other."""
+    """the latent kept on the sampler, so that two walks at once disturb each other"""
 
     def encode(self, eps_fn, x0, levels):
         self.x = x0
         yield State(0, levels[0], x0)
         for index in range(1, len(levels)):
-            eps = eps_fn(self.x, levels[index].t)
-            self.x = step(self.x, eps, levels[index - 1].abar, levels[index].abar)
+            self.x = step(self.x, eps_fn(self.x, levels[index].t), levels[index - 1].abar, levels[index].abar)
             yield State(index, levels[index], self.x)
 
 
-@wrong("a_call_depends_on_its_arguments_alone")
-class PairCountsItsSteps(Pair):
+@wrong(CALLS)
+class CountsItsSteps(Pair):
+    """turns by a count that goes on from call to call"""
+
     count = 0
 
-    def first_up(self, index, levels, pair):
+    def turned_up(self, pair, index, levels):
         self.count += 1
         return pair if (self.count - 1) // 2 % 2 == 0 else pair[::-1]
 
 
-@wrong("a_call_depends_on_its_arguments_alone")
-class RemembersPredictions(Plain):
+@wrong(CALLS)
+class RemembersByTime(Plain):
+    """predictions remembered by t alone"""
+
     def __init__(self):
         self.known = {}
 
@@ -848,8 +675,10 @@ class RemembersPredictions(Plain):
         return super().encode(lambda x, t: self.known.setdefault((t, x.dtype, x.shape), eps_fn(x, t)), x0, levels)
 
 
-@wrong("encoding_follows_the_ode")
-class RemembersOnePrediction(Plain):
+@wrong(CALLS, ODE[0])
+class RemembersAll(Plain):
+    """one prediction remembered for good"""
+
     eps = None
 
     def encode(self, eps_fn, x0, levels):
@@ -860,51 +689,57 @@ class RemembersOnePrediction(Plain):
         return super().encode(remembered, x0, levels)
 
 
-@wrong("nothing_global_changes")
-class Reseeds(Plain):
-    def encode(self, eps_fn, x0, levels):
-        torch.manual_seed(0)
-        yield from super().encode(eps_fn, x0, levels)
-
-
-@wrong("nothing_global_changes")
-class DrawsFromTorch(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return step(x, eps, abar_from, abar_to) + 0 * torch.randn(1)
-
-
-@wrong("nothing_global_changes")
-class DrawsFromPython(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return step(x, eps, abar_from, abar_to) + 0 * random.random()
-
-
-@wrong("nothing_global_changes")
-class DrawsFromNumpy(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return step(x, eps, abar_from, abar_to) + 0 * np.random.rand()
-
-
-@wrong("a_call_depends_on_its_arguments_alone")
+@wrong(CALLS)
 class NoiseWithoutASeed(Plain):
-    def __init__(self):
-        self.generator = torch.Generator()
+    """noise from a generator that nobody seeds"""
+
+    generator = torch.Generator()
 
     def step(self, x, eps, abar_from, abar_to):
         return step(x, eps, abar_from, abar_to) + 1e-3 * torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
 
 
-@wrong("nothing_is_changed_in_place")
+# What is global, what is given, gradients.
+def after(do):
+    """A step, after something else was done."""
+    return lambda self, x, eps, a, b: (do(x, eps), step(x, eps, a, b))[1]
+
+
+plain("reseeds torch", GLOBAL, step=after(lambda x, eps: torch.manual_seed(0)))
+plain("draws from torch", GLOBAL, step=after(lambda x, eps: torch.randn(1)))
+plain("draws from Python", GLOBAL, step=after(lambda x, eps: random.random()))
+plain("draws from numpy", GLOBAL, step=after(lambda x, eps: np.random.rand()))
+plain("reseeds numpy", GLOBAL, step=after(lambda x, eps: np.random.seed(0)))
+plain("changes the latents", IN_PLACE, step=after(lambda x, eps: x.detach().mul_(1 + 1e-12)))
+plain("changes predictions", IN_PLACE,
+      step=lambda self, x, eps, a, b: (step(x, eps, a, b), eps.detach().zero_())[0])
+plain("no gradients", GRADIENT, encode=torch.no_grad()(Plain.encode))
+plain("no gradients through the network", GRADIENT, decode=lambda self, eps_fn, state, levels, blend=None: Plain.decode(
+    self, lambda x, t: eps_fn(x.detach(), t), state, levels, blend))
+
+
+@wrong(GLOBAL)
+class SwitchesGradientsOff(Plain):
+    """no gradients between two states, for the caller too"""
+
+    def encode(self, eps_fn, x0, levels):
+        with torch.no_grad():
+            yield from super().encode(eps_fn, x0, levels)
+
+
+@wrong(IN_PLACE)
 class ChangesX0(Plain):
+    """x0 changed in place"""
+
     def encode(self, eps_fn, x0, levels):
         yield State(0, levels[0], x0.clone())
         x0 += 1e-9
         yield from list(super().encode(eps_fn, x0, levels))[1:]
 
 
-@wrong("nothing_is_changed_in_place")
-class ChangesItsStates(Plain):
-    """One tensor for all levels."""
+@wrong(IN_PLACE)
+class OneTensorForAll(Plain):
+    """one tensor for the latents of all states"""
 
     def encode(self, eps_fn, x0, levels):
         x = x0.clone()
@@ -914,95 +749,107 @@ class ChangesItsStates(Plain):
             yield State(index, levels[index], x)
 
 
-@wrong("nothing_is_changed_in_place")
-class ChangesTheGivenState(Plain):
+@wrong(IN_PLACE)
+class ChangesTheState(Plain):
+    """the given state changed in place"""
+
     def decode(self, eps_fn, state, levels, blend=None):
         yield from super().decode(eps_fn, state, levels, blend)
-        with torch.no_grad():
-            state.latent.mul_(2)
+        state.latent.detach().mul_(2)
 
 
-@wrong("nothing_is_changed_in_place")
-class ChangesWhatBlendReturned(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        yield state
-        x = state.latent
-        for index in range(state.index - 1, -1, -1):
-            eps = eps_fn(x, levels[index + 1].t)
-            made = step(x, eps, levels[index + 1].abar, levels[index].abar)
-            if blend is not None and index < state.index - 1:
-                x.zero_()
-            x = self.blended(made, index, blend)
-            yield State(index, levels[index], x)
-
-
-@wrong("nothing_is_changed_in_place")
-class ChangesPredictions(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        made = step(x, eps, abar_from, abar_to)
-        eps.detach().zero_()
-        return made
-
-
-@wrong("nothing_is_changed_in_place")
+@wrong(IN_PLACE)
 class ChangesTheLevels(Plain):
+    """the levels turned round in place"""
+
     def decode(self, eps_fn, state, levels, blend=None):
         yield from super().decode(eps_fn, state, levels, blend)
         if isinstance(levels, list):
             levels.reverse()
 
 
-@wrong("rows_do_not_mix")
-class MeanOverTheBatch(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return step(x, eps.mean(dim=0, keepdim=True).expand_as(eps), abar_from, abar_to)
+@wrong(IN_PLACE)
+class ChangesTheBlend(Down):
+    """what blend returned changed in place"""
 
-
-@wrong("rows_do_not_mix")
-class RollsTheBatch(Plain):
-    def step(self, x, eps, abar_from, abar_to):
-        return step(x.roll(1, dims=0), eps.roll(1, dims=0), abar_from, abar_to)
-
-
-@wrong("rows_do_not_mix")
-class ScaledByTheBatch(Plain):
-    """Some norm over all rows, as if to keep the latents in bounds."""
-
-    def step(self, x, eps, abar_from, abar_to):
-        made = step(x, eps, abar_from, abar_to)
-        return made * (1 + 1e-6 * (made.norm() / made.numel() ** 0.5 - 1))
-
-
-@wrong("results_can_be_differentiated")
-class WithoutGradients(Plain):
-    encode = torch.no_grad()(Plain.encode)
-
-
-@wrong("results_can_be_differentiated")
-class PredictionsWithoutGradients(Plain):
-    def decode(self, eps_fn, state, levels, blend=None):
-        return super().decode(lambda x, t: eps_fn(x.detach(), t), state, levels, blend)
-
-
-@wrong("nothing_global_changes")
-class SwitchesGradientsOff(Plain):
-    """Between two states they are off for the caller too."""
-
-    def encode(self, eps_fn, x0, levels):
-        with torch.no_grad():
-            yield from super().encode(eps_fn, x0, levels)
-
-
-@wrong("results_can_be_differentiated")
-class RequiresGradients(Plain):
-    def state(self, index, levels, x):
-        return State(index, levels[index], x.detach().requires_grad_() if index else x)
+    def once(self, x, index, moved, blend, first):
+        made = moved(x, index)
+        if blend is not None and not first:
+            x.zero_()
+        x = self.blended(made, index, blend)
+        return x, x
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_samplers_break_the_clause_that_names_the_mistake(name):
     sampler, clauses = WRONG[name]
+    said, broken = broken_by(sampler())
+    assert set(clauses) <= set(broken), said
+
+
+def test_each_clause_is_broken_by_some_wrong_sampler():
+    assert {clause for _, clauses in WRONG.values() for clause in clauses} == set(NAMES)
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_wrong_samplers_leave_nothing_behind():
+    for name in ("x0 changed in place", "no gradients between two states, for the caller too", "reseeds torch"):
+        before = torch.get_rng_state(), random.getstate()
+        broken_by(WRONG[name][0]())
+        assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
+        assert torch.is_grad_enabled()
+    check_sampler("ddim")
+
+
+# ---------------------------------------------------------------- what it says
+
+
+def test_the_message_names_each_broken_clause_with_its_sentence_and_the_numbers():
+    class OneOff(Plain):
+        def time_down(self, levels, index):
+            return levels[index].t
+
+    said, broken = broken_by(OneOff())
+    assert said.split("\n\n") == [
+        f"OneOff: 1 of {len(CLAUSES)} clauses of the contract are broken; the first often explains the others",
+        "decoding_asks_at_the_time_of_its_latent: Decoding asks, in each step, about some latent with the t of the "
+        "level where that stands; and it tells the network no t outside the step.\n"
+        "    from t = 601 down to t = 501 it asked about a latent that stands near t = 601, with t = 501"]
+    said, _ = broken_by(WRONG["blend one level off"][0]())
+    assert "blend must be called with [6, 5, 4, 3, 2, 1, 0], but it was called with [7, 6, 5, 4, 3, 2, 1]" in said
+    said, _ = broken_by(WRONG["abar swapped"][0]())
+    assert "but it is 1.0000 picture + 0.0170 noise, as near t = 0" in said
+    said, _ = broken_by(WRONG["level of the last index"][0]())
+    assert "the state of index 1 says Level(t=0, abar=0.99915), but levels[1] is Level(t=1, abar=0.99829602" in said
+
+
+def test_what_is_broken_by_the_same_is_said_once_and_an_exception_says_where():
+    class Unfinished(Plain):
+        def encode(self, eps_fn, x0, levels):
+            raise TypeError("not written yet")
+
+    said, broken = broken_by(Unfinished())
+    assert said.count("TypeError: not written yet (") == 1
+    assert "    The same breaks decode_gives_a_state_for_each_level, encoding_begins_with_x0_itself, " in said
+    assert f"{__file__}, line " in said and "encode_gives_a_state_for_each_level" in broken
     with pytest.raises(AssertionError) as error:
-        check_sampler(sampler())
-    broken = re.findall(r"^(\w+): ", str(error.value), flags=re.MULTILINE)
-    assert set(clauses) <= set(broken), str(error.value)
+        check_sampler(Unfinished())
+    assert isinstance(error.value.__cause__, TypeError)
+
+
+def test_claims_are_the_samplers_own_unless_told():
+    namespace = SimpleNamespace(encode=Plain().encode, decode=Plain().decode)
+    said, broken = broken_by(namespace, exact=True)
+    assert "decoding_undoes_encoding" in broken and said.startswith("SimpleNamespace: 2 of ")
+    said, broken = broken_by("ddim:time=source", order=2)
+    assert broken == ["it_converges_with_its_order"] and said.startswith("ddim:time=source: 1 of ")
+    assert "its order is said to be 2, but seen is on the leading grid 0.9" in said and "50 steps: " in said
+    check_sampler(WRONG["claims order 2"][0](), order=1)
+    check_sampler(WRONG["claims to be exact"][0](), exact=False)
+    check_sampler(namespace, order=1)
+
+
+def test_what_is_no_sampler_is_refused():
+    for told in ("euler", Plain, SimpleNamespace(encode=Plain().encode), None):
+        with pytest.raises(ValueError, match="^sampler "):
+            check_sampler(told)

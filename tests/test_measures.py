@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+import diffedit_min as dm
+from diffedit_min.core.state import Trajectory
 from diffedit_min.methods.edit import Edit
 from diffedit_min.picture import fit
 from diffedit_min.tiny import scenes
@@ -14,8 +16,9 @@ from diffedit_min.tiny.measures import cases, cell_mask, iou, measure, nearest_v
 
 def edit_of(image, mask, scene):
     _, frame = fit(scene.render(), 16, 64 * 64)
-    return Edit(image=image, mask=mask, mask_map=None, encoded=(), decoded=(), settings={}, rows=140, backward_rows=0,
-                empty_mask=False, input=scene.render(), source=None, frame=frame, factor=4)
+    return Edit(image=image, mask=mask, mask_map=None, encoded=Trajectory(), decoded=Trajectory(), settings={},
+                rows_for={"decode": 140}, backward_rows=0, empty_mask=False, input=scene.render(), source=None,
+                frame=frame, factor=4, method=dm.diffedit, options=dm.diffedit.made({}))
 
 
 @pytest.fixture(params=range(3))

@@ -192,6 +192,20 @@ def test_an_encoding_can_be_reused(model):
     assert torch.equal(final(again), final(first)) and again.rows == first.rows - 5
 
 
+@pytest.mark.parametrize("maker", ["prompt_to_prompt", "direct_inversion", "invert"])
+def test_the_encodings_of_methods_that_invert_alike_serve_each_other(model, maker):
+    """null_text has no choice of samplers: its own is DDIM, theirs by default."""
+    words = (QUERY, REFERENCE) if maker != "invert" else ("", REFERENCE)
+    other = dm.METHODS[maker](model, picture(), *words, steps=5, encoding_ratio=1.0)
+    fresh, again = null_text(model), null_text(model, encoded=other.encoded)
+    assert torch.equal(final(again), final(fresh)) and "encode" not in again.rows_for
+    back = dm.METHODS[maker](model, picture(), *words, steps=5, encoding_ratio=1.0, encoded=fresh.encoded)
+    assert torch.equal(final(back), final(other)) and "encode" not in back.rows_for
+    edict = dm.METHODS[maker](model, picture(), *words, steps=5, encoding_ratio=1.0, sampler="edict")
+    with pytest.raises(ValueError, match="^encoded was made with sampler 'edict', but this edit has 'ddim': "):
+        null_text(model, encoded=edict.encoded)
+
+
 # ---------------------------------------------------------------- stopping early
 
 

@@ -38,30 +38,39 @@ def of_all_methods() -> dict[Key, Option]:
 
 
 def key_of(option: Option) -> Key:
-    return option.name, looks(option, None)[0]
+    return option.name, kind_of(option)
 
 
-def looks(option: Option, value: Any) -> tuple[type[Component], dict[str, Any]]:
-    """What kind of control it is, and the rest that makes it: for the option's value, as `to_control` gives it."""
-    name, says = option.name.replace("_", " "), option.sentence
-    told = {"label": name[:1].upper() + name[1:], "info": says[:1].upper() + says[1:], "value": value}
-    no_choice = ["none"] if option.optional else []
-    if option.kind is Sampler:
-        return gr.Dropdown, {**told, "choices": [*SAMPLERS, *no_choice], "allow_custom_value": True}
-    if option.choices:
-        return gr.Dropdown, {**told, "choices": [*option.choices, *no_choice], "allow_custom_value": False}
-    if option.kind is bool and option.optional:
-        return gr.Dropdown, {**told, "choices": ["true", "false", *no_choice], "allow_custom_value": False}
+def kind_of(option: Option) -> type[Component]:
+    """What kind of control it is."""
+    if option.kind is Sampler or option.choices or (option.kind is bool and option.optional):
+        return gr.Dropdown
     if option.kind is bool:
-        return gr.Checkbox, told
-    if span := span_of(option):
-        low, high, step = span
-        values = [value] if value is not None else []       # a card's may lie outside what is usual
-        return gr.Slider, {**told, "minimum": min(low, *values), "maximum": max(high, *values), "step": step}
-    told["info"] = sentence_of(option)[:1].upper() + sentence_of(option)[1:]
+        return gr.Checkbox
     if option.kind in (int, float):
-        return gr.Number, told
-    return gr.Textbox, {**told, "placeholder": "" if option.kind is str else KINDS[option.kind]}
+        return gr.Slider if span_of(option) else gr.Number
+    return gr.Textbox
+
+
+def looks(option: Option, value: Any) -> dict[str, Any]:
+    """What the control says and offers, showing a value as `to_control` gives it."""
+    kind = kind_of(option)
+    says = sentence_of(option) if kind in (gr.Number, gr.Textbox) else option.sentence      # others show the range
+    looks = {"label": capital(option.name.replace("_", " ")), "info": capital(says), "value": value}
+    if kind is gr.Dropdown:
+        of_kind = SAMPLERS if option.kind is Sampler else option.choices or ("true", "false")
+        looks |= {"choices": [*of_kind, *(["none"] if option.optional else [])],
+                  "allow_custom_value": option.kind is Sampler}         # edict:p=0.9
+    if kind is gr.Slider:
+        low, high, step = span_of(option)       # a card's value may lie outside what is usual
+        looks |= {"minimum": min(low, value), "maximum": max(high, value), "step": step}
+    if kind is gr.Textbox:
+        looks["placeholder"] = "" if option.kind is str else KINDS[option.kind]
+    return looks
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def span_of(option: Option) -> tuple[float, float, float] | None:
@@ -78,7 +87,7 @@ def span_of(option: Option) -> tuple[float, float, float] | None:
 
 def to_control(option: Option, value: Any) -> Any:
     """An option's value as its control holds it."""
-    if key_of(option)[1] in (gr.Slider, gr.Number, gr.Checkbox):
+    if kind_of(option) in (gr.Slider, gr.Number, gr.Checkbox):
         return value
     if value is None:
         return "none"

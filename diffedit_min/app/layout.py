@@ -209,6 +209,7 @@ def put(keys: Iterable[Key], options: dict[Key, Option], made: dict[Key, Compone
     """Controls for those options that have none yet. What they are to show is set when a method is known."""
     for key in keys:
         if key not in made:
-            kind, told = looks(options[key], to_control(options[key], options[key].default))
-            taken = any(name == key[0] for name, _ in made)
-            made[key] = kind(**told, elem_id=f"option-{key[0]}{'-' + kind.__name__.lower() if taken else ''}")
+            name, kind = key
+            again = f"-{kind.__name__.lower()}" if any(other == name for other, _ in made) else ""
+            made[key] = kind(**looks(options[key], to_control(options[key], options[key].default)),
+                             elem_id=f"option-{name}{again}")

@@ -150,7 +150,7 @@ class Answers:
         kept.preset = preset
         options, uses = offered(method), method.uses
         of_mask = {name for name, kind in c.of_mask & options.keys()}
-        updates = {c.options[key]: gr.update(visible=True, **looks(option, kept.give(option, value))[1])
+        updates = {c.options[key]: gr.update(visible=True, **looks(option, kept.give(option, value)))
                    for key, option in options.items() if key in c.options
                    for value in [getattr(settings, option.name)]}
         return {

@@ -35,7 +35,7 @@ class Offers:
 
 def made_of_encoding(task: Task, options: Declared, texts: Sequence[str]) -> list[Made]:
     """What makes an encoding of each picture, but for its levels, which its states tell."""
-    return [{**common, "text": text, **of_stage(options, "encoding")}
+    return [{**common, "text": text, "sampler": options.sampler, **of_stage(options, "encoding")}
             for common, text in zip(pictures(task), texts, strict=True)]
 
 

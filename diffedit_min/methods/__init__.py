@@ -12,7 +12,7 @@ from .registry import Registry, find_method, load_plugin, register
 
 # A method of this package is known everywhere by its file's name here.
 FILES = ("paper", "sdedit", "encode_decode", "prompt_to_prompt", "null_text", "negative_prompt_inversion",
-         "direct_inversion", "cycle_diffusion", "edit_friendly", "unitune", "instruct_pix2pix")
+         "direct_inversion", "plug_and_play", "cycle_diffusion", "edit_friendly", "unitune", "instruct_pix2pix")
 
 METHODS = Registry(method for file in FILES for method in vars(import_module(f".{file}", __name__)).values()
                    if isinstance(method, Method))

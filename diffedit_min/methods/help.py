@@ -96,9 +96,10 @@ def shown(value: Any) -> str:
 
 
 def about(method: Method) -> str:
-    """What a method is, in one sentence: the first one of its file, else of its `run`, else of the one it is based on.
-    """
-    for doc in (getattr(sys.modules.get(method.run.__module__), "__doc__", None), method.run.__doc__):
+    """What a method is, in one sentence: in this package the first one of its file, elsewhere of its `run`."""
+    module = getattr(method.run, "__module__", None) or ""
+    docs = [getattr(sys.modules.get(module), "__doc__", None), method.run.__doc__]
+    for doc in docs if module.startswith(__name__.partition(".")[0] + ".") else docs[::-1]:
         if doc:
             return re.split(r"(?<=\.)\s", " ".join(doc.partition("\n\n")[0].split()))[0]
     return f"{method.name}, based on {method.based_on.name}" if method.based_on else method.name

@@ -72,8 +72,9 @@ def data_uri(image: Image.Image) -> str:
 
 def name_of(function: Callable) -> str:
     """Where the package has it: "core.mask.difference_map"; of another's, its own name."""
-    module, _, inside = function.__module__.partition(".")
-    return f"{inside}.{function.__qualname__}" if module == __name__.partition(".")[0] else function.__qualname__
+    own = getattr(function, "__qualname__", type(function).__name__)
+    package, _, inside = (getattr(function, "__module__", None) or "").partition(".")
+    return f"{inside}.{own}" if package == __name__.partition(".")[0] else own
 
 
 def file_of(function: Callable) -> str:

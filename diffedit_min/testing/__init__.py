@@ -9,8 +9,7 @@
 A sampler is an object with `encode` and `decode` (core/state.py).
 """
 
-from .checks import check_sampler
-from .clauses import CLAUSES
+from .checks import CLAUSES, check_sampler
 from .kit import (
     LEVELS,
     TINY_UNET,

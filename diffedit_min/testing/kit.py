@@ -143,7 +143,8 @@ class Order(float):
         return order
 
     def __repr__(self) -> str:
-        return f"{float(self):.2f} ({', '.join(f'{n} steps: {e:.1e}' for n, e in zip(self.steps, self.errors))})"
+        pairs = zip(self.steps, self.errors, strict=True)
+        return f"{float(self):.2f} ({', '.join(f'{n} steps: {error:.1e}' for n, error in pairs)})"
 
 
 def order_of_convergence(
@@ -157,9 +158,10 @@ def order_of_convergence(
 ) -> Order:
     """How fast the error falls as steps grow, on Gaussian data N(mu, s^2), whose exact solution is known: p in (1/N)^p.
 
-    steps: divisors of 1000, so that all grids reach the same level up to a step. direction: "encode" or "decode". mu, s:
-    not 0 and 1, where the exact solution is to stand still and wrong samplers look right. grid: levels evenly in t
-    ("leading"), or evenly in log(signal / noise) ("lambda"), where two-step samplers show their order.
+    steps: divisors of 1000, so that all grids reach the same level up to a step. direction: "encode" or "decode".
+    mu, s: not 0 and 1, where the solution stands still and many a wrong sampler looks right. grid: levels evenly in t
+    ("leading"), or evenly in log(signal / noise) ("lambda"), where samplers that look back a step show their order.
+    The result is a number whose repr shows the errors too.
     """
     if direction not in ("encode", "decode"):
         raise ValueError(f"direction {direction!r} is not known; known are encode and decode")
@@ -220,7 +222,7 @@ def table(seeds: Sequence[int] = (0, 1, 2)) -> Iterator[str]:
     yield "|---" * 6 + "|"
     for sampler in SAMPLERS.values():
         errors = [max(roundtrip_error(sampler, seed=seed, dtype=dtype) for seed in seeds) for dtype in dtypes]
-        orders = [order_of_convergence(sampler, direction=direction, mu=0.0, s=1.0) for direction in ("encode", "decode")]
+        orders = [order_of_convergence(sampler, direction=way, mu=0.0, s=1.0) for way in ("encode", "decode")]
         yield (f"| {with_numbers(sampler)} | {' | '.join(f'{error:.0e}' for error in errors)} | "
                f"{' | '.join(f'{order:.1f}' for order in orders)} |")
 

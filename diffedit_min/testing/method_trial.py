@@ -51,7 +51,8 @@ ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch
 def small_model(channels: int) -> StableDiffusion:
     """Tiny random weights in float64, for a U-Net whose input has so many channels.
 
-    It has one level more than `load("random")`: Prompt-to-Prompt reads attention at a quarter of the latents' size.
+    It has one level more than `load("random")`, since Prompt-to-Prompt reads attention at a quarter of the latents' size,
+    and sharper attention: at random weights every word would have the same share of it everywhere.
     """
     model = load("random", device="cpu", dtype="float64")
     config = replace(model.unet.config, in_channels=channels, block_out_channels=(16, 16, 16),
@@ -59,6 +60,9 @@ def small_model(channels: int) -> StableDiffusion:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet = UNet(config)
+    for name, weight in unet.named_parameters():
+        if "to_q" in name or "to_k" in name:
+            weight.data *= 4
     return replace(model, unet=unet.to(model.dtype).eval().requires_grad_(False))
 
 
@@ -177,12 +181,12 @@ class Trial:
     def tries(self, option: Option) -> list["Try"]:
         tries: list[Try] = []
         for others in [option.needs, *({**option.needs, other.name: value} for other in self.known.values()
-                                       if other is not option for value in other_values(other, self.known.values())[:2])]:
+                                       if other is not option for value in other_values(other, self.known.values())[:1])]:
             for value in other_values(option, self.known.values()):
                 tries.append(self.attempt(others, option.name, value))
                 if tries[-1].changes:
                     return tries
-            if option.stage == "cost":
+            if option.stage == "cost" or all(own.refused for own in tries):
                 break
         return tries
 
