@@ -113,7 +113,8 @@ def test_a_batch_takes_each_pictures_own_earlier_edit(model, items):
     first = edits_of(model, items, [variant])[variant.title]
     pictures, queries = [item.image() for item in items], [item.query for item in items]
     told = {"encoded": [edit.encoded for edit in first], "mask_map": [edit.mask_map for edit in first]}
-    again = dm.diffedit(model, pictures, queries, seed=1, **told, **variant.options)
+    words = {"reference": [item.reference for item in items], "seed": [item.seed for item in items]}
+    again = dm.diffedit(model, pictures, queries, **words, **told, **variant.options)
     for before, after in zip(first, again, strict=True):
         assert torch.equal(before.decoded[0].latent, after.decoded[0].latent) and after.rows == 2 * K[0.8]
         assert torch.equal(before.mask_map, after.mask_map)

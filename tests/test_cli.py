@@ -21,6 +21,7 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min import cli, console, info, loading, picture
+from diffedit_min.core.coding import RatioOptions
 from diffedit_min.tiny import demo, scenes
 from diffedit_min.tiny.measures import cell_mask
 
@@ -171,14 +172,13 @@ def test_each_method_has_an_embedded_model(run, monkeypatch):
 
 def test_an_option_with_a_dash_and_a_bool(run):
     @dataclasses.dataclass(frozen=True)
-    class Flags:
+    class Flags(RatioOptions):
         sharp_edges: bool = False
 
-    method = SimpleNamespace(name="a_method", options=Flags)
-    assert cli.parse_options(method, ["sharp-edges=True"]) == {"sharp_edges": True}
-    assert cli.parse_options(method, None) == {}
+    method = dm.Method("a_method", dm.sdedit.run, Flags)
+    assert method.parsed(["sharp-edges=True"]) == {"sharp_edges": True}
     with pytest.raises(ValueError, match="^sharp_edges must be true or false, not 'yes'$"):
-        cli.parse_options(method, ["sharp_edges=yes"])
+        method.parsed(["sharp_edges=yes"])
 
 
 # ---- mask, invert, info, demo
@@ -253,7 +253,7 @@ def test_demo_on_the_random_model(run, monkeypatch):
     scene = scenes.sample(scenes.TEST[3])
     lines = done.out.splitlines()
     assert lines[:2] == [f"input      {scene.caption}", f"query      {scene.replace(surface='marble').caption}"]
-    assert "rows       16 = 2n + k + 2k, n = 2, k = 4" in lines and lines[-1] == "wrote demo.png"
+    assert "rows       16 through the U-Net: mask 4, encode 4, decode 8" in lines and lines[-1] == "wrote demo.png"
     settings = json.loads(Image.open("demo.png").text["diffedit"])
     assert settings["seed"] == 3 and settings["reference"] == scene.caption
     done = run("demo", "-o", "steps=5", "-o", "mask_samples=1", "--query", "pears")
@@ -304,11 +304,10 @@ EARLY = [
     ((*EDIT, "-o", "steps"), "-o 'steps' has no value: write it as name=value, for example steps=25"),
     ((*EDIT, "--method", "sdedit"), "sdedit has no option 'mask_samples'; it has encoding_ratio, guidance_scale, "
                                     "negative_prompt, steps"),
-    (("invert", "a.png", "-o", "ratio=1"), "invert has no option 'ratio'; it has encoding_ratio, gamma, grid, "
-                                           "guidance_scale, iterations, negative_prompt, p, sampler, steps, time"),
-    ((*EDIT, "--method", "magic"), "--method 'magic' is not known; known are diffedit, sdedit, encode-decode, "
-                                   "prompt-to-prompt, null-text, negative-prompt-inversion, direct-inversion, "
-                                   "cycle-diffusion, edit-friendly, unitune, instruct-pix2pix"),
+    (("invert", "a.png", "-o", "ratio=1"), "invert has no option 'ratio'; it has encoding_ratio, grid, "
+                                           "guidance_scale, negative_prompt, sampler, steps"),
+    ((*EDIT, "--method", "magic"), "--method 'magic' is not known; known are "
+                                   + ", ".join(method.dashed for method in dm.METHODS.values())),
     ((*EDIT, "--preset", "quick"), "diffedit has no preset 'quick'; it has paper, fast"),
     ((*EDIT, "--preset", "fast", "--method", "sdedit", "-o", "steps=3"), "sdedit has no preset 'fast'; it has paper"),
     (("mask", "a.png", "--query", "q", "--preset", "slow"), "diffedit has no preset 'slow'; it has paper, fast"),
@@ -320,7 +319,7 @@ EARLY = [
     ((*P2P, "-o", "word_windows=pears:1.5"), "word_windows of 'pears' must be from 0 to 1, not 1.5"),
     ((*P2P, "--source-out", "missing/b.png"), "there is no folder 'missing': make it first"),
     ((*EDIT[:4], "--method", "cycle-diffusion", "-o", "eta=0"),
-     "eta = 0 leaves no noise to find: give eta above 0"),
+     "eta must be above 0 and at most 1, not 0.0"),
     ((*EDIT, "--out", "missing/b.png"), "there is no folder 'missing': make it first"),
     ((*EDIT, "--out", "b.gif"), "'b.gif' has the suffix '.gif': use one of .png, .jpg, .jpeg, .webp"),
     ((*EDIT, "--out", "b"), "'b' has the suffix '': use one of .png, .jpg, .jpeg, .webp"),

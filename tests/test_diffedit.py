@@ -224,6 +224,7 @@ def test_encoding_and_map_can_be_reused(model):
     again = diffedit(model, encoding_ratio=0.5, mask_threshold=0.3, encoded=first.encoded, mask_map=first.mask_map)
     assert torch.equal(final(fresh), final(again)) and torch.equal(fresh.mask, again.mask)
     assert again.rows == 2 * 5
+    assert again.encoded.made == fresh.encoded.made and again.mask_map.made == fresh.mask_map.made, "for the next one"
     longer = diffedit(model, encoding_ratio=1.0, encoded=first.encoded)
     assert torch.equal(final(longer), final(diffedit(model, encoding_ratio=1.0))), "too short an encoding is made anew"
 

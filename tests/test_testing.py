@@ -196,7 +196,7 @@ def test_order_of_convergence(direction, grid):
     assert 0.9 <= kit.order_of_convergence("ddim", direction=direction, grid=grid) <= 1.1
     assert 1.9 <= kit.order_of_convergence(Heun(), direction=direction, grid=grid) <= 2.1
     assert abs(kit.order_of_convergence(Swapped(), direction=direction, grid=grid)) <= 0.1
-    # On N(0, 1) the solution is to stand still, and steps the wrong way come back as little as right ones go away.
+    # On N(0, 1) the solution stands still, and small steps the wrong way are as near to that as right ones.
     assert 0.9 <= kit.order_of_convergence(Swapped(), direction=direction, grid=grid, mu=0.0, s=1.0) <= 1.1
 
 

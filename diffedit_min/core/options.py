@@ -69,10 +69,12 @@ class Option:
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name} {value!r} is not known; known are {', '.join(self.choices)}")
         for number in value if self.kind is tuple else (value,) if self.kind in (int, float) else ():
-            if type(number) not in (int, float) or not math.isfinite(number):
+            if type(number) not in (int, float):
                 raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
             if not self._holds(number):
                 raise ValueError(f"{self.name} must be {self.range}, not {value}")
+            if not math.isfinite(number):
+                raise ValueError(f"{self.name} must be a finite number, not {value}")
         return value
 
     def _holds(self, number: float) -> bool:
@@ -96,7 +98,7 @@ class Option:
             raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {text!r}") from None
 
 
-KINDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false",
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false",
          dict: "words with numbers, for example apples:2,red bowl:0.5", tuple: "numbers with commas between them",
          Sampler: "a sampler: a name, or an object with encode and decode"}
 

@@ -36,26 +36,40 @@ class Offers:
 def made_of_encoding(task: Task, options: Declared, texts: Sequence[str]) -> list[Made]:
     """What makes an encoding of each picture, but for its levels, which its states tell."""
     return [{**common, "text": text, "sampler": options.sampler, **of_stage(options, "encoding")}
-            for common, text in zip(pictures(task), texts, strict=True)]
+            for common, text in zip(pictures(task.model, task.pixels), texts, strict=True)]
 
 
 def made_of_map(task: Task, options: Declared) -> list[Made]:
     """What makes a map of noise differences of each picture."""
-    words = zip(pictures(task), task.queries, task.references, task.seeds, strict=True)
+    words = zip(pictures(task.model, task.pixels), task.queries, task.references, task.seeds, strict=True)
     return [{**common, "query": query, "reference": reference, "seed": seed, **of_stage(options, "map")}
             for common, query, reference, seed in words]
 
 
-def pictures(task: Task) -> list[Made]:
-    """The model, and each picture by its pixels' hash."""
-    model = getattr(task.model, "identity", task.model)
-    pixels = [hashlib.sha256(row.cpu().numpy().tobytes()).hexdigest()[:16] for row in task.pixels]
-    return [{"model": model, "picture": digest} for digest in pixels]
+def pictures(model: Any, pixels: Tensor) -> list[Made]:
+    """The model, and each picture by its pixels' hash; pixels (B, 3, H, W)."""
+    name = getattr(model, "identity", model)
+    digests = [hashlib.sha256(row.cpu().numpy().tobytes()).hexdigest()[:16] for row in pixels]
+    return [{"model": name, "picture": digest} for digest in digests]
 
 
 def of_stage(options: Declared, stage: str) -> Made:
     """The options that matter from this stage on, or from the start."""
     return {name: getattr(options, name) for name, own in declared(type(options)).items() if own.stage in (stage, None)}
+
+
+def earlier_x0(offers: Offers, model: Any, pixels: Tensor) -> Tensor | None:
+    """The pictures' own latents (B, C, h, w), if encodings of all of them are offered: the VAE need not run again."""
+    if not all(offers.encoded):
+        return None
+    found = []
+    for offered, own in zip(offers.encoded, pictures(model, pixels), strict=True):
+        same = [trajectory[0].latent for trajectory in offered
+                if getattr(trajectory, "made", ()) and {**trajectory.made[0], **own} == trajectory.made[0]]
+        if not same:
+            return None
+        found.append(same[0])
+    return torch.cat(found)
 
 
 def earlier_encoding(offers: Offers, made: Sequence[Made], levels: Sequence[Level]) -> Trajectory | None:

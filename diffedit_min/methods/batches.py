@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.coding import Options
 from ..core.guidance import Rows
-from ..core.reuse import Offers
+from ..core.reuse import Offers, earlier_x0
 from ..core.state import State, Trajectory
 from ..core.task import Task
 from ..model.stable_diffusion import StableDiffusion
@@ -113,7 +113,9 @@ def make_task(
     query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))
     maps = [[mask_map.to(device) for mask_map in each.mask_maps] for each in asked]
     offers = Offers([each.encoded for each in asked], maps, strict)
-    return Task(model, pixels, model.encode(pixels), queries, references, query, reference, negative, empty,
+    x0 = earlier_x0(offers, model, pixels)
+    x0 = model.encode(pixels) if x0 is None else x0
+    return Task(model, pixels, x0, queries, references, query, reference, negative, empty,
                 tuple(each.seed for each in asked), valid.to(device), Rows(), keep,
                 generate=asked[0].picture is None, mask=mask, offers=offers)
 

@@ -33,8 +33,8 @@ class PlugAndPlayOptions(CodingOptions):
     encoding_ratio: float = option(1.0, "r, how far towards noise the picture goes", least=0, most=1, stage="levels")
     feature_part: float = option(0.8, "the first part of the steps, in which a residual block takes the picture's "
                                  "features", least=0, most=1, stage="decoding")
-    attention_part: float = option(0.5, "the first part of the steps, in which self-attention is the picture's", least=0,
-                                   most=1, stage="decoding")
+    attention_part: float = option(0.5, "the first part of the steps, in which self-attention is the picture's",
+                                   least=0, most=1, stage="decoding")
 
 
 def run(task: Task, options: PlugAndPlayOptions) -> Generator[Step, None, Outcome]:
@@ -88,8 +88,8 @@ class SourceAttention:
 
 
 PLUGGED = Text(
-    "From the noisiest latent back to a picture, guided towards the query. In the first steps one residual block and the "
-    "self-attention above it are given what the picture's own latent makes there at the same level: its layout.",
+    "From the noisiest latent back to a picture, guided towards the query. In the first steps one residual block and "
+    "the self-attention above it are given what the picture's own latent makes there at the same level: its layout.",
     ("f, A from ε(x_j, t_j, ∅)", "ε̃ = ε(y_j, t_j, ∅; f, A) + s (ε(y_j, t_j, query; f, A) − ε(y_j, t_j, ∅; f, A))"),
     (SourceFeatures.__call__, SourceAttention.__call__))
 

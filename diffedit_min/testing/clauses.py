@@ -134,13 +134,13 @@ def the_network_is_asked_properly(sampler: Told) -> None:
 
 
 def encoding_stands_at_its_levels(sampler: Told) -> None:
-    """Each latent of an encoding, partners included, is as noisy as the level says that its state names for it."""
+    """Each latent of an encoding, partners included, has as much noise in it as its own level says."""
     for levels in (GRID, UNEVEN_GRID):
         require_states_stand(encoded(sampler, same_noise, X0, levels), levels)
 
 
 def decoding_stands_at_its_levels(sampler: Told) -> None:
-    """Each latent of a decoding, partners included, is as noisy as the level says that its state names for it."""
+    """Each latent of a decoding, partners included, has as much noise in it as its own level says."""
     for levels in (GRID, UNEVEN_GRID):
         for start in (top(levels), top(levels[:5])):
             require_states_stand(decoded(sampler, same_noise, start, levels), levels)
@@ -231,8 +231,8 @@ def decoding_undoes_encoding(sampler: Told) -> None:
     """If the sampler is `exact`: decoding undoes encoding up to rounding, whatever the number of steps."""
     if not getattr(sampler_of(sampler), "exact", False):
         return
-    for k in (1, 2, 3, 8, 15):
-        levels = LEVELS.levels(20)[: k + 1]
+    for N, k in ((20, 1), (20, 2), (20, 3), (20, 15), (50, 40)):
+        levels = LEVELS.levels(N)[: k + 1]
         last = encoded(sampler, waves(), X0, levels)[-1]
         require_equal(decoded(sampler, waves(), last, levels)[-1].latent, X0,
                       f"what {k} steps up and {k} down give, and x0", 1e-8)

@@ -43,7 +43,6 @@ from .method_trial import (
     found,
     global_random_numbers,
     global_random_state,
-    other_values,
     rows_seen,
     shown,
     tensors_given,
@@ -417,31 +416,30 @@ def reuse_never_changes_a_result(trial: Trial) -> None:
 
 
 def every_option_has_an_effect(trial: Trial) -> None:
-    """Every option changes something at some other value: the result, what is found on the way, or the rows. One of
-    stage "cost" changes nothing of the result."""
+    """Every option changes something at another value: the result, what is found on the way, or the rows. One of stage
+    "cost" changes nothing of the result."""
     wrong = []
     for name, tries in trial.tried.items():
-        told = ", ".join({f"{own.value!r}{f' (refused: {own.refused})' if own.refused else ''}": 0 for own in tries})
-        if trial.method.known[name].stage != "cost":
-            if not any(own.changes for own in tries) and not all(own.refused for own in tries):
-                wrong.append(f"{name} changes nothing, alone or with another option changed; tried {told}")
-            continue
-        for own in tries:
-            if not own.refused and (differences := apart_beyond_rounding(own.before.found, own.after.found)):
-                wrong.append(f'{name} is declared with stage "cost", but {own.value!r} changes {shown(differences)}')
+        taken = [own for own in tries if not own.refused]
+        if trial.method.known[name].stage == "cost":
+            wrong += [f'{own.told} changes {shown(differences)}, but {name} was declared with stage "cost"'
+                      for own in taken if (differences := apart_beyond_rounding(own.before.found, own.after.found))]
+        elif taken and not any(own.changes for own in taken):
+            wrong.append(f"{name} changes nothing: tried {', '.join(own.told for own in taken[:3])}"
+                         + (f" and {len(taken) - 3} more" if len(taken) > 3 else ""))
     require(not wrong, "; ".join(wrong))
 
 
 def every_stage_is_true(trial: Trial) -> None:
-    """An option changes nothing that comes before the stage that it was declared with. (Earlier encodings and maps are
-    used again by these stages, so a wrong one gives wrong pictures in silence.)"""
+    """An option changes nothing that comes before the stage that it was declared with. (By these stages earlier encodings
+    and maps are used again, so a wrong one gives wrong pictures in silence.)"""
     wrong = []
     for name, tries in trial.tried.items():
         option = trial.method.known[name]
         for own in tries:
-            if own.before is not None and (differences := before_its_stage(option, own)):
-                wrong.append(f'{name} is declared with stage "{option.stage}", but {own.value!r} changes '
-                             f'{shown(differences)}')
+            if not own.refused and (differences := before_its_stage(option, own)):
+                wrong.append(f'{own.told} changes {shown(differences)}, but {name} was declared with stage '
+                             f'"{option.stage}"')
     require(not wrong, "; ".join(wrong))
 
 
@@ -488,7 +486,7 @@ def settings_can_be_kept(trial: Trial) -> None:
     again = method.made({name: kept[name] for name in method.known})
     require(again == edit.options, f"settings gave {again}, not {edit.options}")
     for option in method.known.values():
-        for value in other_values(option, method.known.values()):
+        for value in trial.other_values(option):
             try:
                 options = method.made({**option.needs, option.name: value})
             except ValueError:

@@ -4,7 +4,7 @@ what is seen of a run from outside.
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -175,35 +175,67 @@ class Trial:
 
     @cached_property
     def tried(self) -> dict[str, list["Try"]]:
-        """Every option with another value, until one makes a difference: alone; else beside another changed option."""
-        return {option.name: self.tries(option) for option in self.known.values()}
+        """Every option at other values, until one makes a difference."""
+        tried: dict[str, list[Try]] = {}
+        for option in self.known.values():
+            tries = tried[option.name] = []
+            for own in self.tries(option):
+                tries.append(own)
+                if own.changes:
+                    break
+        return tried
 
-    def tries(self, option: Option) -> list["Try"]:
-        tries: list[Try] = []
-        for others in [option.needs, *({**option.needs, other.name: value} for other in self.known.values()
-                                       if other is not option for value in other_values(other, self.known.values())[:1])]:
-            for value in other_values(option, self.known.values()):
-                tries.append(self.attempt(others, option.name, value))
-                if tries[-1].changes:
-                    return tries
-            if option.stage == "cost" or all(own.refused for own in tries):
-                break
-        return tries
+    def tries(self, option: Option) -> Iterator["Try"]:
+        """An option at other values: first alone, then beside each other option at another value; those that were declared
+        next to it first, since they often belong together. A value that was refused is not tried again."""
+        values = []
+        for value in self.other_values(option):
+            own = self.attempt(option.needs, option.name, value)
+            values += [] if own.refused else [value]
+            yield own
+        names = list(self.known)
+        place = names.index(option.name)
+        for name in sorted(names, key=lambda name: abs(names.index(name) - place))[1:]:
+            for other in self.other_values(self.known[name])[:1] if option.stage != "cost" else ():
+                for value in values:
+                    yield self.attempt({**option.needs, name: other}, option.name, value)
 
-    def attempt(self, others: Mapping[str, Any], name: str, value: Any) -> "Try":
+    def attempt(self, beside: Mapping[str, Any], name: str, value: Any) -> "Try":
         """One option at another value, while some others have these."""
+        told = f"{name}={value!r}" + "".join(f" with {other}={own!r}" for other, own in beside.items())
         try:
-            before = self.run(**others) if others else self.plain
-            return Try(value, before, self.run(**{**others, name: value}))
+            before = self.run(**beside) if beside else self.plain
+            return Try(told, before, self.run(**{**beside, name: value}))
         except ValueError as error:
-            return Try(value, refused=str(error))
+            return Try(told, refused=str(error))
+
+    def other_values(self, option: Option) -> list[Any]:
+        """Some values of an option other than the one that it has here."""
+        now, kind = self.options.get(option.name, option.default), option.kind
+        if option.choices:
+            wanted = list(option.choices)
+        elif kind is bool:
+            wanted = [not now]
+        elif kind is int:
+            wanted = [1, 2] if now is None else [now + 1, now // 2]
+        elif kind is float:
+            wanted = [*([now / 2, 2 * now, 1e6 * now] if now else []), option.least, option.most, 1.0]
+        elif kind is tuple:
+            wanted = [tuple(factor * number for number in now or (1.0,)) for factor in (0.5, 2.0)]
+        elif kind is str:
+            # What other options say that this one must be for them to matter; and a word of the queries.
+            wanted = [*(other.needs[option.name] for other in self.known.values() if option.name in other.needs),
+                      "a", OTHER_WORDS]
+        else:
+            wanted = ["ddim", "edict"] if kind is Sampler else [{"a": 0.3}]
+        return [value for value in wanted if value is not None and value != now]
 
 
 @dataclass(frozen=True, eq=False)
 class Try:
     """An option at another value: the run without it and with it, or why the value was refused."""
 
-    value: Any
+    told: str           # the value, and those of the options beside it
     before: Run | None = None
     after: Run | None = None
     refused: str = ""
@@ -213,27 +245,6 @@ class Try:
         """Whether it makes any difference, be it in rows only."""
         return not self.refused and (bool(apart(self.before.found, self.after.found))
                                      or self.before.rows != self.after.rows)
-
-
-def other_values(option: Option, known: Iterable[Option]) -> list[Any]:
-    """Values of an option other than its default, to see what it does."""
-    default, kind = option.default, option.kind
-    if option.choices:
-        wanted = list(option.choices)
-    elif kind is bool:
-        wanted = [not default]
-    elif kind is int:
-        wanted = [default + 1, default // 2] if default is not None else [1, 2]
-    elif kind is float:
-        wanted = [default / 2, 2 * default, option.least, option.most, 1000 * default] if default else [0.5, 1.0, 0.1]
-    elif kind is tuple:
-        wanted = [tuple(number / 2 for number in default or (1.0,)), tuple(number + 1 for number in default or (1.0,))]
-    elif kind is str:
-        # A word of the queries; and what other options say that this one must be for them to matter.
-        wanted = [*(other.needs[option.name] for other in known if option.name in other.needs), "a", OTHER_WORDS]
-    else:
-        wanted = ["ddim", "edict"] if kind is Sampler else [{"a": 0.3}]
-    return [value for value in wanted if value is not None and value != default]
 
 
 def extreme_values(option: Option) -> list[Any]:
