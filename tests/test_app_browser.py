@@ -211,7 +211,7 @@ def test_from_a_picture_to_a_download(person, network):
     assert "your mask" in person.progress("^Done: ")
 
     person.write("#option-steps", 200)
-    for pause in (0.2, 0.01):       # a run may end later or earlier than the answer to Cancel arrives
+    for pause in (0.2, 0.03):       # a run may end later or earlier than the answer to Cancel arrives
         network.pause = pause
         person.press("#edit")
         person.progress("^(encode|decode): step")

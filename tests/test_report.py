@@ -23,11 +23,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min import drawing, mask, metadata, picture, report
+from diffedit_min import drawing, metadata, picture, report
+from diffedit_min.core import ddim, mask
+from diffedit_min.core.schedule import Level, Schedule, add_noise, x0_from_eps
+from diffedit_min.core.state import State
 from diffedit_min.loading import TINY
-from diffedit_min.report import costs, pictures, rendering, sections, texts
-from diffedit_min.samplers import State, ddim, dpm_solver, edict, fixed_point
-from diffedit_min.schedule import Level, Schedule, add_noise, x0_from_eps
+from diffedit_min.methods.help import sentence_of
+from diffedit_min.report import pictures, rendering, sections, texts
+from diffedit_min.samplers import SAMPLERS
 from diffedit_min.tiny import scenes
 
 BOWL, BASKET = "a bowl of pears", "a basket of pears"
@@ -61,8 +64,8 @@ def make(model, image):
     """make("diffedit", steps=3, ...): that method's edit of the image."""
 
     def make(name, query=BASKET, reference=BOWL, picture=image, model=model, **options):
-        method = dm.methods.invert if name == "invert" else dm.METHODS[name]
-        words = {"reference": reference} | ({} if name == "invert" else {"query": query})
+        method = dm.METHODS[name]
+        words = {"reference": reference} | ({"query": query} if method.takes_query else {})
         return method(model, picture, **words, **{**FEW, **OPTIONS.get(name, {}), **options})
 
     return make
@@ -167,7 +170,7 @@ def picture_in(uri):
     return image
 
 
-@pytest.mark.parametrize("name", [*dm.METHODS, "invert"])
+@pytest.mark.parametrize("name", dm.METHODS)
 def test_every_method_has_its_report(make, model, instructed, name):
     own = instructed if name == "instruct_pix2pix" else model
     edit = make(name, model=own)
@@ -175,28 +178,25 @@ def test_every_method_has_its_report(make, model, instructed, name):
     page = well_formed(report.page(edit, own))
     assert len(page.all("section")) == len(made.report.sections) + 2
     assert [f"#{section.name}" for section in made.report.sections] == [a["href"] for a in page.all("a")][:-1]
-    assert made.report.costs and sum(made.report.costs.values()) == edit.rows
+    assert made.report.costs == edit.rows_for and sum(made.report.costs.values()) == edit.rows
     assert len(made.decoding.rows[0].shots) == len(edit.decoded) >= 5
-    of_other_samplers = sections.SAMPLERS_OPTIONS - {"time"} if "sampler" in edit.settings else set()
-    shown = {name for section in made.report.sections for name in section.settings} | sections.WHOLE
-    assert set(edit.settings) - shown == of_other_samplers and not of_other_samplers & shown
+    shown = {name for section in made.report.sections for name in section.settings}
+    assert set(edit.method.known) <= shown
+    text = html.unescape(report.page(edit, own))
+    assert not [name for name, option in edit.method.known.items() if f'title="{sentence_of(option)}"' not in text]
     assert report.film(edit, own).width > 192
 
 
 @pytest.mark.filterwarnings("ignore:the fixed-point iteration")
-@pytest.mark.parametrize("sampler", texts.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_has_its_report(make, model, sampler):
     edit = make("diffedit", sampler=sampler)
     made = told(edit, model)
     well_formed(report.page(edit, model))
-    known = texts.SAMPLERS[sampler]
+    known = SAMPLERS[sampler]
     for section in (made.encoding, made.decoding):
         assert known.equation in section.text.equations and len(section.rows) == 1 + known.straight
         assert bool(section.absent) is not known.straight
-
-
-def test_samplers_are_all_known():
-    assert set(texts.SAMPLERS) == set(dm.methods.coding.SAMPLERS)
 
 
 @pytest.mark.filterwarnings("ignore:the prompt is too long")
@@ -226,7 +226,7 @@ def test_diffedits_report_has_all_its_steps(edit, model, image):
     assert captions(made.decoding)[:5] == captions(made.encoding)[4::-1]
     assert captions(made.result) == ["input", "result", "their difference, 4 times", "true answer"]
     assert made.predictions.settings == {"mask_noise_ratio": 0.5, "mask_samples": 3, "seed": 0}
-    assert set(made.encoding.settings) == {"steps", "encoding_ratio", "sampler", "time", "grid"}
+    assert set(made.encoding.settings) == {"steps", "encoding_ratio", "sampler", "grid"}
     assert set(made.decoding.settings) == {"guidance_scale", "negative_prompt", "guidance_from", "guidance_until"}
     assert set(made.mask.settings) == {"mask_threshold", "mask_norm", "mask_average", "mask_clip", "mask_clip_at",
                                        "mask_rescale"}
@@ -278,19 +278,19 @@ def test_what_was_not_kept_is_said(make, model):
     assert made.predictions.absent == ('The noised latents and the predictions were not kept: keep="trace" keeps them.')
     assert made.decoding.absent == 'The latents on the way were not kept: keep="trace" keeps them.'
     assert not made.predictions.rows and not made.decoding.rows and made.encoding.rows
-    assert captions(made.mask)[0] == "rescaled: up to 1" and made.mask.absent
+    assert captions(made.mask)[0] == "the map, from 0 to 1" and made.mask.absent
     made = told(make("sdedit", keep="result"), model)
-    assert made.report.costs == {} and made.decoding.absent
+    assert made.report.costs == {"decode": 8} and made.decoding.absent
 
 
 def test_what_was_given_is_said(edit, make, model):
     by_hand = told(make("diffedit", mask=edit.mask, encoded=edit.encoded), model)
     assert not hasattr(by_hand, "predictions") and by_hand.mask.text == texts.MASK_BY_HAND
-    assert by_hand.encoding.absent == "The encoding was given, from an earlier edit."
-    assert by_hand.report.costs == {"decoding": 8} and by_hand.report.cells is None
+    assert by_hand.encoding.absent == "The encoding is that of an earlier edit."
+    assert by_hand.report.costs == {"decode": 8} and by_hand.report.cells is None
     again = told(make("diffedit", mask_map=edit.mask_map), model)
-    assert again.predictions.absent == "The map was given, from an earlier edit: nothing was predicted for it."
-    assert again.report.costs == {"encoding": 4, "decoding": 8} and again.report.cells
+    assert again.predictions.absent == "The map is that of an earlier edit: nothing was predicted for it."
+    assert again.report.costs == {"encode": 4, "decode": 8} and again.report.cells
     both = told(make("diffedit", mask=edit.mask, mask_map=edit.mask_map), model)
     assert both.mask.text == texts.MASK_BY_HAND and both.report.cells is None
 
@@ -322,30 +322,51 @@ def test_methods_without_a_mask_say_so(make, model):
     made = told(make("sdedit"), model)
     assert [section.name for section in made.report.sections] == ["picture", "mask", "encoding", "decoding", "result"]
     assert made.mask.text.words == "sdedit has no mask: every pixel may change." and not made.mask.rows
-    assert made.encoding.text == texts.STARTS["sdedit"] and not made.encoding.rows
+    assert made.encoding.text == dm.sdedit.texts["start"] and not made.encoding.rows
     assert set(made.report.measures) == {"against the input", "the VAE alone, against the input"}
 
 
 def test_two_branches(make, model):
     blended = told(make("prompt_to_prompt", local_blend="bowl", blend_size=0.5), model)
     assert "the input as made anew beside the edit" in captions(blended.result)
-    assert blended.mask.text == texts.MASK_BY_ATTENTION and blended.mask.settings == {"local_blend": "bowl"}
+    assert blended.mask.text == dm.prompt_to_prompt.texts["mask"] and blended.mask.settings == {"local_blend": "bowl"}
     nowhere = told(replace(make("prompt_to_prompt", local_blend="bowl", blend_size=0.5), empty_mask=True), model)
     assert nowhere.mask.absent == "Nothing to change was found: the mask is empty." and nowhere.decoding.rows
     generated = make("prompt_to_prompt", picture=None)
     made = told(generated, model)
-    assert made.encoding.text == texts.STARTS["prompt_to_prompt"] and made.report.costs == {"two branches": 20}
+    assert made.encoding.text == dm.prompt_to_prompt.texts["start"] and made.report.costs == {"both branches": 20}
     well_formed(report.page(generated, model))
 
 
 @pytest.mark.parametrize("name", ["diffedit", "sdedit", "edit_friendly"])
 def test_a_method_of_the_readers_own_is_told_as_far_as_it_can_be(model, image, name):
-    own = replace(dm.METHODS[name], name="own")
-    edit = own(model, image, BASKET, BOWL, **FEW)
-    made = told(edit, model)
-    assert made.decoding.text.words == texts.OTHER.words and made.decoding.rows
-    assert (made.encoding.text.words == texts.OTHER.words) == (name != "diffedit")
+    def run(task, options):
+        """Mine."""
+        return (yield from dm.METHODS[name].run(task, options))
+
+    edit = dm.Method("own", run, based_on=dm.METHODS[name])(model, image, BASKET, BOWL, **FEW)
+    made, mine = told(edit, model), "Mine. How it does this, its own file tells."
+    assert (made.decoding.text.words == mine) == (name != "diffedit") and made.decoding.rows
+    assert (made.encoding.text.words == mine) == (name != "diffedit")
+    if name == "diffedit":      # what the edit itself shows is told in the same words, whoever made it
+        theirs = told(dm.diffedit(model, image, BASKET, BOWL, **FEW), model)
+        assert [s.text.words for s in made.report.sections] == [s.text.words for s in theirs.report.sections]
+    assert run in made.decoding.text.functions
     well_formed(report.page(edit, model))
+
+
+def test_what_an_edit_does_not_show_is_not_told(make, model):
+    """A blend at the wrong level is not DiffEdit's step 3; a mask cut elsewhere is not `map > mask_threshold`."""
+    edit = make("diffedit")
+    assert texts.blended(edit) and texts.threshold_of(edit) == edit.options.mask_threshold
+    decoded = [replace(state, latent=state.latent + 1e-6 * (state.index == 2)) for state in edit.decoded]
+    assert not texts.blended(replace(edit, decoded=tuple(decoded)))
+    for cut in (0.3, 0.7):
+        other = replace(edit, mask=edit.mask_map > cut)
+        assert other.mask.equal(other.mask_map > texts.threshold_of(other))
+        assert "M = 1 where" not in "".join(texts.mask_text(other).equations)
+    upside_down = replace(edit, mask=edit.mask_map <= 0.5)
+    assert texts.threshold_of(upside_down) is None and told(upside_down, model).report.cells is None
 
 
 def test_a_report_wants_the_model_that_made_the_edit(edit, model):
@@ -366,24 +387,6 @@ def test_measures(edit, model, image):
         "inside the mask, against the input": f"{picture.psnr(edit.image, image, inside):.1f} dB",
         "the VAE alone, against the input": f"{picture.psnr(vae, image):.1f} dB",
         "against the true answer": f"{picture.psnr(edit.image, truth):.1f} dB"}
-
-
-# ---------------------------------------------------------------- rows
-
-
-def test_rows_add_up(make, model, instructed):
-    T = model.schedule.T
-    assert costs.costs(make("diffedit"), T) == {"mask": 6, "encoding": 4, "decoding": 8}
-    assert costs.costs(make("diffedit", guidance_scale=1.0), T) == {"mask": 6, "encoding": 4, "decoding": 4}
-    assert costs.costs(make("diffedit", guidance_from=0.5), T) == {"mask": 6, "encoding": 4, "decoding": 5}
-    assert costs.costs(make("diffedit", sampler="edict"), T) == {}
-    assert costs.costs(make("null_text", stop_at=0.0), T) == {"encoding": 4, "tuning": 12, "two branches": 16}
-    assert costs.costs(make("direct_inversion", guidance_scale=1.0), T) == {"encoding": 4, "two branches": 8}
-    assert costs.costs(make("cycle_diffusion", source_guidance_scale=2.0), T) == {
-        "finding the noises": 8, "decoding": 8}
-    assert costs.costs(make("unitune"), T) == {"tuning": 2, "decoding": 8}
-    assert costs.costs(make("instruct_pix2pix", model=instructed, guidance_scale=1.0, image_guidance_scale=1.0), T) \
-        == {"decoding": 5}
 
 
 # ---------------------------------------------------------------- x0 from two states
@@ -420,7 +423,7 @@ LEVELS = Schedule.from_config({}).levels(12, 0.8)
 X0 = torch.randn(1, 4, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("sampler", [ddim, fixed_point, dpm_solver])
+@pytest.mark.parametrize("sampler", [SAMPLERS[name] for name in ("ddim", "fixed_point", "dpm_solver")])
 def test_the_states_tell_what_the_steps_took_for_x0(sampler):
     """As the network had it, which isn't asked again. (DPM-Solver++'s later steps take an extrapolation.)"""
     encoded = list(sampler.encode(Asked(), X0, LEVELS))
@@ -428,25 +431,26 @@ def test_the_states_tell_what_the_steps_took_for_x0(sampler):
     decoded = list(sampler.decode(network, encoded[-1], LEVELS))
     assert len(network.answers) == len(decoded) - 1 == 10
     steps = list(zip(decoded, decoded[1:], network.answers, strict=False))
-    for left, reached, (x, eps) in steps[:1] if sampler is dpm_solver else steps:
+    for left, reached, (x, eps) in steps[:1] if sampler is SAMPLERS["dpm_solver"] else steps:
         assert torch.equal(x, left.latent)
         assert (pictures.x0_of_step(left, reached) - x0_from_eps(x, eps, left.level.abar)).abs().max() < 1e-10
 
 
 def test_and_so_do_those_of_an_encoding():
     network = Asked()
-    encoded = list(ddim.encode(network, X0, LEVELS))
+    encoded = list(ddim.DDIM().encode(network, X0, LEVELS))
     for left, reached, (x, eps) in zip(encoded, encoded[1:], network.answers, strict=False):
         assert (pictures.x0_of_step(reached, left) - x0_from_eps(x, eps, left.level.abar)).abs().max() < 1e-10
 
 
 def test_samplers_whose_states_lie_on_no_line_are_left_out():
     network = Asked()
-    way = list(edict.encode(network, X0, LEVELS))
+    way = list(SAMPLERS["edict"].encode(network, X0, LEVELS))
     wanted = x0_from_eps(way[6].latent, network(way[5].partners[0][1], LEVELS[6].t), LEVELS[6].abar)
     assert (pictures.x0_of_step(way[6], way[5]) - wanted).abs().max() > 0.1
-    assert not texts.straight({"sampler": "edict"})
-    assert texts.straight({}) and texts.straight({"eta": 0.0}) and not texts.straight({"eta": 0.1})
+    for sampler, noise, straight in (("edict", {}, False), ("ddim", {}, True), ("ddim", {"eta": 0.1}, False)):
+        options = SimpleNamespace(sampler=SAMPLERS[sampler], **noise)
+        assert texts.straight(SimpleNamespace(options=options)) == straight
 
 
 # ---------------------------------------------------------------- pictures
@@ -517,37 +521,34 @@ def test_the_page_holds_the_map_itself(edit, model):
 # ---------------------------------------------------------------- texts
 
 
-ALL_TEXTS = [texts.PICTURE, texts.predictions_text(3, 500), texts.MASK_BY_HAND, texts.MASK_BY_ATTENTION,
-             texts.NO_CODING, texts.RESULT, *texts.STARTS.values(), *texts.DECODINGS.values(),
-             *(texts.encoding_text({"method": method, "sampler": sampler})
-               for method in ("diffedit", "invert") for sampler in texts.SAMPLERS),
-             *(texts.mask_text({"mask_norm": norm, "mask_average": average, "mask_clip": clip, "mask_clip_at": 3.0,
-                                "mask_rescale": how, "mask_threshold": 0.5})
-               for norm in mask.NORMS for average in mask.AVERAGES for clip in mask.CLIPS for how in mask.RESCALES)]
+ALL_TEXTS = [texts.PICTURE, texts.predictions_text(3, 500), texts.MASK_BY_HAND, texts.NO_CODING, texts.MASKED,
+             texts.RESULT, *(text for method in dm.METHODS.values() for text in method.texts.values())]
+RULES = [texts.map_equations(dm.diffedit.made({"mask_norm": norm, "mask_average": average, "mask_clip": clip,
+                                               "mask_clip_at": 0.9, "mask_rescale": how}))
+         for norm in mask.NORMS for average in mask.AVERAGES for clip in mask.CLIPS for how in mask.RESCALES]
 
 
-def test_functions_are_named_as_they_are_found():
+def test_functions_are_named_as_they_are_found(edit, model):
     root = Path(dm.__file__).parents[1]
     functions = {function for text in ALL_TEXTS for function in text.functions} | {
-        function for method in dm.METHODS for function in texts.decoding_text({"method": method}).functions}
-    assert mask.difference_map in functions and ddim.step in functions and len(functions) > 30
+        function for section in sections.tell(edit, model).sections for function in section.text.functions}
+    assert mask.difference_map in functions and ddim.step in functions and len(functions) > 25
     for function in functions:
         module = rendering.file_of(function).removesuffix(".py").replace("/", ".")
         found = importlib.import_module(module)
         for part in rendering.name_of(function).removeprefix(module.partition(".")[2] + ".").split("."):
             found = getattr(found, part)
-        assert found is function and (root / rendering.file_of(function)).is_file()
-    assert rendering.name_of(mask.difference_map) == "mask.difference_map"
-    assert rendering.file_of(ddim.step) == "diffedit_min/samplers/ddim.py"
+        assert found is getattr(function, "__func__", function) and (root / rendering.file_of(function)).is_file()
+    assert rendering.name_of(mask.difference_map) == "core.mask.difference_map"
+    assert rendering.file_of(ddim.step) == "diffedit_min/core/ddim.py"
 
 
-def test_every_method_is_told():
-    assert set(texts.DECODINGS) == {*dm.METHODS, "invert"}
-    for text in ALL_TEXTS:
-        assert text.words
-        for equation in text.equations:
-            shown = str(rendering.formula(equation))
-            assert "_" not in shown and "^" not in shown and shown.count("<sub>") == shown.count("</sub>")
+def test_equations_can_be_shown():
+    assert all(text.words for text in ALL_TEXTS)
+    own = [sampler.equation for sampler in SAMPLERS.values()]
+    for equation in [*own, *(e for text in ALL_TEXTS for e in text.equations), *(e for rule in RULES for e in rule)]:
+        shown = str(rendering.formula(equation))
+        assert "_" not in shown and "^" not in shown and shown.count("<sub>") == shown.count("</sub>")
 
 
 @pytest.mark.parametrize(("equation", "shown"), [
