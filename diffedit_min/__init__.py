@@ -37,7 +37,22 @@ __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:       # for type checkers, which do not see names that are looked up when they are used
     # ruff: noqa: F401
-    from . import core, drawing, info, loading, metadata, methods, model, picture, report, samplers, testing, tiny
+    from . import (
+        bench,
+        compositing,
+        core,
+        drawing,
+        info,
+        loading,
+        metadata,
+        methods,
+        model,
+        picture,
+        report,
+        samplers,
+        testing,
+        tiny,
+    )
     from .core.options import option
     from .core.schedule import Level
     from .core.state import State
@@ -57,15 +72,14 @@ else:
             return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
         if name in _MODULES:
             return importlib.import_module(f".{name}", __name__)
-        if not name.startswith("_"):
-            from .methods import METHODS
-
-            if name in METHODS:
-                return METHODS[name]
+        if not name.startswith("_") and name in _methods():
+            return _methods()[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__() -> list[str]:
-    from .methods import METHODS
+def _methods() -> "dict[str, Method]":
+    return importlib.import_module(".methods", __name__).METHODS
 
-    return sorted({*__all__, *_MODULES, *METHODS})
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_MODULES, *_methods()})

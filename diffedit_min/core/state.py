@@ -3,8 +3,9 @@
     encode(eps_fn, x0, levels)                  -> states at levels[0], levels[1], ..., levels[-1]
     decode(eps_fn, state, levels, blend=None)   -> states at the state's level, ..., levels[1], levels[0]
 
-Both are generators of `State`s, the one that they start from first. `levels` rise in noise; `levels[0]` is clean. Any
-object with these two methods will do. DDIM, the paper's, is in ddim.py; the others are in samplers/.
+Both are generators of `State`s, the one that they start from first. `levels` rise in noise; `levels[0]` is clean, of
+abar 1 or a little less. A state is all that decoding needs to go on: nothing is kept on the sampler from one call to
+the next. Any object with these two methods will do. DDIM, the paper's, is in ddim.py; the others are in samplers/.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ class State:
     level: Level
     latent: Tensor                                  # (B, C, h, w), at that level
     partners: tuple[tuple[int, Tensor], ...] = ()   # further latents, each with its own level's index
-    memory: tuple[int, Tensor] | None = None        # a prediction of x0 (B, C, h, w), and its level's index
+    memory: tuple[int, Tensor] | None = None        # an earlier prediction (B, C, h, w), and its level's index
 
     @property
     def latents(self) -> Tensor:
@@ -57,7 +58,8 @@ class Blend(Protocol):
     def __call__(self, latent: Tensor, index: int) -> Tensor:
         """latent (B, C, h, w) at levels[index] -> the same shape.
 
-        A sampler with two latents at one level hands both over together, as `State.latents` holds them.
+        A sampler with two latents at one level hands both over together, as `State.latents` holds them. A partner that
+        the first state brings along for a lower level was blended, or encoded, before: it isn't blended again.
         """
         ...
 
@@ -71,13 +73,19 @@ class Sampler(Protocol):
     """
 
     def encode(self, eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level]) -> Iterator[State]:
-        """E_r: from x0 (B, C, h, w) at levels[0] up to levels[-1]; the first state holds x0 itself."""
+        """E_r: from x0 (B, C, h, w) at levels[0] up to levels[-1]; the first state holds x0 itself.
+
+        The network is asked with the t of the level left, of the level reached, or of one between.
+        """
         ...
 
     def decode(
         self, eps_fn: EpsFn, state: State, levels: Sequence[Level], blend: Blend | None = None
     ) -> Iterator[State]:
-        """D_r: from `state`, at whichever level it is, down to levels[0]; the first state is the given one."""
+        """D_r: from `state`, at whichever level it is, down to levels[0]; the first state is the given one.
+
+        The network is asked with the t of the level at which the latent stands that it is asked about.
+        """
         ...
 
 

@@ -16,8 +16,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import diffedit_min
-
 from ..core.options import name_of
 from ..core.state import Sampler
 from ..samplers import SAMPLERS
@@ -48,7 +46,8 @@ class Registry(Mapping[str, Method]):
 
     def add(self, method: Method) -> None:
         """ValueError for a name that is the package's own. One's own of the same name is replaced."""
-        if method.name in self._own or method.name in diffedit_min.__all__:
+        package = sys.modules[__name__.partition(".")[0]]
+        if method.name in self._own or method.name in package.__all__ or method.name in package._MODULES:
             raise ValueError(f"{method.name!r} is a name of diffedit_min's own: give the method another one")
         self._methods[method.name] = method
 

@@ -2,7 +2,6 @@
 what is seen of a run from outside.
 """
 
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from ..methods.edit import Edit
 from ..methods.method import Method
 from ..model.stable_diffusion import StableDiffusion
 from ..model.unet import UNet
+from ..samplers import sampler_of
 
 
 def picture(number: int, size: tuple[int, int]) -> Image.Image:
@@ -38,11 +38,11 @@ def picture(number: int, size: tuple[int, int]) -> Image.Image:
 
 # Neither square nor of sizes that networks take: both are padded to 32 x 16 px, and so they share a batch.
 PICTURES = (picture(0, (29, 13)), picture(1, (27, 16)))
-UPRIGHT = picture(2, (14, 30))      # in a batch of its own
+UPRIGHT = picture(2, (14, 30))              # in a batch of its own
 QUERIES, REFERENCES = ("a bowl of pears", "a basket of plums"), ("a bowl of apples", "a bucket of plums")
-OTHER_WORDS = "a box of lemons"     # as many as the others: Prompt-to-Prompt swaps word for word
+OTHER_WORDS = "a box of lemons"             # as many as the others: Prompt-to-Prompt swaps word for word
 SEEDS = (3, 4)
-SMALL = {"steps": 4, "mask_samples": 2}     # of methods that have these options
+SMALL = {"steps": 4, "mask_samples": 2}     # for methods that have these options
 
 # How far apart numbers may be that differ by the rounding of other batch sizes, relative to their size.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-1}
@@ -51,8 +51,8 @@ ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch
 def small_model(channels: int) -> StableDiffusion:
     """Tiny random weights in float64, for a U-Net whose input has so many channels.
 
-    It has one level more than `load("random")`, since Prompt-to-Prompt reads attention at a quarter of the latents' size,
-    and sharper attention: at random weights every word would have the same share of it everywhere.
+    It has a level more than `load("random")`, as Prompt-to-Prompt reads attention at a quarter of the latents' size, and
+    sharper attention: with plain random weights every word would have the same share of it everywhere.
     """
     model = load("random", device="cpu", dtype="float64")
     config = replace(model.unet.config, in_channels=channels, block_out_channels=(16, 16, 16),
@@ -62,7 +62,7 @@ def small_model(channels: int) -> StableDiffusion:
         unet = UNet(config)
     for name, weight in unet.named_parameters():
         if "to_q" in name or "to_k" in name:
-            weight.data *= 4
+            weight.data *= 8
     return replace(model, unet=unet.to(model.dtype).eval().requires_grad_(False))
 
 
@@ -102,7 +102,7 @@ class Trial:
 
     @classmethod
     def of(cls, method: str | Method, model: StableDiffusion | None = None, **options: Any) -> "Trial":
-        """By its name, or itself; ValueError for a name that isn't known."""
+        """Of a method or its name; ValueError for a name that isn't known."""
         if not isinstance(method, Method):
             if method not in METHODS:
                 raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
@@ -110,14 +110,19 @@ class Trial:
         small = {name: value for name, value in SMALL.items() if name in method.known}
         return cls(method, model or small_model(method.channels), {**small, **options})
 
+    @cached_property
+    def settings(self) -> Options:
+        """All options in force."""
+        return self.method.settings(self.model, self.options)
+
     def prepared(
         self, which: Sequence[int] = (0, 1), *, queries: Sequence[str] = QUERIES,
         references: Sequence[str] = REFERENCES, seeds: Sequence[int] = SEEDS, masks: Sequence[Tensor] | None = None,
         earlier: Sequence[Edit] | None = None, keep: str = "trace", **options: Any,
     ) -> tuple[Task, Options]:
-        """What the method would be given for some of PICTURES, and with which options. All but `which` is for both.
+        """What the method would be given for some of PICTURES, and with which options.
 
-        earlier: Edits whose encodings and maps are offered.
+        which: their numbers; all the others are for both. earlier: Edits whose encodings and maps are offered.
         """
         settings = self.method.settings(self.model, {**self.options, **options})
         given = {"query": queries, "reference": references, "seed": seeds, "mask": masks, "reuse": earlier}
@@ -147,12 +152,17 @@ class Trial:
 
     def edit(self, i: int = 0, **changes: Any) -> Edit:
         """One of PICTURES, as a person calls the method."""
-        told = {"image": PICTURES[i], "query": QUERIES[i], "reference": REFERENCES[i], "seed": SEEDS[i], **self.options,
-                **changes}
-        return self.method(self.model, **told)
+        told = {"image": PICTURES[i], "query": QUERIES[i], "reference": REFERENCES[i], "seed": SEEDS[i]}
+        return self.method(self.model, **{**told, **self.options, **changes})
 
-    def uses(self, name: str) -> bool:
-        return name in self.method.uses
+    def edits(self, **changes: Any) -> list[Edit]:
+        """Both pictures, as a person calls the method."""
+        told = {"image": list(PICTURES), "query": list(QUERIES), "reference": list(REFERENCES), "seed": list(SEEDS)}
+        return self.method(self.model, **{**told, **self.options, **changes})
+
+    def uses(self, *names: str) -> list[str]:
+        """Which of these the method says that it uses."""
+        return [name for name in names if name in self.method.uses]
 
     def half_masks(self) -> list[Tensor]:
         """A mask for each of PICTURES, bool (h, w): the left half, and the right."""
@@ -164,7 +174,12 @@ class Trial:
         """White or black all over, for each of PICTURES."""
         return [torch.full_like(mask, white) for mask in self.half_masks()]
 
-    # ---- options
+    def samplers(self, *names: str) -> list[dict[str, str]]:
+        """Each of these as options; none at all of a method that offers no choice."""
+        option = self.method.known.get("sampler")
+        return [{"sampler": name} for name in names] if option is not None and option.kind is Sampler else [{}]
+
+    # ---- options at other values
 
     @cached_property
     def known(self) -> dict[str, Option]:
@@ -186,8 +201,10 @@ class Trial:
         return tried
 
     def tries(self, option: Option) -> Iterator["Try"]:
-        """An option at other values: first alone, then beside each other option at another value; those that were declared
-        next to it first, since they often belong together. A value that was refused is not tried again."""
+        """An option at other values: first alone, then beside each other option at another value.
+
+        Those declared next to it go first, since they often belong together. A refused value is not tried again.
+        """
         values = []
         for value in self.other_values(option):
             own = self.attempt(option.needs, option.name, value)
@@ -210,10 +227,12 @@ class Trial:
             return Try(told, refused=str(error))
 
     def other_values(self, option: Option) -> list[Any]:
-        """Some values of an option other than the one that it has here."""
-        now, kind = self.options.get(option.name, option.default), option.kind
+        """Some values of an option other than the one in force."""
+        now, kind = getattr(self.settings, option.name), option.kind
         if option.choices:
             wanted = list(option.choices)
+        elif kind is Sampler:
+            wanted = [name for name in ("ddim", "edict") if sampler_of(name) != now]
         elif kind is bool:
             wanted = [not now]
         elif kind is int:
@@ -222,12 +241,12 @@ class Trial:
             wanted = [*([now / 2, 2 * now, 1e6 * now] if now else []), option.least, option.most, 1.0]
         elif kind is tuple:
             wanted = [tuple(factor * number for number in now or (1.0,)) for factor in (0.5, 2.0)]
-        elif kind is str:
-            # What other options say that this one must be for them to matter; and a word of the queries.
-            wanted = [*(other.needs[option.name] for other in self.known.values() if option.name in other.needs),
-                      "a", OTHER_WORDS]
+        elif kind is dict:
+            wanted = [{"a": 0.3}]       # a word of the queries
         else:
-            wanted = ["ddim", "edict"] if kind is Sampler else [{"a": 0.3}]
+            # What other options say that this text must be for them to matter; a word of the queries; some words.
+            needed = [other.needs[option.name] for other in self.known.values() if option.name in other.needs]
+            wanted = [*needed, "a", OTHER_WORDS]
         return [value for value in wanted if value is not None and value != now]
 
 
@@ -247,38 +266,33 @@ class Try:
                                      or self.before.rows != self.after.rows)
 
 
-def extreme_values(option: Option) -> list[Any]:
-    """What lies at the edge of what an option can be: its choices, and the ends of its range."""
-    if option.choices:
-        return list(option.choices)
-    if option.kind is float:
-        return [end for end in (option.least, option.most) if end is not None]
-    return [int(option.least)] if option.kind is int and option.least is not None else []
-
-
 # ---------------------------------------------------------------- comparing
 
 
-def found(result: Outcome | Edit) -> dict[str, Tensor]:
-    """The tensors of an outcome or an Edit by name. Of an outcome each has a row for each picture."""
+def tensors_of(result: Outcome | Edit) -> dict[str, Tensor]:
+    """The tensors of an outcome or an Edit by name, but for its trace."""
     named = {name: getattr(result, name, None) for name in ("latent", "mask", "mask_map")}
-    named["source"] = result.source if isinstance(result, Outcome) else None
+    named["source"] = result.source if isinstance(result, Outcome) else None        # an Edit's is a picture
     states = {f"{name}[{state.index}]": state.latents for name in ("encoded", "decoded")
               for state in getattr(result, name)}
-    traces = {f"trace[{name!r}]": value.transpose(0, 1) for name, value in result.trace.items()}
-    return {name: value.clone() for name, value in {**named, **states, **traces}.items() if value is not None}
+    return {name: value for name, value in {**named, **states}.items() if value is not None}
+
+
+def found(result: Outcome | Edit) -> dict[str, Tensor]:
+    """Copies of all its tensors. Of an outcome each has a row for each picture, the trace's (n, B, ...) too."""
+    trace = {f"trace[{name!r}]": value.transpose(0, 1) for name, value in result.trace.items()}
+    return {name: value.detach().clone() for name, value in {**tensors_of(result), **trace}.items()}
 
 
 def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
     """How far what two runs found lies apart, by name, where it differs at all. See `difference`."""
     differences = {name: difference(one.get(name), other.get(name)) for name in {**one, **other}}
-    return {name: difference for name, difference in differences.items() if difference > 0}
+    return {name: by for name, by in differences.items() if by > 0}
 
 
 def apart_beyond_rounding(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
     """The same, but for what rounding explains."""
-    return {name: difference for name, difference in apart(one, other).items()
-            if name not in one or difference > ROUNDING.get(one[name].dtype, 0)}
+    return {name: by for name, by in apart(one, other).items() if name not in one or by > ROUNDING.get(one[name].dtype, 0)}
 
 
 def difference(one: Tensor | None, other: Tensor | None) -> float:
@@ -289,14 +303,14 @@ def difference(one: Tensor | None, other: Tensor | None) -> float:
         return 0.0
     a, b = one.double(), other.double()
     largest = ((a - b).abs().max() / b.abs().max().clamp_min(1)).item()
-    return largest if largest == largest else float("inf")
+    return largest if largest == largest else float("inf")      # not a number: infinities, or NaN itself
 
 
 def shown(differences: Mapping[str, float]) -> str:
-    """The differences for a message, the largest three: "latent by 1.3e-02"."""
+    """The largest three for a message: "latent (by 1.3e-02), ..."."""
     largest = sorted(differences, key=differences.get, reverse=True)
-    texts = [f"{name} by {differences[name]:.1e}" if differences[name] < float("inf") else f"{name} altogether"
-             for name in largest[:3]]
+    texts = [f"{name} (by {differences[name]:.1e})" if differences[name] < float("inf")
+             else f"{name} (in shape, or only one has it)" for name in largest[:3]]
     return ", ".join(texts) + (f" and {len(largest) - 3} more" if len(largest) > 3 else "")
 
 
@@ -304,12 +318,12 @@ def shown(differences: Mapping[str, float]) -> str:
 
 
 class Draws(TorchDispatchMode):
-    """While it is entered, `drawn` counts the random numbers' draws from torch, with whichever generator."""
+    """While it is entered it counts how often random numbers are drawn from torch, with whichever generator."""
 
     drawn = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        # Attention carries the tag too: it could drop weights at random.
+        # Attention carries the tag too, for it can drop weights at random; here it never does.
         if torch.Tag.nondeterministic_seeded in function.tags and "attention" not in str(function):
             self.drawn += 1
         return function(*args, **(kwargs or {}))
@@ -325,7 +339,7 @@ class Seen:
 
 @contextmanager
 def rows_seen() -> Iterator[Seen]:
-    """Counts the rows of every U-Net: of copies, too."""
+    """Counts the rows of every U-Net, of copies too."""
     seen = Seen()
 
     def back(gradient: Tensor) -> None:
@@ -344,26 +358,6 @@ def rows_seen() -> Iterator[Seen]:
         handle.remove()
 
 
-@contextmanager
-def global_random_numbers(seed: int) -> Iterator[None]:
-    """The global random numbers of torch, NumPy and Python begin at a seed; afterwards they go on as before."""
-    before = global_random_state()
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before["torch"])
-        np.random.set_state(before["numpy"])
-        random.setstate(before["random"])
-
-
-def global_random_state() -> dict[str, Any]:
-    """Where the global random numbers stand, by whose they are."""
-    return {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "random": random.getstate()}
-
-
 def tensors_given(task: Task) -> dict[str, Tensor]:
     """The tensors of a task by name, those of earlier edits included."""
     named = {name: getattr(task, name) for name in ("pixels", "x0", "valid", "mask")}
@@ -380,9 +374,9 @@ def tensors_given(task: Task) -> dict[str, Tensor]:
 def weights_of(model: StableDiffusion) -> dict[str, Tensor]:
     """All weights of a model by name."""
     networks = {"unet": model.unet, "vae": model.vae,
-                **{f"text encoder {i}": text.encoder for i, text in enumerate(model.texts)}}
-    return {f"{part}.{name}": weight for part, network in networks.items() for name, weight in network.state_dict().items()}
+                **{f"text_encoder_{i}": text.encoder for i, text in enumerate(model.texts)}}
+    return {f"{part}.{name}": weight for part, network in networks.items() for name, weight in network.named_parameters()}
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in tensors.items()}
+    return {name: value.detach().clone() for name, value in tensors.items()}
