@@ -260,8 +260,9 @@ def test_a_method_or_a_sampler_is_added_by_one_file_and_one_line(tmp_path):
     (copy / "methods" / "otsu.py").write_text(method.replace("diffedit_min.core", "..core"))
     sampler = (PACKAGE / "samplers" / "edict.py").read_text()
     (copy / "samplers" / "second.py").write_text(sampler.replace('"edict"', '"second"').replace("class EDICT", "class Second"))
-    for folder, last, name in (("methods", '"instruct_pix2pix")', '"otsu"'), ("samplers", '".dpm_solver")', '".second"')):
-        path = copy / folder / "__init__.py"
+    for file, last, name in (("methods/registry.py", '"instruct_pix2pix")', '"otsu"'),
+                             ("samplers/__init__.py", '".dpm_solver")', '".second"')):
+        path = copy / file
         text = path.read_text()
         assert text.count(last) == 1
         path.write_text(text.replace(last, f"{last[:-1]}, {name})"))

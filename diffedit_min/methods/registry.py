@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from ..core.options import name_of
 from ..core.state import Sampler
 from ..samplers import SAMPLERS
 from .method import Method
+
+# A method of this package is known everywhere by its file's name here.
+FILES = ("paper", "sdedit", "encode_decode", "prompt_to_prompt", "null_text", "negative_prompt_inversion",
+         "direct_inversion", "plug_and_play", "cycle_diffusion", "edit_friendly", "unitune", "instruct_pix2pix")
 
 GROUP = "diffedit_min.methods"      # of entry points
 
@@ -63,17 +68,17 @@ class Registry(Mapping[str, Method]):
         return self._methods
 
 
+METHODS = Registry(method for file in FILES for method in vars(import_module(f".{file}", __package__)).values()
+                   if isinstance(method, Method))
+OWN_SAMPLERS = frozenset(SAMPLERS)
+
+
 def find_method(name: str) -> Method:
     """The method of that name, typed with dashes or underscores."""
-    from . import METHODS
-
     if name.replace("-", "_") not in METHODS:
         raise ValueError(f"--method {name!r} is not known; known are "
                          f"{', '.join(method.dashed for method in METHODS.values())}")
     return METHODS[name.replace("-", "_")]
-
-
-OWN_SAMPLERS = frozenset(SAMPLERS)
 
 
 def register(thing: Any, name: str | None = None) -> Any:
@@ -82,8 +87,6 @@ def register(thing: Any, name: str | None = None) -> Any:
     A sampler: its class, if it can be made without arguments, or an object. name: for a sampler that has none itself.
     Raises ValueError for what is neither, or for a name that the package has itself.
     """
-    from . import METHODS
-
     if isinstance(thing, Method):
         METHODS.add(thing)
         return thing
@@ -122,6 +125,4 @@ def load_plugin(path: str | Path) -> None:
 
 def known() -> list[tuple[str, Any]]:
     """All that is registered now."""
-    from . import METHODS
-
     return [*METHODS.items(), *SAMPLERS.items()]
