@@ -300,19 +300,28 @@ def stroke(model):
 def test_what_is_painted_and_erased_is_the_mask(model, session):
     drained(session.find(model, asked(), Run()))
     layer = session.layer(session.cut(0.5))
-    assert session.painted([layer], model) is None                  # as it was laid there
+    assert session.painted([layer], model, session.shown) is None                  # as it was laid there
     layer.paste((0, 0, 0, 0), (0, 0, *layer.size))                  # erased
-    assert not session.painted([layer], model).any()
-    painted = session.painted([layer, stroke(model)], model)
+    assert not session.painted([layer], model, session.shown).any()
+    painted = session.painted([layer, stroke(model)], model, session.shown)
     assert painted[:2, :2].all() and painted.sum() == painted[:2, :2].sum()
     edit, _ = drained(session.run(model, asked(), Run(), painted))
     assert edit.mask.equal(painted) and edit.settings["given"] == ["mask"]
 
 
+def test_a_map_that_comes_after_an_edit_was_asked_for_is_not_taken_for_paint(model, session):
+    drained(session.find(model, asked(), Run()))
+    layer = session.layer(session.cut(0.5))
+    session.begin("edit")                   # it waits; and meanwhile
+    session.layer(session.cut(0.3))
+    assert session.painted([layer], model, session.runs["edit"].laid) is None
+
+
 def test_a_picture_can_be_painted_on_before_there_is_a_map(model, session):
-    assert session.painted([], model) is None is session.painted([Image.new("RGBA", (640, 640))], model)
+    for clear in ([], [Image.new("RGBA", (640, 640))]):
+        assert session.painted(clear, model, None) is None
     run = Run()
-    edit, _ = drained(session.run(model, asked(), run, session.painted([stroke(model)], model)))
+    edit, _ = drained(session.run(model, asked(), run, session.painted([stroke(model)], model, None)))
     assert run.rows == ENCODE_ROWS + DECODE_ROWS and edit.mask[:2, :2].all()
 
 
@@ -581,7 +590,7 @@ def test_each_kind_of_option_has_its_control_and_arrives(browser):
     assert (shows["count"]["minimum"], shows["count"]["maximum"], shows["count"]["step"]) == (1, 9, 1)
     assert (shows["power"]["minimum"], shows["power"]["maximum"], shows["power"]["step"]) == (0.01, 2, 0.01)
     assert (shows["far"]["maximum"], shows["steps"]["maximum"]) == (10, 200)
-    assert shows["far"]["label"] == "Far" and shows["far"]["info"] == "An open range with what is usual"
+    assert shows["far"]["label"] == "Far" and shows["far"]["info"] == "an open range with what is usual"
     assert shows["norm"]["choices"] == ["l1", "l2"] and shows["maybe"]["choices"] == ["true", "false", "none"]
     assert shows["walker"]["choices"] == list(dm.SAMPLERS) and shows["walker"]["allow_custom_value"]
     assert {name: browser.get(name) for name in ("weights", "window", "walker", "limit", "maybe")} == {
@@ -689,6 +698,7 @@ def test_a_query_takes_the_encoding_and_a_threshold_the_map(browser):
     said = browser.press("edit", query="a bucket")
     assert said.startswith("Done: 6 rows in ") and "; with the map that was kept and the encoding of an" in said
     assert session.edit.mask.equal(session.cut(0.3))
+    assert browser.press("find").startswith("Mask: 0 rows, the map is the one that was kept. ")     # of the first edit
 
 
 def test_a_change_of_how_the_map_is_made_makes_it_again(browser):

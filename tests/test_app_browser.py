@@ -355,7 +355,7 @@ def test_a_method_of_ones_own_has_its_controls_and_their_values_arrive(person):
     person.write("#query", "pears")
     person.write("#option-steps", 4)
     person.press("#more button")
-    person.see("#option-weights", "Factors by words")
+    person.see("#option-weights", "factors by words")
     person.write("#option-count", 5)
     person.page.locator("#option-plain input").check()
     person.choose("#option-norm", "l2")

@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from diffedit_min import cli
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WEIGHTS = (ROOT / "weights.md").read_text(encoding="utf-8")
-CORE = ("methods/diffedit.py", "schedule.py", "samplers/ddim.py", "guidance.py", "mask.py")
+CORE = tuple(f"core/{name}.py" for name in ("diffedit", "schedule", "ddim", "guidance", "mask"))
 
 
 def table_after(heading: str) -> list[list[str]]:
@@ -47,9 +48,8 @@ def test_no_row_of_the_equation_map_dangles(row):
     names = re.findall(r"`([\w.]+)`", functions)
     assert names, "a row names a function"
     for name in names:
-        module, _, function = name.rpartition(".")
-        importlib.import_module(f"diffedit_min.{module}")       # as an attribute it may be the method of that name
-        assert callable(getattr(sys.modules[f"diffedit_min.{module}"], function))
+        folder, file, inside = name.split(".", 2)
+        assert callable(attrgetter(inside)(importlib.import_module(f"diffedit_min.{folder}.{file}")))
     assert named_tests(tests), "a row names a test"
 
 

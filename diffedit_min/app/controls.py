@@ -56,7 +56,7 @@ def looks(option: Option, value: Any) -> dict[str, Any]:
     """What the control says and offers, showing a value as `to_control` gives it."""
     kind = kind_of(option)
     says = sentence_of(option) if kind in (gr.Number, gr.Textbox) else option.sentence      # others show the range
-    looks = {"label": capital(option.name.replace("_", " ")), "info": capital(says), "value": value}
+    looks = {"label": option.name.replace("_", " ").capitalize(), "info": says, "value": value}
     if kind is gr.Dropdown:
         of_kind = SAMPLERS if option.kind is Sampler else option.choices or ("true", "false")
         looks |= {"choices": [*of_kind, *(["none"] if option.optional else [])],
@@ -67,10 +67,6 @@ def looks(option: Option, value: Any) -> dict[str, Any]:
     if kind is gr.Textbox:
         looks["placeholder"] = "" if option.kind is str else KINDS[option.kind]
     return looks
-
-
-def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def span_of(option: Option) -> tuple[float, float, float] | None:

@@ -190,10 +190,11 @@ class Answers:
         c, session = self.controls, told[self.controls.session]
 
         def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
-            before = session.found
+            before = session.earlier()
             found = yield from session.find(model, asked, run)
-            kept = "the map is the one that was kept" if run.rows == 0 and same_map(found, before) else "a new map"
-            return {**self.mask_of(session), c.progress: f"Mask: {rows(run.rows)}, {kept}.{share(found.mask, found)}"}
+            kept = run.rows == 0 and any(same_map(found, edit) for edit in before)
+            said = "the map is the one that was kept" if kept else "a new map"
+            return {**self.mask_of(session), c.progress: f"Mask: {rows(run.rows)}, {said}.{share(found.mask, found)}"}
 
         yield from self.watched(session, "find", told, steps)
 
@@ -232,7 +233,7 @@ class Answers:
         def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
             started, painted = time.perf_counter(), None
             if "mask" in asked.method.uses:
-                painted = session.painted(told[c.canvas]["layers"] if told[c.canvas] else [], model)
+                painted = session.painted(told[c.canvas]["layers"] if told[c.canvas] else [], model, run.laid)
             edit = yield from session.run(model, asked, run, painted)
             return {**self.files(edit), c.result: edit.image,
                     c.progress: summary(edit, run.rows, time.perf_counter() - started)}
@@ -241,7 +242,8 @@ class Answers:
 
     def watched(self, session: Session, kind: str, told: Shown, steps: Steps) -> Iterator[Shown]:
         """A run, shown as it goes; then its end, or why there is none."""
-        c, run = self.controls, session.runs.get(kind) or Run()     # there is none if another answer has taken it
+        c = self.controls
+        run = session.runs.get(kind) or Run(laid=session.shown)         # another answer may have taken it
         told_at = -math.inf
         try:
             network, found = self.shelf.get(told[c.model]), session.found

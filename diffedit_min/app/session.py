@@ -41,6 +41,7 @@ class Run:
 
     stop: bool = False      # set from another thread: it ends after the U-Net call in flight
     rows: int = 0           # that are done
+    laid: Tensor | None = None          # the mask that lay on the canvas when it was asked for
     warnings: list[str] = field(default_factory=list)
 
 
@@ -92,7 +93,7 @@ class Session:
     def begin(self, kind: str) -> None:
         """A run of this kind is about to start; an earlier one stops."""
         self.stop(kind)
-        self.runs[kind] = Run()
+        self.runs[kind] = Run(laid=self.shown)
 
     def stop(self, *kinds: str) -> None:
         """Have runs end: all, or those of some kinds."""
@@ -112,6 +113,10 @@ class Session:
         self.found = yield from self.watch(replace(asked, options={**asked.options, **nowhere}), model, run)
         return self.found
 
+    def earlier(self) -> list[Edit]:
+        """What may be used again."""
+        return [edit for edit in (self.found, *self.encoded) if edit is not None]
+
     def cut(self, threshold: float) -> Tensor | None:
         """The mask, bool (h, w), that the kept map has at a threshold; None without a map. Computes nothing else."""
         if self.found is None or self.found.mask_map is None:
@@ -127,10 +132,10 @@ class Session:
         """Whether the canvas has that mask, but for what was painted since."""
         return mask is None if self.shown is None else mask is not None and mask.cpu().equal(self.shown)
 
-    def painted(self, layers: Sequence[Image.Image], model: StableDiffusion) -> Tensor | None:
+    def painted(self, layers: Sequence[Image.Image], model: StableDiffusion, laid: Tensor | None) -> Tensor | None:
         """The mask on the canvas, bool (h, w), if it is another than the one that was laid there; else None."""
         mask = canvas.mask_of(layers, self.frame(model), model.factor)
-        unchanged = not mask.any() if self.shown is None else mask.equal(self.shown)
+        unchanged = not mask.any() if laid is None else mask.equal(laid)
         return None if unchanged else mask
 
     def frame(self, model: StableDiffusion) -> Frame:
@@ -164,8 +169,7 @@ class Session:
         self, asked: Asked, model: StableDiffusion, run: Run, **given: Any
     ) -> Generator[Progress, None, Edit]:
         """`Method.iterate`, with the rows that are done and some of its latents as pictures. Raises Stopped."""
-        picture, frame = self.opened(), None
-        earlier = [edit for edit in (self.found, *self.encoded) if edit is not None]
+        picture, frame, earlier = self.opened(), None, self.earlier()
         steps = asked.method.iterate(model, picture, asked.query, asked.reference, seed=asked.seed, preset=asked.preset,
                                      keep="trace", reuse=earlier, **asked.options, **given)
         while True:
@@ -190,10 +194,10 @@ def with_trace(edit: Edit, earlier: Sequence[Edit]) -> Edit:
     return edit
 
 
-def same_map(edit: Edit, other: Edit | None) -> bool:
+def same_map(edit: Edit, other: Edit) -> bool:
     """Whether two edits have one map, number for number."""
-    maps = [each.mask_map for each in (edit, other) if each is not None and each.mask_map is not None]
-    return len(maps) == 2 and maps[0].equal(maps[1])
+    maps = edit.mask_map, other.mask_map
+    return all(each is not None for each in maps) and maps[0].equal(maps[1])
 
 
 def advance(steps: Generator[Step, None, Edit], unet: nn.Module, run: Run) -> Step:

@@ -18,7 +18,7 @@ from ..core.state import State, Trajectory
 from ..core.task import Task
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import Frame, fit, fit_mask, to_rgb
-from .edit import Edit
+from .edit import Edit, as_trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ def requests(
     columns = (pictures, spread(query, count, "queries"), spread(reference, count, "references"),
                spread(seed, count, "seeds"), masks)
     return [Request(*told,
-                    [own] if own is not None else [edit.encoded for edit in edits if edit.encoded],
+                    [as_trajectory(own)] if own is not None else [edit.encoded for edit in edits if edit.encoded],
                     [made] if made is not None else [edit.mask_map for edit in edits if edit.mask_map is not None])
             for *told, own, made, edits in zip(*columns, trajectories, maps, offered, strict=True)]
 

@@ -1,7 +1,7 @@
 """The contract of a method, first half: what comes back, and what it depends on.
 
-Each clause is a function of a `Trial`, and its docstring says what must hold; it raises an AssertionError that shows what
-was expected and what was seen. A clause about something that a method doesn't do holds for it.
+Each clause is a function of a `Trial`, and its docstring says what must hold; it raises an AssertionError that shows
+what was expected and what was seen. A clause about something that a method doesn't do holds for it.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def pictures_come_back_at_their_size(trial: Trial) -> None:
 
 
 def what_it_says_of_itself_is_true(trial: Trial) -> None:
-    """If a method says that it remakes the picture, it returns a `source`; if it says that it generates, it needs none."""
+    """A method that says it remakes the picture returns a `source`; one that says it generates needs no picture."""
     has, says = trial.plain.outcome.source is not None, trial.method.remakes
     require(has == says, f"remakes is {says}, but Outcome.source is {'a tensor' if has else None}")
     if trial.method.generates:
@@ -119,8 +119,8 @@ def keeping_more_changes_nothing(trial: Trial) -> None:
 def results_carry_no_gradients(trial: Trial) -> None:
     """No tensor that comes back requires gradients."""
     for run in (trial.plain, trial.run(keep="result")):
-        results = {**tensors_of(run.outcome), **run.outcome.trace}
-        results |= {f"Step.latent of stage {step.stage!r}": step.latent for step in run.steps if step.latent is not None}
+        on_the_way = {f"Step.latent of {step.stage!r}": step.latent for step in run.steps if step.latent is not None}
+        results = {**tensors_of(run.outcome), **run.outcome.trace, **on_the_way}
         wrong = [name for name, value in results.items() if value.requires_grad]
         require(not wrong, f"these do: {', '.join(wrong[:3])}; detach them, or compute them with gradients off")
 
@@ -188,8 +188,8 @@ def every_picture_has_its_own_seed(trial: Trial) -> None:
     for i, seeds in ((0, (SEEDS[0] + 1, SEEDS[1])), (1, (SEEDS[0], SEEDS[1] + 1))):
         run = trial.run(seeds=seeds)
         require(not draws.drawn or bool(apart(trial.plain.row(i), run.row(i))),
-                f"random numbers are drawn {draws.drawn} times, but with the seeds {SEEDS} and {seeds} all that is found "
-                f"for picture {i} is the same")
+                f"random numbers are drawn {draws.drawn} times, but the seeds {SEEDS} and {seeds} give the same for "
+                f"picture {i}")
         if beside := apart_beyond_rounding(trial.plain.row(1 - i), run.row(1 - i)):
             raise AssertionError(f"the seed of picture {i} changes, for picture {1 - i}, {shown(beside)}")
 
@@ -217,7 +217,8 @@ def alone_or_in_a_batch(trial: Trial) -> None:
 
 
 def rows_are_counted(trial: Trial) -> None:
-    """The Edits' rows are all that went through a U-Net, copies of it included; their backward_rows all that went back."""
+    """The Edits' rows are those that went through a U-Net, copies of it included; their backward_rows, back through it.
+    """
     with rows_seen() as seen:
         edits = trial.edits()
     for name, through, counted in (("rows", seen.forward, sum(edit.rows for edit in edits)),

@@ -67,8 +67,8 @@ def every_blend_is_at_its_own_level(trial: Trial) -> None:
             require(state.level in encoded, f"decoded[{state.index}] is at {state.level}, where nothing was encoded")
             other = encoded[state.level]
             away = difference(state.latents.where(outside, 0), other.latents.where(outside, 0))
-            require(away == 0, f"decoded[{state.index}], outside the mask: expected encoded[{other.index}] itself, it is "
-                               f"{away:.1e} away {sampler or ''}")
+            require(away == 0, f"decoded[{state.index}], outside the mask: expected encoded[{other.index}] itself, it "
+                               f"is {away:.1e} away {sampler or ''}")
 
 
 def a_null_edit_changes_nothing(trial: Trial) -> None:
@@ -119,7 +119,7 @@ def what_an_edit_holds_serves_again(trial: Trial) -> None:
 
 
 def what_does_not_fit_is_refused(trial: Trial) -> None:
-    """An encoding or a map that something else has made (another picture, sampler, query) is refused by a ValueError."""
+    """An encoding or a map that something else has made, such as another picture or query, is refused: ValueError."""
     for name, changes in other_origins(trial):
         foreign = getattr(trial.edit(0, **changes), name)
         try:
@@ -143,7 +143,7 @@ def other_origins(trial: Trial) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def reuse_never_changes_a_result(trial: Trial) -> None:
-    """With `reuse=` of an edit of another picture, with other words, or with another seed the result is as without it."""
+    """With `reuse=` of an edit of another picture, with other words or another seed the result is as without it."""
     if not trial.uses("encoded", "mask_map"):
         return
     plain = trial.edit(0)

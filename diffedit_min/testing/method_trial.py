@@ -51,8 +51,8 @@ ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch
 def small_model(channels: int) -> StableDiffusion:
     """Tiny random weights in float64, for a U-Net whose input has so many channels.
 
-    It has a level more than `load("random")`, as Prompt-to-Prompt reads attention at a quarter of the latents' size, and
-    sharper attention: with plain random weights every word would have the same share of it everywhere.
+    It has a level more than `load("random")`: Prompt-to-Prompt reads attention at a quarter of the latents' size. And
+    sharper attention, since with plain random weights every word would have the same share of it everywhere.
     """
     model = load("random", device="cpu", dtype="float64")
     config = replace(model.unet.config, in_channels=channels, block_out_channels=(16, 16, 16),
@@ -62,7 +62,7 @@ def small_model(channels: int) -> StableDiffusion:
         unet = UNet(config)
     for name, weight in unet.named_parameters():
         if "to_q" in name or "to_k" in name:
-            weight.data *= 8
+            weight.data *= 4
     return replace(model, unet=unet.to(model.dtype).eval().requires_grad_(False))
 
 
@@ -292,7 +292,8 @@ def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, f
 
 def apart_beyond_rounding(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
     """The same, but for what rounding explains."""
-    return {name: by for name, by in apart(one, other).items() if name not in one or by > ROUNDING.get(one[name].dtype, 0)}
+    return {name: by for name, by in apart(one, other).items()
+            if name not in one or by > ROUNDING.get(one[name].dtype, 0)}
 
 
 def difference(one: Tensor | None, other: Tensor | None) -> float:
@@ -375,7 +376,8 @@ def weights_of(model: StableDiffusion) -> dict[str, Tensor]:
     """All weights of a model by name."""
     networks = {"unet": model.unet, "vae": model.vae,
                 **{f"text_encoder_{i}": text.encoder for i, text in enumerate(model.texts)}}
-    return {f"{part}.{name}": weight for part, network in networks.items() for name, weight in network.named_parameters()}
+    return {f"{part}.{name}": weight for part, network in networks.items()
+            for name, weight in network.named_parameters()}
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -150,7 +150,8 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--slow-scenes", type=int, default=30, help=f"for {' and '.join(SLOW)}")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS),
+                        default=[name for name, method in METHODS.items() if method.takes_query])
     parser.add_argument("--out", type=Path, default=Path("runs/known"))
     parser.add_argument("--reconstructions", type=int, default=60, help="scenes for the table without a query; 0: none")
     parser.add_argument("--failures", type=Path, help="a picture to write: the first method's six worst edits")
