@@ -35,7 +35,7 @@ class Option:
     least: float | None = None          # the range of a number, or of each number of a tuple
     above: float | None = None
     most: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
     usual: tuple[float, float] | None = None    # what a slider offers of a range that is open
     stage: str | None = None
     needs: Mapping[str, Any] = field(default_factory=dict)      # values of other options with which it matters
@@ -46,7 +46,7 @@ class Option:
     def range(self) -> str:
         """Which values it takes, in words; "" if any of its kind."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            return "one of " + ", ".join(map(str, self.choices))
         low = "" if self.above is None else f"above {self.above:g}"
         low = low if self.least is None else f"at least {self.least:g}"
         if self.most is None:
@@ -67,7 +67,7 @@ class Option:
         if not right:
             raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
         if self.choices and value not in self.choices:
-            raise ValueError(f"{self.name} {value!r} is not known; known are {', '.join(self.choices)}")
+            raise ValueError(f"{self.name} {value!r} is not known; known are {', '.join(map(str, self.choices))}")
         for number in value if self.kind is tuple else (value,) if self.kind in (int, float) else ():
             if type(number) not in (int, float):
                 raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")

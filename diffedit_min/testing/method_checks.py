@@ -24,8 +24,8 @@ def check_method(method: str | Method, model: StableDiffusion | None = None, **o
     """Raises AssertionError naming each clause of the contract that a method breaks, with what was expected and seen.
 
     method: a name ("sdedit"), or a `dm.Method` of one's own. model: by default tiny random weights in float64: they
-    make no picture, but show a wrong index, sign or seed. options: to run the method with, for example a small number of
-    iterations: it runs about a hundred times. Raises ValueError for what is no method, or no option of it.
+    make no picture, but show a wrong index, sign or seed. options: to run the method with, for example few iterations,
+    since it runs about a hundred times. Raises ValueError for what is no method, or no option of it.
     """
     trial = Trial.of(method, model, **options)
     trial.method.made(options)      # refuses what it doesn't know, before any clause can be blamed for it
