@@ -374,7 +374,7 @@ def test_steps_count_up(method, model):
 @pytest.mark.parametrize(("change", "message"), [
     ({"eta": 1.5}, "eta must be above 0 and at most 1, not 1.5"),
     ({"eta": 0}, "eta must be above 0 and at most 1, not 0.0"),
-    ({"eta": float("nan")}, "eta must be a finite number, not nan"),
+    ({"eta": float("nan")}, "eta must be above 0 and at most 1, not nan"),
     ({"source_guidance_scale": -1}, "source_guidance_scale must be at least 0, not -1.0"),
     ({"source_guidance_scale": float("inf")}, "source_guidance_scale must be a finite number, not inf"),
     ({"encoding_ratio": 1.5}, "encoding_ratio must be from 0 to 1, not 1.5"),

@@ -525,8 +525,8 @@ def test_padding_follows_the_picture(model):
 @pytest.mark.parametrize(("change", "message"), [
     ({"query": "  "}, "the query is empty: say what the edited picture should show"),
     ({"encoding_ratio": 1.5}, "encoding_ratio must be from 0 to 1, not 1.5"),
-    ({"encoding_ratio": float("nan")}, "encoding_ratio must be a finite number, not nan"),
-    ({"encoding_ratio": "x"}, "encoding_ratio must be a finite number, not 'x'"),
+    ({"encoding_ratio": float("nan")}, "encoding_ratio must be from 0 to 1, not nan"),
+    ({"encoding_ratio": "x"}, "encoding_ratio must be a number, not 'x'"),
     ({"steps": 0}, "steps must be at least 1, not 0"),
     ({"steps": 1000}, "steps must be from 1 to 999, not 1000"),
     ({"steps": 2.5}, "steps must be a whole number, not 2.5"),

@@ -312,7 +312,7 @@ def test_settings_name_everything(wide):
 @pytest.mark.parametrize("change, message", [
     ({"query": "  "}, "the query is empty: say what to do with the picture"),
     ({"eta": 1.5}, "eta must be from 0 to 1, not 1.5"),
-    ({"eta": float("nan")}, "eta must be a finite number, not nan"),
+    ({"eta": float("nan")}, "eta must be from 0 to 1, not nan"),
     ({"image_guidance_scale": -1}, "image_guidance_scale must be at least 0, not -1.0"),
     ({"image_guidance_scale": float("inf")}, "image_guidance_scale must be a finite number, not inf"),
     ({"guidance_scale": -1}, "guidance_scale must be at least 0, not -1.0"),

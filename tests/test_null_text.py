@@ -462,7 +462,7 @@ def test_the_papers_settings(model):
     ({"iterations": -1}, "iterations must be at least 0, not -1"),
     ({"iterations": 2.5}, "iterations must be a whole number, not 2.5"),
     ({"learning_rate": -0.1}, "learning_rate must be at least 0, not -0.1"),
-    ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
+    ({"learning_rate": float("nan")}, "learning_rate must be at least 0, not nan"),
     ({"stop_at": -1}, "stop_at must be at least 0, not -1.0"),
     ({"stop_at": float("inf")}, "stop_at must be a finite number, not inf"),
     ({"authors_schedule": 1}, "authors_schedule must be true or false, not 1"),

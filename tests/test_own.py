@@ -1,7 +1,7 @@
 """pytest tests/test_own.py: methods and samplers of one's own are taken everywhere, as README.md files show them.
 
-Every example file of methods/README.md and samplers/README.md runs as a plugin: in `edit` with its report, in `bench`, in
-`info`, on the page and through the kit.
+Every example file of methods/README.md and samplers/README.md runs as a plugin: in `edit` with its report, in `bench`,
+in `info`, on the page and through the kit.
 """
 
 import inspect
@@ -29,7 +29,7 @@ BLOCKS = {re.search(r"(?:Method\(\"|class )(\w+)", block.split("dm.register")[-1
           if "dm.register" in block}
 OWN_METHODS = [name for name, block in BLOCKS.items() if "dm.Method(" in block]
 QUERY = {"two_edits": "a basket of plums on sand | a bowl of plums on grass"}
-AT_MOST = {"otsu": 15, "per_level": 20, "attention_mask": 45, "two_edits": 40, "heun": 20}      # lines that say something
+AT_MOST = {"otsu": 15, "per_level": 20, "attention_mask": 45, "two_edits": 40, "heun": 20}      # lines, but for imports
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_an_option_of_ones_own_is_its_own_row(tiny, scene):
         def run(task, options):
             mask_map, _ = dm.core.diffedit.find_map(task, options)
             raised = mask_map**options.power
-            return (yield from edit_inside(task, options, (raised > options.mask_threshold)[:, None], raised))
+            return (yield from edit_inside(task, options, (raised > options.mask_threshold)[:, None], mask_map))
 
         method = dm.Method("powered", run, PowerOptions, based_on=dm.diffedit, uses={"reference", "mask_map"})
         words = scene.render(), "a bucket of plums on marble", scene.caption
@@ -198,9 +198,90 @@ def test_a_sampler_of_ones_own_needs_no_name(tiny, scene):
     assert edit.rows_for == {"mask": 20, "encode": 8, "decode": 16}
     again = dm.diffedit(tiny, *words, sampler=heun, steps=5, encoded=edit.encoded, mask_map=edit.mask_map)
     assert again.rows_for == {"decode": 16} and again.image.tobytes() == edit.image.tobytes()
-    with pytest.raises(ValueError, match="encoded was made with sampler 'heun', but this edit has 'ddim': leave it out"):
+    with pytest.raises(ValueError, match="encoded was made with sampler 'heun', but this edit has 'ddim': leave it"):
         dm.diffedit(tiny, *words, steps=5, encoded=edit.encoded)
     assert "Heun run backwards" in dm.report.page(edit, tiny)
+
+
+# ---------------------------------------------------------------- the benchmark
+
+
+POWER = """
+from dataclasses import dataclass
+import torch
+import diffedit_min as dm
+from diffedit_min.core.diffedit import DiffEditOptions, edit_inside, find_map
+
+@dataclass(frozen=True)
+class PowerOptions(DiffEditOptions):
+    power: float = dm.option(1.0, "the map is raised to this power", above=0, stage="mask")
+
+def run(task, options):
+    mask_map, _ = find_map(task, options)
+    raised = mask_map ** (EXPONENT * options.power)
+    return (yield from edit_inside(task, options, (raised > options.mask_threshold)[:, None], mask_map))
+
+dm.register(dm.Method("powered", run, PowerOptions, based_on=dm.diffedit, uses={"reference", "mask_map", "encoded"}))
+"""
+BENCH = ("bench", "--dataset", "scenes", "--model", "random", "--limit", 1, "--pictures", 0, "--quiet", "-o", "steps=5",
+         "--ratios", 0.4)
+
+
+def rows_of(out="runs/scenes"):
+    return [json.loads(line) for line in (Path(out) / "results.jsonl").read_text().splitlines()]
+
+
+def test_the_benchmark_tells_an_options_values_apart(tmp_path, call_command, unregistered):
+    """They share the map and the encoding, as the declared stages say, and nothing else."""
+    (tmp_path / "powered.py").write_text(POWER.replace("EXPONENT", "1"))
+    done = call_command(*BENCH, "--methods", "powered", "-o", "power=1,4", "--plugin", "powered.py")
+    assert done.code == 0, done.err
+    first, second = rows_of()
+    assert (first["rows"], second["rows"]) == (20 + 2 + 4, 4) and first["iou"] != second["iou"]
+
+
+def test_the_benchmark_measures_again_what_other_code_has_made(tmp_path, call_command, unregistered):
+    told = (*BENCH, "--methods", "powered", "sdedit", "--plugin", "powered.py")
+    (tmp_path / "powered.py").write_text(POWER.replace("EXPONENT", "1"))
+    assert call_command(*told).code == 0
+    before = rows_of()
+    parts = Path("runs/scenes/parts/results-0.jsonl")
+    assert call_command(*told).code == 0 and len(parts.read_text().splitlines()) == 2      # nothing is done again
+    (tmp_path / "powered.py").write_text(POWER.replace("EXPONENT", "5"))
+    assert call_command(*told).code == 0
+    after = rows_of()
+    assert after[0]["iou"] != before[0]["iou"] and after[1] == before[1]
+    assert len(parts.read_text().splitlines()) == 3
+
+
+def test_the_benchmark_takes_levels_of_ones_own(tmp_path, call_command, unregistered):
+    """Levels that are no prefix of each other: nothing is shared, and nothing fails."""
+    (tmp_path / "halved.py").write_text("""
+from dataclasses import dataclass
+import diffedit_min as dm
+from diffedit_min.core.coding import IntervalOptions
+
+@dataclass(frozen=True)
+class Halved(IntervalOptions):
+    def levels(self, schedule):
+        return schedule.levels(max(1, round(self.encoding_ratio * self.steps)), 0.8)
+
+dm.register(dm.Method("halved", dm.encode_decode.run, Halved, based_on=dm.encode_decode))
+""")
+    done = call_command(*BENCH, 0.8, "--methods", "halved", "--plugin", "halved.py")
+    assert done.code == 0, done.err
+    assert [entry["rows"] for entry in rows_of()] == [2 + 4, 3 + 6] and not any("error" in e for e in rows_of())
+
+
+@pytest.mark.slow
+def test_torchrun_takes_a_plugin(plugin, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+               "diffedit_min.bench", *map(str, BENCH[1:]), "--limit", "2", "--methods", "otsu", "--batch", "1",
+               "--out", "out", "--plugin", str(plugin("otsu"))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE.parent)})
+    assert done.returncode == 0, done.stderr
+    assert [entry["method"] for entry in rows_of(tmp_path / "out")] == ["otsu", "otsu"]
 
 
 # ---------------------------------------------------------------- registering
@@ -236,12 +317,14 @@ def test_a_plugin_that_does_not_work_is_one_line(text, message, tmp_path, call_c
 
 def test_an_installed_package_adds_its_methods(tmp_path):
     """By the entry points of group diffedit_min.methods; one that fails is told of and takes no other along."""
-    (tmp_path / "theirs.py").write_text("import diffedit_min as dm\nmethod = dm.Method('theirs', based_on=dm.diffedit)\n")
+    (tmp_path / "theirs.py").write_text("import diffedit_min as dm\n"
+                                        "method = dm.Method('theirs', based_on=dm.diffedit)\n")
     info = tmp_path / "theirs-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[diffedit_min.methods]\nbroken = nowhere:method\ntheirs = theirs:method\n")
-    done = run("import diffedit_min as dm; print(dm.theirs.name, 'theirs' in dm.METHODS, len(dm.METHODS) > 10)", tmp_path)
+    done = run("import diffedit_min as dm\n"
+               "print(dm.theirs.name, 'theirs' in dm.METHODS, len(dm.METHODS) > 10)", tmp_path)
     assert done.stdout == "theirs True True\n", done.stderr
     assert "the method 'broken' of package theirs can't be used: No module named 'nowhere'" in done.stderr
 
@@ -255,11 +338,13 @@ def run(code, *places):
 def test_a_method_or_a_sampler_is_added_by_one_file_and_one_line(tmp_path):
     """To a copy of the package: afterwards it is known to `dm`, to the command, and to what the tests run over."""
     copy = Path(shutil.copytree(PACKAGE, tmp_path / "diffedit_min", ignore=shutil.ignore_patterns("__pycache__")))
-    method = BLOCKS["otsu"].replace("import diffedit_min as dm\n", "from .method import Method\nfrom .paper import diffedit\n")
+    method = BLOCKS["otsu"].replace("import diffedit_min as dm\n", "from .method import Method\n"
+                                                                    "from .paper import diffedit\n")
     method = method.replace("dm.register(dm.Method(", "otsu_method = (Method(").replace("dm.diffedit", "diffedit")
     (copy / "methods" / "otsu.py").write_text(method.replace("diffedit_min.core", "..core"))
     sampler = (PACKAGE / "samplers" / "edict.py").read_text()
-    (copy / "samplers" / "second.py").write_text(sampler.replace('"edict"', '"second"').replace("class EDICT", "class Second"))
+    sampler = sampler.replace('"edict"', '"second"').replace("class EDICT", "class Second")
+    (copy / "samplers" / "second.py").write_text(sampler)
     for file, last, name in (("methods/registry.py", '"instruct_pix2pix")', '"otsu"'),
                              ("samplers/__init__.py", '".dpm_solver")', '".second"')):
         path = copy / file
@@ -291,11 +376,13 @@ def forgotten(task, options):
 
 @pytest.mark.parametrize(("run", "message"), [
     (forgotten, r"mine: run must end with `return Outcome\(...\)`, but it returned NoneType"),
-    (outcome(latent=lambda task: task.x0[..., 1:]), r"mine: Outcome.latent must have the shape \(1, 4, 4, 4\), not \(1, 4, 4, 3\)"),
+    (outcome(latent=lambda task: task.x0[..., 1:]),
+     r"mine: Outcome.latent must have the shape \(1, 4, 4, 4\), not \(1, 4, 4, 3\)"),
     (outcome(mask=lambda task: task.valid), r"mine: Outcome.mask must have the shape \(1, 1, 4, 4\), not \(1, 4, 4\)"),
     (outcome(mask=lambda task: task.valid[:, None].float()), "mine: Outcome.mask must be bool, not torch.float32"),
     (outcome(mask_map=lambda task: "x"), "mine: Outcome.mask_map must be a tensor, not str"),
-    (outcome(latent=lambda task: None), "mine: Outcome.latent is None, which means that no picture is to be changed, but there"),
+    (outcome(latent=lambda task: None),
+     "mine: Outcome.latent is None, which means that no picture is to be changed, but there is no mask"),
     (outcome(decoded=lambda task: (task.x0,)), "mine: Outcome.decoded must hold States by level, the clean one first"),
 ])
 def test_what_comes_back_from_a_run_is_checked(run, message, model):

@@ -597,7 +597,7 @@ def test_a_reference_is_needed(model, name):
                                          "'a red bowl of apples' has 5; align=refine takes any"),
     ({"cross_replace": 1.5}, "cross_replace must be from 0 to 1, not 1.5"),
     ({"self_replace": -1}, "self_replace must be from 0 to 1, not -1.0"),
-    ({"reweight_until": float("nan")}, "reweight_until must be a finite number, not nan"),
+    ({"reweight_until": float("nan")}, "reweight_until must be from 0 to 1, not nan"),
     ({"blend_threshold": 2}, "blend_threshold must be from 0 to 1, not 2.0"),
     ({"blend_start": 2}, "blend_start must be from 0 to 1, not 2.0"),
     ({"word_windows": {"bowl": 2}}, "word_windows of 'bowl' must be from 0 to 1, not 2"),

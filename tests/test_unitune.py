@@ -379,7 +379,7 @@ def refused(message, monkeypatch):
     ({"tuning_steps": 1.5}, "tuning_steps must be a whole number, not 1.5"),
     ({"batch": 0}, "batch must be at least 1, not 0"),
     ({"learning_rate": 0}, "learning_rate must be above 0, not 0.0"),
-    ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
+    ({"learning_rate": float("nan")}, "learning_rate must be above 0, not nan"),
     ({"learning_rate": float("inf")}, "learning_rate must be a finite number, not inf"),
     ({"rare": " "}, "rare is empty: give a word that the text model hardly knows"),
     ({"encoding_ratio": 1.1}, "encoding_ratio must be from 0 to 1, not 1.1"),

@@ -4,8 +4,10 @@ Each clause is a function of a `Trial`, and its docstring says what must hold; i
 what was expected and what was seen. A clause about something that a method doesn't do holds for it.
 """
 
+import random
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from ..methods.edit import Edit
@@ -163,7 +165,8 @@ def the_same_call_gives_the_same_bits(trial: Trial) -> None:
     runs = []
     for seed in (1, 2):
         with global_state_kept():
-            torch.manual_seed(seed)
+            for set_seed in (torch.manual_seed, np.random.seed, random.seed):
+                set_seed(seed)
             runs.append(trial.run())
         trial.run((0,), queries=(OTHER_WORDS, OTHER_WORDS), seeds=(8, 9))
     if differences := apart(runs[0].found, runs[1].found):
@@ -194,8 +197,10 @@ def every_picture_has_its_own_seed(trial: Trial) -> None:
             raise AssertionError(f"the seed of picture {i} changes, for picture {1 - i}, {shown(beside)}")
 
 
-def words_matter(trial: Trial) -> None:
-    """Another query changes the result if the method takes one, another reference if it uses one; and only then."""
+def picture_and_words_matter(trial: Trial) -> None:
+    """Another picture changes the result; another query or reference too, if the method takes it, and only then."""
+    equal = trial.run(queries=QUERIES[:1] * 2, references=REFERENCES[:1] * 2, seeds=SEEDS[:1] * 2)
+    require(bool(apart(equal.row(0), equal.row(1))), "two pictures with the same words and seed give the same")
     other = (OTHER_WORDS, OTHER_WORDS)
     for name, takes, run in (("query", trial.method.takes_query, trial.run(queries=other)),
                              ("reference", bool(trial.uses("reference")), trial.run(references=other))):
@@ -240,7 +245,7 @@ RUN_CLAUSES: list[Callable[[Trial], None]] = [
     the_same_call_gives_the_same_bits,
     the_global_state_stays,
     every_picture_has_its_own_seed,
-    words_matter,
+    picture_and_words_matter,
     alone_or_in_a_batch,
     rows_are_counted,
 ]

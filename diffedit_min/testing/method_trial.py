@@ -238,7 +238,7 @@ class Trial:
         elif kind is int:
             wanted = [1, 2] if now is None else [now + 1, now // 2]
         elif kind is float:
-            wanted = [*([now / 2, 2 * now, 1e6 * now] if now else []), option.least, option.most, 1.0]
+            wanted = [*([now / 2, 2 * now, 1e6 * now] if now else []), *(option.usual or ()), option.least, option.most, 1.0]
         elif kind is tuple:
             wanted = [tuple(factor * number for number in now or (1.0,)) for factor in (0.5, 2.0)]
         elif kind is dict:
