@@ -361,7 +361,7 @@ def test_bad_settings(model):
         ({"sampler": "edict:p=1.5"}, "p must be above 0 and at most 1, not 1.5"),
         ({"sampler": "edict:p=much"}, "p must be a number, not 'much'"),
         ({"sampler": "edict:gamma=1"}, "sampler edict has no option 'gamma=1'; it has p: write edict:name=value"),
-        ({"sampler": "belm:gamma=1"}, "sampler belm has no option 'gamma=1'; it has none: write belm:name=value"),
+        ({"sampler": "belm:gamma=1"}, "sampler belm has no option 'gamma=1'; it has none"),
         ({"sampler": "bdia:gamma=-0.5"}, "gamma must be from 0 to 1, not -0.5"),
         ({"sampler": EDICT}, f"sampler must be a name or an object with encode and decode, not {EDICT}"),
         ({"sampler": 3}, "sampler must be a name or an object with encode and decode, not 3"),

@@ -164,6 +164,8 @@ def finished(opened: Opened, edit: Edit, mask: Image.Image | None) -> Image.Imag
     whole = put_back(original, edit.image, opened.box)
     if not job.composite:
         return whole
+    if mask is None:
+        raise ValueError(f"{job.method.dashed} found no mask: give --composite one with --mask, or leave it out")
     placed = Image.new("L", original.size)
     placed.paste(mask, opened.box)
     return composite(original, whole, placed, job.mask_feather)

@@ -69,8 +69,8 @@ class Job:
 
     @property
     def finds_mask(self) -> bool:
-        """An Edit of it has a mask, if none is given."""
-        return self.takes_mask or bool(self.options.get("local_blend"))
+        """An Edit of it has a mask, if none is given; of a variant only the Edit tells."""
+        return self.takes_mask or self.method.based_on is not None or bool(self.options.get("local_blend"))
 
     def corner_and_sides(self) -> tuple[int, int, int, int] | None:
         """What `crop` says in numbers: left, top, width, height."""

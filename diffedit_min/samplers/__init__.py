@@ -26,7 +26,8 @@ def sampler_of(told: Any) -> Sampler:
     """
     if not isinstance(told, str):
         if not isinstance(told, Sampler) or isinstance(told, type):
-            raise ValueError(f"sampler must be a name or an object with encode and decode, not {told!r}")
+            call = ": call it, to make an object of the class" if isinstance(told, type) else ""
+            raise ValueError(f"sampler must be a name or an object with encode and decode, not {told!r}{call}")
         return told
     name, *settings = told.strip().split(":")
     if (sampler := SAMPLERS.get(name.strip().replace("-", "_"))) is None:
@@ -36,7 +37,7 @@ def sampler_of(told: Any) -> Sampler:
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals or name.strip() not in known:
-            raise ValueError(f"sampler {name_of(sampler)} has no option {text!r}; it has "
-                             f"{', '.join(known) or 'none'}: write {told.split(':')[0]}:name=value")
+            has = f"it has {', '.join(known)}: write {told.split(':')[0]}:name=value" if known else "it has none"
+            raise ValueError(f"sampler {name_of(sampler)} has no option {text!r}; {has}")
         options[name.strip()] = known[name.strip()].parsed(value)
     return replace(sampler, **options) if options else sampler

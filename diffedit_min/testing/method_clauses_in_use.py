@@ -203,6 +203,7 @@ def before_its_stage(option: Option, own: Try) -> dict[str, float]:
 
 def extremes_work_or_are_refused(trial: Trial) -> None:
     """At the ends of its range, and at each of its choices, an option gives a finite result or a ValueError."""
+    trial.plain         # if the method doesn't run at all, no option is to blame
     wrong = []
     for option in trial.known.values():
         for value in extremes(option):

@@ -191,6 +191,7 @@ class Trial:
     @cached_property
     def tried(self) -> dict[str, list["Try"]]:
         """Every option at other values, until one makes a difference."""
+        self.plain      # if the method doesn't run at all, no option is to blame
         tried: dict[str, list[Try]] = {}
         for option in self.known.values():
             tries = tried[option.name] = []
@@ -205,26 +206,26 @@ class Trial:
 
         Those declared next to it go first, since they often belong together. A refused value is not tried again.
         """
-        values = []
-        for value in self.other_values(option):
-            own = self.attempt(option.needs, option.name, value)
-            values += [] if own.refused else [value]
+        values = self.other_values(option)
+        for own in self.attempts(option.name, values, option.needs):
+            values = [value for value in values if value != own.value] if own.refused else values
             yield own
         names = list(self.known)
         place = names.index(option.name)
         for name in sorted(names, key=lambda name: abs(names.index(name) - place))[1:]:
             for other in self.other_values(self.known[name])[:1] if option.stage != "cost" else ():
-                for value in values:
-                    yield self.attempt({**option.needs, name: other}, option.name, value)
+                yield from self.attempts(option.name, values[:2], {**option.needs, name: other})
 
-    def attempt(self, beside: Mapping[str, Any], name: str, value: Any) -> "Try":
-        """One option at another value, while some others have these."""
-        told = f"{name}={value!r}" + "".join(f" with {other}={own!r}" for other, own in beside.items())
-        try:
-            before = self.run(**beside) if beside else self.plain
-            return Try(told, before, self.run(**{**beside, name: value}))
-        except ValueError as error:
-            return Try(told, refused=str(error))
+    def attempts(self, name: str, values: Sequence[Any], beside: Mapping[str, Any]) -> Iterator["Try"]:
+        """One option at each of these values, while some others have theirs."""
+        before, refused = None, ""
+        for value in values:
+            try:
+                before = before or (self.run(**beside) if beside else self.plain)
+                after = self.run(**{**beside, name: value})
+            except ValueError as error:
+                after, refused = None, str(error)
+            yield Try(name, value, beside, before, after, refused if after is None else "")
 
     def other_values(self, option: Option) -> list[Any]:
         """Some values of an option other than the one in force."""
@@ -238,7 +239,8 @@ class Trial:
         elif kind is int:
             wanted = [1, 2] if now is None else [now + 1, now // 2]
         elif kind is float:
-            wanted = [*([now / 2, 2 * now, 1e6 * now] if now else []), *(option.usual or ()), option.least, option.most, 1.0]
+            scaled = [now / 2, 2 * now, 1e6 * now] if now else []
+            wanted = [*scaled, *(option.usual or ()), option.least, option.most, 1.0]
         elif kind is tuple:
             wanted = [tuple(factor * number for number in now or (1.0,)) for factor in (0.5, 2.0)]
         elif kind is dict:
@@ -254,10 +256,17 @@ class Trial:
 class Try:
     """An option at another value: the run without it and with it, or why the value was refused."""
 
-    told: str           # the value, and those of the options beside it
-    before: Run | None = None
-    after: Run | None = None
+    name: str
+    value: Any
+    beside: Mapping[str, Any]       # what other options are meanwhile, in both runs
+    before: Run | None
+    after: Run | None
     refused: str = ""
+
+    @property
+    def told(self) -> str:
+        """For a message."""
+        return f"{self.name}={self.value!r}" + "".join(f" with {name}={value!r}" for name, value in self.beside.items())
 
     @cached_property
     def changes(self) -> bool:
