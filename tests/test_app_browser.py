@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import diffedit_min as dm
+from diffedit_min.app.session import Session
 from diffedit_min.app.shelf import Shelf
 from diffedit_min.core.coding import RatioOptions
 from diffedit_min.core.options import option
@@ -36,12 +37,22 @@ class Network:
     """What the tests see of the model that the page uses."""
 
     def __init__(self, model):
-        self.model, self.calls, self.pause = model, 0, 0.0
+        self.model, self.calls, self.pause, self.pause_when_stopped = model, 0, 0.0, 0.0
         model.unet.register_forward_hook(self.called)
 
     def called(self, *_):
         self.calls += 1
-        time.sleep(self.pause)
+        since = time.monotonic()
+        while time.monotonic() < since + self.pause:        # which may change meanwhile
+            time.sleep(0.005)
+
+    def stopping(self, stop):
+        """`Session.stop`, which changes the pause when all runs are stopped."""
+        def stops(session, *kinds):
+            stop(session, *kinds)
+            self.pause = self.pause if kinds else self.pause_when_stopped
+
+        return stops
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +81,7 @@ def address(network, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        patch.setattr(Session, "stop", network.stopping(Session.stop))
         patch.setattr(dm.METHODS, "_methods", dict(dm.METHODS))
         dm.register(dm.Method("mine", dm.sdedit.run, OwnOptions))
         page = make_page(Shelf(["random"], lambda _: network.model), megabytes=1, megapixels=40)
@@ -211,8 +223,8 @@ def test_from_a_picture_to_a_download(person, network):
     assert "your mask" in person.progress("^Done: ")
 
     person.write("#option-steps", 200)
-    for pause in (0.2, 0.03):       # a run may end later or earlier than the answer to Cancel arrives
-        network.pause = pause
+    for then in (0.2, 0.0):     # from then on: a run may end later or earlier than the answer to Cancel arrives
+        network.pause, network.pause_when_stopped = 0.2, then
         person.press("#edit")
         person.progress("^(encode|decode): step")
         person.press("#cancel")

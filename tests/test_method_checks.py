@@ -14,6 +14,7 @@ import torch
 import diffedit_min as dm
 from diffedit_min.core.coding import IntervalOptions, RatioOptions, decode, encode, eps_of_query
 from diffedit_min.core.diffedit import DiffEditOptions, edit_inside, find_map
+from diffedit_min.core.diffedit import run as diffedit_run
 from diffedit_min.core.guidance import Rows, conditional
 from diffedit_min.core.mask import binarise
 from diffedit_min.core.options import option
@@ -75,7 +76,7 @@ ALL = frozenset({"reference", "mask", "mask_map", "encoded"})
 
 @dataclass(frozen=True)
 class FewOptions(RatioOptions):
-    """DiffEdit's but for most of step 1's. (A name without annotation is no field, hence no option.) Fewer are faster."""
+    """DiffEdit's but for most of step 1's: names without annotation are no options. Fewer options take less time."""
 
     mask_samples: int = option(10, "as in DiffEdit", least=1, stage="map")
     mask_noise_ratio, mask_threshold, mask_clip_at = 0.5, 0.5, 3.0
@@ -148,12 +149,12 @@ def soft_diffedit():
 def wider_mask():
     """A variant of step 1: the rest is DiffEdit's."""
     @dataclass(frozen=True)
-    class WiderOptions(DiffEditOptions):
+    class WiderOptions(FewOptions):
         widen: int = option(1, "cells around the mask that belong to it too", least=0, stage="mask")
 
     def run(task, options):
         if task.mask is not None:
-            return (yield from edit_inside(task, options, task.mask))
+            return (yield from diffedit_run(task, options))
         mask_map = own_map(task, options)
         mask = binarise(mask_map, options.mask_threshold).double()
         wide = torch.nn.functional.max_pool2d(mask, 2 * options.widen + 1, stride=1, padding=options.widen) > 0
@@ -166,11 +167,9 @@ def no_steps():
     """A plain function, without progress, without a word of what it found."""
     def run(task, options):
         levels = options.levels(task.model.schedule)
-        noise = standard_noise(task.x0, task.seeds, "noise")
-        eps_fn = eps_of_query(task, options)
-        if len(levels) == 1:
-            return Outcome(task.x0)
-        *_, y = options.sampler.decode(eps_fn, State(1, levels[1], add_noise(task.x0, noise, levels[1].abar)), levels)
+        noisy = add_noise(task.x0, standard_noise(task.x0, task.seeds, "noise"), levels[-1].abar)
+        start = State(len(levels) - 1, levels[-1], noisy)
+        *_, y = options.sampler.decode(eps_of_query(task, options), start, levels)
         return Outcome(y.latent)
 
     return Method("tried", run, RatioOptions)
@@ -272,6 +271,15 @@ def blend_before_the_step():
 @breaks(in_use.outside_a_mask_stays_x0)
 def mask_by_arithmetic_that_rounds():
     return diffedit_with(blend=lambda task, mask, x: lambda y, j: y + (1 - mask.double()) * (x[j].latents - y))
+
+
+@breaks(in_use.outside_a_mask_stays_x0)
+def black_mask_taken_for_nothing_to_do():
+    def run(task, options):
+        mask = task.mask if task.mask is not None else own_mask(task, options, own_map(task, options))
+        return (yield from edit_inside(task, options, mask))
+
+    return Method("tried", run, FewOptions, uses={"reference", "mask"})
 
 
 @breaks(in_use.inside_a_mask_is_edited)

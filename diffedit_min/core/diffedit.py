@@ -128,7 +128,7 @@ def edit_inside(
 
     mask_map (B, h, w): what the mask was cut from, for the Edit to hold.
     """
-    if not mask.any():
+    if task.mask is None and not mask.any():
         return Outcome(None, mask, mask_map)
     outcome = yield from run(replace(task, mask=mask), options)
     return replace(outcome, mask_map=mask_map)

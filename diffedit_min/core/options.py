@@ -86,6 +86,8 @@ class Option:
         text = text.strip() if self.kind is not str else text
         if self.optional and text.lower() == "none":
             return None
+        if not text and self.kind in (dict, tuple):
+            return self.kind()
         try:
             if self.kind is dict:
                 return {word.strip(): float(number) for word, number in (pair.split(":") for pair in text.split(","))}

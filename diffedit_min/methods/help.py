@@ -96,10 +96,10 @@ def shown(value: Any) -> str:
 
 
 def about(method: Method) -> str:
-    """What a method is, in one sentence: in this package the first one of its file, elsewhere of its `run`."""
+    """What a method is, in one sentence: of the file that has its name, or of its `run`."""
+    if method.based_on is not None and method.run is method.based_on.run:
+        return about(method.based_on)
     module = getattr(method.run, "__module__", None) or ""
-    docs = [getattr(sys.modules.get(module), "__doc__", None), method.run.__doc__]
-    for doc in docs if module.startswith(__name__.partition(".")[0] + ".") else docs[::-1]:
-        if doc:
-            return re.split(r"(?<=\.)\s", " ".join(doc.partition("\n\n")[0].split()))[0]
-    return f"{method.name}, based on {method.based_on.name}" if method.based_on else method.name
+    own_file = sys.modules.get(module) if module.rpartition(".")[2] == method.name else None
+    doc = getattr(own_file, "__doc__", None) or method.run.__doc__ or f"{method.name}."
+    return re.split(r"(?<=\.)\s", " ".join(doc.partition("\n\n")[0].split()))[0]

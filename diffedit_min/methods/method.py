@@ -73,7 +73,11 @@ class Method:
         if not issubclass(self.options, Options):
             raise ValueError(f"method {self.name!r}: {self.options.__name__} must be a dataclass based on Options or "
                              "on one of its kind, such as DiffEditOptions")
-        declared(self.options)      # refuses a field that can't be an option
+        own = declared(self.options)        # refuses a field that can't be an option
+        if base is not None and self.presets is base.presets:       # as far as it has their options
+            presets = {name: {option: value for option, value in values.items() if option in own}
+                       for name, values in base.presets.items()}
+            object.__setattr__(self, "presets", presets)
         object.__setattr__(self, "__signature__", signature(self))
         object.__setattr__(self, "__doc__", help_text(self))
 

@@ -33,6 +33,7 @@ def outside_a_mask_stays_x0(trial: Trial) -> None:
         return
     for kind, masks in (("half a mask", trial.half_masks()), ("a black mask", trial.full_masks(white=False))):
         run = trial.run(masks=masks)
+        require(run.outcome.latent is not None, f"with {kind}: expected a latent, as with any given mask, got None")
         for i, mask in enumerate(masks):
             away = difference(run.outcome.latent[i][:, ~mask], run.task.x0[i][:, ~mask])
             require(away == 0, f"picture {i}, outside {kind}: expected x0 itself, it is {away:.1e} away")
@@ -203,7 +204,7 @@ def before_its_stage(option: Option, own: Try) -> dict[str, float]:
 
 def extremes_work_or_are_refused(trial: Trial) -> None:
     """At the ends of its range, and at each of its choices, an option gives a finite result or a ValueError."""
-    trial.plain         # if the method doesn't run at all, no option is to blame
+    trial.must_run()
     wrong = []
     for option in trial.known.values():
         for value in extremes(option):

@@ -150,6 +150,10 @@ class Trial:
         """Both pictures in one batch. What it holds must not be changed."""
         return self.run()
 
+    def must_run(self) -> Run:
+        """The plain run; or, of a method that doesn't run at all, its error, for which no option is to blame."""
+        return self.plain
+
     def edit(self, i: int = 0, **changes: Any) -> Edit:
         """One of PICTURES, as a person calls the method."""
         told = {"image": PICTURES[i], "query": QUERIES[i], "reference": REFERENCES[i], "seed": SEEDS[i]}
@@ -167,7 +171,7 @@ class Trial:
     def half_masks(self) -> list[Tensor]:
         """A mask for each of PICTURES, bool (h, w): the left half, and the right."""
         h, w = self.plain.task.x0.shape[-2:]
-        left = (torch.arange(w) < w // 2).expand(h, w)
+        left = (torch.arange(w, device=self.model.device) < w // 2).expand(h, w)
         return [left, ~left]
 
     def full_masks(self, white: bool) -> list[Tensor]:
@@ -191,7 +195,7 @@ class Trial:
     @cached_property
     def tried(self) -> dict[str, list["Try"]]:
         """Every option at other values, until one makes a difference."""
-        self.plain      # if the method doesn't run at all, no option is to blame
+        self.must_run()
         tried: dict[str, list[Try]] = {}
         for option in self.known.values():
             tries = tried[option.name] = []
