@@ -333,41 +333,6 @@ def test_rows(method, scale, source_scale, a_level, model):
     assert edit.rows == a_level * k and edit.backward_rows == 0
 
 
-@BOTH
-def test_the_papers_settings(method, model, monkeypatch):
-    monkeypatch.setattr(type(model), "eps", lambda self, x, t, told: 0.1 * x.repeat(len(told) // len(x), 1, 1, 1))
-    edit = method(model, picture(), QUERY, REFERENCE)
-    assert edit.rows == {"cycle_diffusion": 3 * 70, "edit_friendly": 4 * 64}[method.name]
-    scales = {"cycle_diffusion": (0.1, 1.0, 3.0), "edit_friendly": (1.0, 3.5, 15.0)}[method.name]
-    assert tuple(edit.settings[name] for name in ("eta", "source_guidance_scale", "guidance_scale")) == scales
-
-
-@BOTH
-def test_alone_and_in_a_batch_are_the_same(method, model):
-    images, queries, seeds = [picture(0), picture(1)], [QUERY, "a basket of plums on sand"], [4, 9]
-    together, _ = edited(method, model, images, queries, seed=seeds)
-    assert together.shape[0] == 2
-    for i in range(2):
-        alone, _ = edited(method, model, images[i], queries[i], seed=seeds[i])
-        error = distance(together[i : i + 1], alone)
-        assert error <= 1e-12, f"picture {i}: {error:.1e}"
-
-
-@BOTH
-def test_the_seed_decides(method, model):
-    first, again, other = (edited(method, model, seed=seed)[0] for seed in (1, 1, 2))
-    assert torch.equal(first, again) and distance(other, first) > 1e-6
-
-
-@BOTH
-def test_steps_count_up(method, model):
-    _, stages = edited(method, model, encoding_ratio=0.5)
-    assert list(stages) == ["encode", "decode"]
-    for stage in stages.values():
-        assert [(step.index, step.total) for step in stage] == [(i, 4) for i in range(1, 5)]
-        assert all(step.latent.shape == (1, 4, 8, 8) for step in stage)
-
-
 # ---------------------------------------------------------------- refusals
 
 

@@ -117,32 +117,6 @@ def test_gaussian_encoding_with_source_times_converges():
 # ---------------------------------------------------------------- the contract
 
 
-def test_encoding_yields_a_state_for_each_level_x0_itself_first():
-    levels = path(20)
-    states = list(DDIM().encode(cheap, X0, levels))
-    assert states[0].latent is X0
-    assert [state.index for state in states] == list(range(len(levels)))
-    assert tuple(state.level for state in states) == levels
-    assert all(state.latent.dtype == torch.float64 and state.latent.shape == X0.shape for state in states)
-    assert all(state.partners == () and state.memory is None for state in states)
-
-
-def test_decoding_yields_the_given_state_first_and_ends_at_the_clean_level():
-    levels = path(20)
-    given = State(len(levels) - 1, levels[-1], NOISE)
-    states = list(DDIM().decode(cheap, given, levels))
-    assert states[0] is given
-    assert [state.index for state in states] == list(range(len(levels) - 1, -1, -1))
-    assert tuple(state.level for state in states) == levels[::-1]
-
-
-def test_decoding_starts_at_the_states_level_not_at_the_last():
-    levels = SD.levels(20)
-    part, whole = ([state.latent for state in DDIM().decode(cheap, State(6, levels[6], NOISE), grid)]
-                   for grid in (levels[:7], levels))
-    assert len(part) == 7 and all(torch.equal(a, b) for a, b in zip(part, whole, strict=True))
-
-
 def test_what_time_the_network_is_told():
     levels = path(20)
     t = [level.t for level in levels]
@@ -159,15 +133,6 @@ def test_what_time_the_network_is_told():
     assert watched.times == default.times
 
 
-def test_states_are_made_one_at_a_time():
-    watched = Watched(cheap)
-    states = DDIM().encode(watched, X0, path(20))
-    next(states)
-    assert watched.times == []
-    next(states)
-    assert len(watched.times) == 1
-
-
 def test_nothing_to_do():
     clean = SD.levels(20)[:1]
     (only,) = DDIM().encode(cheap, X0, clean)
@@ -181,14 +146,6 @@ def test_unknown_time_is_refused():
     assert str(error.value) == "time 'left' is not known; known are destination, source"
 
 
-@pytest.mark.parametrize("time", ["destination", "source"])
-def test_a_smaller_ratio_is_a_prefix(time):
-    eps_fn = kit.random_eps_fn(0)
-    small, large = (list(DDIM(time).encode(eps_fn, X0, path(20, ratio))) for ratio in (0.3, 0.9))
-    assert len(small) == 7 and len(large) == 19
-    assert all(torch.equal(a.latent, b.latent) for a, b in zip(small, large, strict=False))
-
-
 def test_an_encoding_step_is_a_decoding_step_taken_back():
     left, reached = SD.levels(50)[20:22]
     moved = step(X0, NOISE, left.abar, reached.abar)
@@ -199,73 +156,4 @@ def test_an_encoding_step_is_a_decoding_step_taken_back():
 # ---------------------------------------------------------------- blend
 
 
-def test_blend_is_called_once_for_each_new_latent_and_its_result_goes_on():
-    levels, calls = path(20), []
-
-    def blend(latent, index):
-        calls.append((index, latent))
-        return latent + 0.01 * index
-
-    states = list(DDIM().decode(cheap, State(len(levels) - 1, levels[-1], NOISE), levels, blend))
-    assert [index for index, _ in calls] == list(range(len(levels) - 2, -1, -1))
-    for (left, reached), (index, latent) in zip(pairwise(states), calls, strict=True):
-        made = step(left.latent, cheap(left.latent, left.level.t), left.level.abar, levels[index].abar)
-        assert torch.equal(latent, made)
-        assert torch.equal(reached.latent, made + 0.01 * index)
-
-
-def test_a_blend_that_keeps_nothing_gives_x0_bitwise():
-    eps_fn, levels = kit.random_eps_fn(0), path(20)
-    encoded = list(DDIM().encode(eps_fn, X0, levels))
-    nowhere = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
-    decoded = list(DDIM().decode(kit.random_eps_fn(0, text=1), encoded[-1], levels,
-                                 lambda latent, index: torch.where(nowhere, latent, encoded[index].latent)))
-    assert torch.equal(decoded[-1].latent, X0)
-    assert all(torch.equal(state.latent, encoded[state.index].latent) for state in decoded)
-
-
-def test_a_blend_that_keeps_everything_changes_nothing():
-    levels = path(20)
-    given = State(len(levels) - 1, levels[-1], NOISE)
-    plain, blended = (list(DDIM().decode(cheap, given, levels, blend))
-                      for blend in (None, lambda latent, index: latent))
-    assert all(torch.equal(a.latent, b.latent) for a, b in zip(plain, blended, strict=True))
-
-
 # ---------------------------------------------------------------- purity
-
-
-def test_nothing_is_mutated_and_a_second_run_is_the_same():
-    levels, x0, eps = path(10), X0.clone(), NOISE.clone()
-    runs = []
-    for _ in range(2):
-        encoded = list(DDIM().encode(lambda x, t: eps, x0, levels))
-        kept = [state.latent.clone() for state in encoded]
-        decoded = list(DDIM().decode(lambda x, t: eps, encoded[-1], levels, lambda latent, index: latent))
-        assert all(torch.equal(state.latent, copy) for state, copy in zip(encoded, kept, strict=True))
-        runs.append(kept + [state.latent for state in decoded])
-    assert torch.equal(x0, X0) and torch.equal(eps, NOISE)
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_latents_keep_their_dtype(dtype):
-    levels = path(10)
-    encoded = list(DDIM().encode(cheap, X0.to(dtype), levels))
-    decoded = list(DDIM().decode(cheap, encoded[-1], levels))
-    assert {state.latent.dtype for state in encoded + decoded} == {dtype}
-
-
-def test_rows_of_a_batch_do_not_mix():
-    eps_fn, levels = kit.random_eps_fn(0), path(10)
-    *_, both = DDIM().encode(eps_fn, X0, levels)
-    *_, second = DDIM().encode(eps_fn, X0[1:], levels)
-    error = (both.latent[1:] - second.latent).abs().max().item()
-    assert error <= 1e-12, f"alone and in a batch differ by {error}"
-
-
-def test_gradients_reach_x0():
-    x0 = X0[:1].clone().requires_grad_()
-    *_, last = DDIM().encode(cheap, x0, path(5))
-    last.latent.sum().backward()
-    assert x0.grad is not None and x0.grad.abs().max() > 0

@@ -4,7 +4,6 @@ InstructPix2Pix on random weights: its sampling and its two scales against the f
 told, and which models each method takes.
 """
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -248,33 +247,6 @@ def test_rows(steps, s_T, s_I):
     assert edit.backward_rows == 0 and len(latents) == steps
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_alone_and_in_a_batch_are_the_same(wide, eta):
-    images = [picture(i, size) for i, size in enumerate([(32, 32), (50, 20), (32, 32), (16, 33)])]
-    queries = [QUERY, "make it a basket", "put it on sand", "turn the bowl into a bucket"]
-    together = instruct(wide, images, queries, steps=STEPS, seed=[1, 2, 3, 4], eta=eta)
-    _, pair = run(wide, [images[0], images[2]], [queries[0], queries[2]], seed=[1, 3], eta=eta)
-    for i, edit in enumerate(together):
-        alone, latents = run(wide, images[i], queries[i], seed=i + 1, eta=eta)
-        assert edit.image.tobytes() == alone.image.tobytes() and edit.image.size == images[i].size
-        assert edit.rows == alone.rows == 3 * STEPS
-        if i in (0, 2):
-            assert distance(pair[-1][i // 2 : i // 2 + 1], latents[-1]) <= 1e-11, f"picture {i}"
-
-
-def test_seeds(wide):
-    def final(**options):
-        return run(wide, **options)[1][-1]
-
-    model = following(dm.load("random"))
-    first, second = (run(model, seed=11) for _ in range(2))
-    assert first[0].image.tobytes() == second[0].image.tobytes() and torch.equal(first[1][-1], second[1][-1])
-    for eta in (0.0, 1.0):
-        assert torch.equal(final(seed=0, eta=eta), final(eta=eta))
-        assert distance(final(seed=1, eta=eta), final(seed=0, eta=eta)) > 1e-2
-    assert distance(final(eta=0.0), final(eta=1.0)) > 1e-2
-
-
 def test_steps_count_up_and_raising_stops(wide):
     seen = []
 
@@ -288,22 +260,6 @@ def test_steps_count_up_and_raising_stops(wide):
     with pytest.raises(KeyboardInterrupt):
         instruct(wide, picture(), QUERY, steps=5, on_step=stop)
     assert seen[2:] == [("decode", 1, 5), ("decode", 2, 5), ("decode", 3, 5)]
-
-
-def test_nothing_is_mutated(wide):
-    weights, state, image = copy.deepcopy(wide.unet.state_dict()), torch.get_rng_state(), picture()
-    pixels = image.tobytes()
-    run(wide, image)
-    assert image.tobytes() == pixels and torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(a, b) for a, b in zip(weights.values(), wide.unet.state_dict().values(), strict=True))
-
-
-def test_settings_name_everything(wide):
-    edit, _ = run(wide, seed=5, steps=2)
-    assert instruct.settings(wide, {}).steps == 100
-    for name, value in {"method": "instruct_pix2pix", "model": "random", "query": QUERY, "seed": 5, "steps": 2,
-                        "guidance_scale": 7.5, "image_guidance_scale": 1.5, "eta": 1.0, "given": []}.items():
-        assert edit.settings[name] == value
 
 
 # ---------------------------------------------------------------- refusals

@@ -14,7 +14,6 @@ import torch
 import diffedit_min as dm
 from diffedit_min.core.coding import IntervalOptions, RatioOptions, decode, encode, eps_of_query
 from diffedit_min.core.diffedit import DiffEditOptions, edit_inside, find_map
-from diffedit_min.core.diffedit import run as diffedit_run
 from diffedit_min.core.guidance import Rows, conditional
 from diffedit_min.core.mask import binarise
 from diffedit_min.core.options import option
@@ -56,6 +55,7 @@ def test_a_model_of_ones_own_serves():
 @pytest.mark.parametrize(("told", "options", "message"), [
     ("diffedit_2", {}, "^method 'diffedit_2' is not known; known are diffedit, sdedit, "),
     ("sdedit", {"step": 3}, "^sdedit has no option 'step'; it has encoding_ratio, "),
+    ("sdedit", {"queries": ("pears",)}, "^1 queries are given: give 2$"),
 ])
 def test_what_cannot_be_tried_is_a_value_error(told, options, message):
     with pytest.raises(ValueError, match=message):
@@ -154,7 +154,7 @@ def wider_mask():
 
     def run(task, options):
         if task.mask is not None:
-            return (yield from diffedit_run(task, options))
+            return (yield from edit_inside(task, options, task.mask))
         mask_map = own_map(task, options)
         mask = binarise(mask_map, options.mask_threshold).double()
         wide = torch.nn.functional.max_pool2d(mask, 2 * options.widen + 1, stride=1, padding=options.widen) > 0
@@ -191,6 +191,21 @@ def noised_in_the_mask():
         return Outcome(y[0].latent, task.mask, decoded=y)
 
     return Method("tried", run, RatioOptions, uses={"mask"})
+
+
+def query_in_parts():
+    """Its query is of a form of its own."""
+    def eps(task, options):
+        texts = [query.split(" | ")[1] for query in task.queries]
+        return eps_of_query(replace(task, query=task.model.embed(texts)), options)
+
+    return noised_with(eps=eps)
+
+
+def test_a_query_of_ones_own_form():
+    check_method(query_in_parts(), queries=("pears | plums", "apples | a bowl"))
+    with pytest.raises(AssertionError, match="IndexError: list index out of range"):
+        check_method(query_in_parts())
 
 
 @pytest.mark.parametrize("make", [no_steps, noised_in_the_mask, pytest.param(soft_diffedit, marks=pytest.mark.slow),
@@ -277,6 +292,8 @@ def mask_by_arithmetic_that_rounds():
 def black_mask_taken_for_nothing_to_do():
     def run(task, options):
         mask = task.mask if task.mask is not None else own_mask(task, options, own_map(task, options))
+        if not mask.any():
+            return Outcome(None, mask)
         return (yield from edit_inside(task, options, mask))
 
     return Method("tried", run, FewOptions, uses={"reference", "mask"})
@@ -445,6 +462,18 @@ def weights_changed():
 @breaks(clauses.the_model_stays_as_it_was)
 def weights_left_trainable():
     return spoilt(lambda task: task.model.unet.requires_grad_(True))
+
+
+@breaks(clauses.the_model_stays_as_it_was)
+def gradients_left_at_weights():
+    @torch.enable_grad()
+    def change(task):
+        weight = task.model.unet.conv_in.weight
+        weight.requires_grad_(True)
+        weight.sum().backward()
+        weight.requires_grad_(False)
+
+    return spoilt(change)
 
 
 # batches
@@ -677,6 +706,17 @@ def whatever_is_offered(task, options, told, levels):
     return (yield from encode(task, options, told, levels))
 
 
+@breaks(in_use.what_an_edit_holds_serves_again)
+def earlier_map_changed_once_more():
+    """It matters only at other values than the default."""
+    def squared(mask_map, power):
+        changed = mask_map**power
+        changed.made = getattr(mask_map, "made", None)
+        return changed
+
+    return with_option(1.0, squared, part="map", above=0, stage="map")
+
+
 @breaks(in_use.what_does_not_fit_is_refused, in_use.reuse_never_changes_a_result)
 def any_encoding_taken():
     return diffedit_with(encoding=whatever_is_offered)
@@ -831,3 +871,12 @@ def test_one_mistake_that_breaks_many_clauses_is_told_once():
     with pytest.raises(AssertionError) as error:
         check_method(nothing_returned(), copy.deepcopy(MODEL))
     assert str(error.value).count("run must end with `return Outcome(...)`, but it returned NoneType (None)") == 1
+
+
+def test_what_a_method_does_only_once_is_seen_too():
+    """Clauses run the method many times; the model is compared with what it was before the first."""
+    model = copy.deepcopy(MODEL)
+    trial = Trial.of(weights_left_trainable(), model)
+    trial.run()
+    with pytest.raises(AssertionError, match="requires_grad changed for"):
+        clauses.the_model_stays_as_it_was(trial)

@@ -186,12 +186,6 @@ def test_all_places_of_the_embedding_are_tuned(model):
     assert ((found.null[5] - start).abs().amax(dim=(0, 2)) > 1e-4).all()
 
 
-def test_an_encoding_can_be_reused(model):
-    first = null_text(model, keep="trace")
-    again = null_text(model, encoded=first.encoded)
-    assert torch.equal(final(again), final(first)) and again.rows == first.rows - 5
-
-
 @pytest.mark.parametrize("maker", ["prompt_to_prompt", "direct_inversion", "invert"])
 def test_the_encodings_of_methods_that_invert_alike_serve_each_other(model, maker):
     """null_text has no choice of samplers: its own is DDIM, theirs by default."""
@@ -256,18 +250,6 @@ def test_a_picture_that_stops_early_is_the_same_in_a_batch(model, after):
     for i, one in enumerate(alone):
         error = distance(together.null[1][i : i + 1], one.null[1])
         assert error <= 1e-12, f"picture {i}: {error:.1e}"
-
-
-def test_alone_and_in_a_batch_are_the_same(model):
-    """With a bound at which they stop at different levels and iterations."""
-    images, queries = [picture(0), picture(1)], [QUERY, "a bowl of plums"]
-    together, rows = null_text(model, images, queries, iterations=3, stop_at=0.5), []
-    for i, edit in enumerate(together):
-        alone = null_text(model, images[i], queries[i], iterations=3, stop_at=0.5)
-        error = distance(final(edit), final(alone))
-        assert error <= 1e-12, f"picture {i}: {error:.1e}"
-        rows.append(alone.backward_rows)
-    assert 0 < rows[0] < rows[1], "or they stop together"
 
 
 # ---------------------------------------------------------------- the authors' schedule
@@ -430,32 +412,6 @@ def test_rows(model, steps, ratio, iterations):
     edit = null_text(model, steps=steps, encoding_ratio=ratio, iterations=iterations)
     assert edit.rows == k + (2 + iterations) * k + 4 * k
     assert edit.backward_rows == iterations * k
-
-
-def test_rows_are_what_the_unet_saw(model, monkeypatch):
-    seen, forward = [], type(model.unet).forward
-
-    def counting(self, x, *rest, **options):
-        seen.append(len(x))
-        return forward(self, x, *rest, **options)
-
-    monkeypatch.setattr(type(model.unet), "forward", counting)
-    edits = null_text(model, [picture(0), picture(1)])
-    assert sum(seen) == sum(edit.rows for edit in edits) == 2 * (5 + 4 * 5 + 4 * 5)
-
-
-def test_steps_count_up(model):
-    seen = []
-    null_text(model, steps=8, encoding_ratio=0.5, on_step=seen.append)
-    expected = [(stage, i, 4) for stage in ("encode", "tune", "decode") for i in range(1, 5)]
-    assert [(step.stage, step.index, step.total) for step in seen] == expected
-    assert all(step.latent.shape == (1, 4, 8, 8) for step in seen)
-
-
-def test_the_papers_settings(model):
-    settings = NULL_TEXT.settings(model, {})
-    assert (settings.steps, settings.iterations, settings.learning_rate, settings.stop_at) == (50, 10, 0.01, 1e-5)
-    assert settings.guidance_scale == 7.5 and not settings.authors_schedule and not settings.checkpointing
 
 
 @pytest.mark.parametrize(("change", "message"), [

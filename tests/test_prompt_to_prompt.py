@@ -432,19 +432,6 @@ def test_every_sampler_can_blend(model, sampler, steps):
 # ---------------------------------------------------------------- batches, rows, repetition, generation
 
 
-@pytest.mark.parametrize("method", BRANCHED)
-def test_alone_and_in_a_batch_are_the_same(model, method):
-    """One swap with a weight, one refinement, each with its own mask."""
-    images, queries = [picture(0), picture(1)], ["a bowl of (pears:2)", LONGER]
-    edits, both, task = run(model, images, queries, method=method, **BLEND)
-    assert len(task.x0) == 2
-    for i, edit in enumerate(edits):
-        alone, outcome, _ = run(model, images[i], queries[i], method=method, **BLEND)
-        assert torch.equal(edit.mask, alone.mask) and edit.rows == alone.rows
-        assert distance(final(edit), final(alone)) <= 1e-12
-        assert distance(both.source[i], outcome.source[0]) <= 1e-12
-
-
 @pytest.mark.parametrize(("method", "image", "s", "invert", "decode"), [
     ("prompt_to_prompt", PICTURE, 7.5, 1, 4), ("prompt_to_prompt", PICTURE, 1.0, 1, 2),
     ("prompt_to_prompt", None, 7.5, 0, 4), ("prompt_to_prompt", None, 1.0, 0, 2),
@@ -455,22 +442,6 @@ def test_rows(model, calls, method, image, s, invert, decode):
     edit, *_ = run(model, image, method=method, guidance_scale=s)
     assert [len(x) for x, _, _ in calls] == [1] * (invert * STEPS) + [decode] * STEPS
     assert edit.rows == (invert + decode) * STEPS
-
-
-@pytest.mark.parametrize("method", BRANCHED)
-def test_an_encoding_can_be_reused(model, method):
-    long, *_ = run(model, method=method)
-    fresh, *_ = run(model, query=LONGER, method=method, encoding_ratio=0.5)
-    again, *_ = run(model, query=LONGER, method=method, encoding_ratio=0.5, encoded=long.encoded)
-    assert torch.equal(final(fresh), final(again)) and again.rows == fresh.rows - 4
-
-
-@pytest.mark.parametrize("image", [PICTURE, None])
-def test_the_same_seed_gives_the_same_bytes(model, image):
-    first, second, other = (run(model, image, seed=seed) for seed in (11, 11, 12))
-    assert torch.equal(first[1].latent, second[1].latent) and torch.equal(first[1].source, second[1].source)
-    assert first[0].image.tobytes() == second[0].image.tobytes()
-    assert torch.equal(first[1].source, other[1].source) == (image is not None), "noise is for generation only"
 
 
 def test_what_is_generated_is_the_input(model):

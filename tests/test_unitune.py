@@ -308,19 +308,6 @@ def test_a_tuning_is_kept_before_sampling_begins(model, tmp_path):
 # ---------------------------------------------------------------- batches, rows, progress
 
 
-@pytest.mark.parametrize("sizes", [[(32, 32), (32, 32)], [(32, 32), (48, 20)]], ids=["one size", "two sizes"])
-def test_alone_and_in_a_batch_are_the_same(model, sizes):
-    images, queries = [picture(i, size) for i, size in enumerate(sizes)], [QUERY, "a basket of plums on sand"]
-    edits, latents = run(model, images, queries, seed=[3, 8])
-    for i, (edit, latent) in enumerate(zip(edits, latents, strict=True)):
-        alone, (expected,) = run(model, images[i], queries[i], seed=[3, 8][i])
-        # The VAE rounds otherwise in a batch, which float32 can show and Adam enlarges.
-        assert distance(latent, expected) <= 1e-4, f"picture {i}"
-        assert edit.image.size == images[i].size == alone.image.size
-        assert (edit.rows, edit.backward_rows) == (alone.rows, alone.backward_rows) == (4 + 10, 4)
-    assert distance(latents[0], run(model, images[0], queries[0], seed=8)[1][0]) > 1e-2
-
-
 @given(tuning=st.integers(0, 2), batch=st.integers(1, 3), ratio=st.floats(0, 1), scale=st.sampled_from([0.0, 1.0, 8.0]))
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
 def test_rows(tuning, batch, ratio, scale):
@@ -328,38 +315,6 @@ def test_rows(tuning, batch, ratio, scale):
     edit, _ = run(model, steps=5, tuning_steps=tuning, batch=batch, encoding_ratio=ratio, guidance_scale=scale)
     assert edit.backward_rows == tuning * batch
     assert edit.rows == tuning * batch + k * (2 if scale == 8.0 else 1)
-
-
-def test_rows_are_what_the_unet_saw(model, monkeypatch):
-    seen, forward = [], type(model.unet).forward
-
-    def counting(self, x, *rest):
-        out = forward(self, x, *rest)
-        seen.append((len(out), torch.is_grad_enabled()))
-        return out
-
-    monkeypatch.setattr(type(model.unet), "forward", counting)
-    edits, _ = run(model, [picture(0), picture(1)])
-    assert sum(rows for rows, _ in seen) == sum(edit.rows for edit in edits) == 2 * (4 + 10)
-    assert sum(rows for rows, grad in seen if grad) == sum(edit.backward_rows for edit in edits) == 2 * 4
-    assert all(rows == 1 for rows, grad in seen if grad), "one after the other, for a row's memory"
-
-
-def test_steps_count_up(model):
-    seen = []
-    unitune(model, picture(), QUERY, on_step=seen.append, **FEW)
-    expected = [("tune", 1, 2), ("tune", 2, 2), *(("decode", i, 5) for i in range(1, 6))]
-    assert [(step.stage, step.index, step.total) for step in seen] == expected
-    seen.clear()
-    unitune(model, [picture(), picture(1)], QUERY, on_step=seen.append, **FEW)
-    assert [(step.index, step.total) for step in seen if step.stage == "tune"] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-
-
-def test_settings_name_everything(model):
-    edit, _ = run(model, seed=5)
-    for name, value in {"method": "unitune", "seed": 5, "rare": RARE, "guidance_scale": 32.0, "encoding_ratio": 0.9,
-                        "checkpointing": False, "save": "", "tuned": "", **FEW}.items():
-        assert edit.settings[name] == value
 
 
 # ---------------------------------------------------------------- refusals
