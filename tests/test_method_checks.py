@@ -23,29 +23,21 @@ from diffedit_min.core.state import State, Trajectory
 from diffedit_min.core.task import Outcome, Step
 from diffedit_min.methods import encode_decode, sdedit
 from diffedit_min.methods.method import Method
+from diffedit_min.testing import METHOD_CLAUSES, check_method
 from diffedit_min.testing import method_clauses as clauses
 from diffedit_min.testing import method_clauses_in_use as in_use
-from diffedit_min.testing.method_checks import METHOD_CLAUSES, check_method
 from diffedit_min.testing.method_trial import Trial, small_model
 
 # ---------------------------------------------------------------- the methods here
 
 FEWER = {"null_text": {"steps": 2, "iterations": 1}, "unitune": {"tuning_steps": 1, "batch": 1}}
 QUICK = ("diffedit", "sdedit", "cycle_diffusion", "edit_friendly", "instruct_pix2pix")
-KNOWN = {       # what is wrong with methods of the package
-    "negative_prompt_inversion": "every_option_has_an_effect: .*negative_prompt changes nothing",
-    "unitune": "steps_count_up: .*a Step's latent has the shape",
-}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
                                   for name in dm.METHODS])
 def test_every_method_here_keeps_to_the_contract(name):
-    if name not in KNOWN:
-        check_method(name, **FEWER.get(name, {}))
-        return
-    with pytest.raises(AssertionError, match=f"(?s)^{name}: 1 of .*{KNOWN[name]}"):
-        check_method(name, **FEWER.get(name, {}))
+    check_method(name, **FEWER.get(name, {}))
 
 
 def test_a_model_of_ones_own_serves():

@@ -129,8 +129,8 @@ def test_info_knows_an_example(name, plugin, call_command):
 def test_an_example_passes_its_check(name, plugin):
     dm.methods.load_plugin(plugin(name))
     if name in OWN_METHODS:
-        if name != "two_edits":         # whose query is of a form of its own
-            dm.testing.check_method(name)
+        queries = {"queries": ("a bowl | a plate", "pears | plums")} if name == "two_edits" else {}
+        dm.testing.check_method(name, **queries)
     else:
         dm.testing.check_sampler(name)
 

@@ -254,8 +254,8 @@ def test_bad_settings(model):
         ({"sampler": "edict:gamma=1"}, "sampler edict has no option 'gamma=1'; it has p: write edict:name=value"),
         ({"sampler": "belm:gamma=1"}, "sampler belm has no option 'gamma=1'; it has none"),
         ({"sampler": "bdia:gamma=-0.5"}, "gamma must be from 0 to 1, not -0.5"),
-        ({"sampler": EDICT}, f"sampler must be a name or an object with encode and decode, not {EDICT}: call it, to make "
-                             "an object of the class"),
+        ({"sampler": EDICT}, f"sampler must be a name or an object with encode and decode, not {EDICT}: call it, to "
+                             "make an object of the class"),
         ({"sampler": 3}, "sampler must be a name or an object with encode and decode, not 3"),
     ):
         with pytest.raises(ValueError) as error:

@@ -104,7 +104,9 @@ def find_map(task: Task, options: MapOptions) -> tuple[Tensor, dict[str, Tensor]
         return earlier, {}
     same = (task.query.tokens == task.reference.tokens).flatten(1).all(dim=1)           # (B,)
     if same.all():
-        return torch.zeros(x0[:, 0].shape, device=x0.device), {}
+        mask_map = torch.zeros(x0[:, 0].shape, device=x0.device)
+        mask_map.made = made
+        return mask_map, {}
     level, n = model.schedule.noised(options.mask_noise_ratio), options.mask_samples
     noises = torch.stack([standard_noise(x0, task.seeds, "mask", i) for i in range(n)])
     noised = add_noise(x0, noises, level.abar)                              # (n, B, C, h, w)

@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True)
     class MyOptions(DiffEditOptions):
-        power: float = option(1.0, "the map is raised to this power", above=0, stage="map")
+        grow: int = option(0, "the mask is grown by so many cells", least=0, stage="mask")
 
 From that one line come the check and its message, `help`, the command's parsing, the page's widgets, the report's
 tooltips, and what of an earlier edit may be used again (reuse.py).

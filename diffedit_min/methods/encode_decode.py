@@ -32,7 +32,7 @@ class InvertOptions(CodingOptions):
 
 
 def round_trip(task: Task, options: InvertOptions) -> Generator[Step, None, Outcome]:
-    """Encode and decode under the same text, the reference: how well does the picture come back? k + k rows."""
+    """Encode and decode under one text, the reference, to see how well the picture comes back. k + k rows."""
     levels = options.levels(task.model.schedule)
     encoded = yield from encode(task, options, task.reference, levels)
     eps_fn = guided(task.model.eps, task.reference, task.negative, options.guidance_scale, task.rows, "decode")

@@ -6,8 +6,10 @@ up to DDIM's own error. The target's is eps(C) + s (eps(query) - eps(C)). Attent
 """
 
 from collections.abc import Generator
+from dataclasses import dataclass
 
 from ..core.coding import encode
+from ..core.options import option
 from ..core.task import Outcome, Step, Task
 from .help import Text
 from .method import Method
@@ -15,8 +17,21 @@ from .prompt_to_prompt import ATTENTION, BRANCHES, BY_ATTENTION, PromptToPromptO
 from .words import without_weights
 
 
-def run(task: Task, options: PromptToPromptOptions) -> Generator[Step, None, Outcome]:
-    """k + 3k rows a picture. The negative prompt is not used: the reference takes its place."""
+@dataclass(frozen=True)
+class NegativePromptOptions(PromptToPromptOptions):
+    """There is no negative prompt to give: the reference takes its place."""
+
+    negative_prompt: str = option("", "has to be empty: the reference takes its place", stage="decoding")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.negative_prompt:
+            raise ValueError(f"negative_prompt {self.negative_prompt!r}: here the reference takes its place; leave it "
+                             "out")
+
+
+def run(task: Task, options: NegativePromptOptions) -> Generator[Step, None, Outcome]:
+    """k + 3k rows a picture."""
     levels, control = prepare(task, options)
     encoded = yield from encode(task, options, task.reference, levels)
     return (yield from branches(task, options, control, levels, encoded, source_scale=1.0,
@@ -28,6 +43,6 @@ TWO_TEXTS = Text(
     "that the encoding came. The query's branch is shown.",
     ("ε̃ = ε(x, t, reference) + s (ε(x, t, query) − ε(x, t, reference))", ATTENTION), BRANCHES.functions)
 
-negative_prompt_inversion = Method("negative_prompt_inversion", run, PromptToPromptOptions,
+negative_prompt_inversion = Method("negative_prompt_inversion", run, NegativePromptOptions,
                                    uses=frozenset({"reference", "encoded"}), needs_reference=True, remakes=True,
                                    plain=without_weights, texts={"mask": BY_ATTENTION, "decode": TWO_TEXTS})

@@ -137,7 +137,7 @@ def branches(
     start = twice(task, encoded, levels)
     decoded = yield from decode(task, options, eps_fn, start, levels, blend, shown=slice(B, None))
     source, target = decoded[0].latent.split(B)
-    of_target = Trajectory(State(state.index, state.level, state.latent[B:]) for state in decoded)
+    of_target = Trajectory(state.map(lambda latent: latent[B:]) for state in decoded)
     return Outcome(target, control.blend_mask(len(levels) - 1), encoded=encoded, decoded=of_target, source=source)
 
 

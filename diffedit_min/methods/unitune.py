@@ -84,9 +84,19 @@ def run(task: Task, options: UniTuneOptions) -> Generator[Step, None, Outcome]:
             save_tuned(unet, options)
         own = replace(task, model=replace(task.model, unet=unet.to(task.model.dtype)), x0=task.x0[i : i + 1],
                       query=context[i : i + 1], negative=task.negative[i : i + 1], seeds=task.seeds[i : i + 1])
-        each.append((yield from sdedit.run(own, options)).decoded)
+        each.append((yield from told_of(sdedit.run(own, options), alone=len(task.x0) == 1)).decoded)
     decoded = Trajectory.join(each)
     return Outcome(decoded[0].latent, decoded=decoded)
+
+
+def told_of(steps: Generator[Step, None, Outcome], alone: bool) -> Generator[Step, None, Outcome]:
+    """The steps of one picture's sampling; without latents if it is one of several, as a Step shows all or none."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as done:
+            return done.value
+        yield step if alone else replace(step, latent=None)
 
 
 def tune(task: Task, options: UniTuneOptions, i: int) -> Generator[Step, None, UNet]:

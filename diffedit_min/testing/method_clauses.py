@@ -11,18 +11,10 @@ import numpy as np
 import torch
 
 from ..methods.edit import Edit
-from .method_trial import (
-    OTHER_WORDS,
-    PICTURES,
-    QUERIES,
-    REFERENCES,
-    SEEDS,
-    UPRIGHT,
+from .method_seen import (
     Draws,
-    Trial,
     apart,
     apart_beyond_rounding,
-    copies,
     difference,
     rows_seen,
     shown,
@@ -30,6 +22,7 @@ from .method_trial import (
     tensors_of,
     weights_of,
 )
+from .method_trial import PICTURES, REFERENCES, SEEDS, UPRIGHT, Trial
 from .probes import global_state, global_state_kept, require
 
 # ---------------------------------------------------------------- what comes back
@@ -72,7 +65,7 @@ def pictures_come_back_at_their_size(trial: Trial) -> None:
     require(isinstance(one, Edit), f"one picture gave a {type(one).__name__}, not an Edit")
     require(one.image.size == PICTURES[0].size, f"a picture of {PICTURES[0].size} px came back as {one.image.size}")
     images = [*PICTURES, UPRIGHT]
-    several = trial.edits(image=images, query=OTHER_WORDS, reference=REFERENCES[0], seed=0)
+    several = trial.edits(image=images, query=trial.queries[0], reference=REFERENCES[0], seed=0)
     require(isinstance(several, list) and len(several) == len(images),
             f"a list of {len(images)} pictures gave {type(several).__name__} {several!r:.60}")
     sizes, wanted = [edit.image.size for edit in several], [image.size for image in images]
@@ -140,7 +133,7 @@ def nothing_given_is_changed(trial: Trial) -> None:
     for case, changes in cases.items():
         task, settings = trial.prepared(**changes)
         given = tensors_given(task)
-        before = copies(given)
+        before = {name: value.clone() for name, value in given.items()}
         trial.finish(task, settings)
         if changed := apart(before, given):
             raise AssertionError(f"changed{case}: {shown(changed)}")
@@ -148,14 +141,12 @@ def nothing_given_is_changed(trial: Trial) -> None:
 
 def the_model_stays_as_it_was(trial: Trial) -> None:
     """run leaves the model's weights as they were: the same numbers, no gradients, and as trainable as before."""
-    weights = weights_of(trial.model)
-    before, trainable = copies(weights), {name for name, weight in weights.items() if weight.requires_grad}
     trial.run()
     weights = weights_of(trial.model)
-    if changed := apart(before, weights):
+    if changed := apart(trial.weights, weights):
         raise AssertionError(f"weights changed: {shown(changed)}")
-    now = {name for name, weight in weights.items() if weight.requires_grad}
-    require(now == trainable, f"requires_grad changed for {len(now ^ trainable)} of {len(weights)} weights")
+    other = [name for name, weight in weights.items() if weight.requires_grad != trial.weights[name].requires_grad]
+    require(not other, f"requires_grad changed for {len(other)} of {len(weights)} weights")
     left = [name for name, weight in weights.items() if weight.grad is not None]
     require(not left, f"gradients were left at {len(left)} of {len(weights)} weights")
 
@@ -168,7 +159,7 @@ def the_same_call_gives_the_same_bits(trial: Trial) -> None:
             for set_seed in (torch.manual_seed, np.random.seed, random.seed):
                 set_seed(seed)
             runs.append(trial.run())
-        trial.run((0,), queries=(OTHER_WORDS, OTHER_WORDS), seeds=(8, 9))
+        trial.run((0,), queries=trial.queries[::-1], seeds=(8, 9))
     if differences := apart(runs[0].found, runs[1].found):
         raise AssertionError(f"between two equal calls these differ: {shown(differences)}")
     require(runs[0].rows == runs[1].rows, f"two equal calls took the rows {[dict(run.rows) for run in runs]}")
@@ -198,11 +189,10 @@ def every_picture_has_its_own_seed(trial: Trial) -> None:
 
 def picture_and_words_matter(trial: Trial) -> None:
     """Another picture changes the result; another query or reference too, if the method takes it, and only then."""
-    equal = trial.run(queries=QUERIES[:1] * 2, references=REFERENCES[:1] * 2, seeds=SEEDS[:1] * 2)
+    equal = trial.run(queries=[trial.queries[0]] * 2, references=REFERENCES[:1] * 2, seeds=SEEDS[:1] * 2)
     require(bool(apart(equal.row(0), equal.row(1))), "two pictures with the same words and seed give the same")
-    other = (OTHER_WORDS, OTHER_WORDS)
-    for name, takes, run in (("query", trial.method.takes_query, trial.run(queries=other)),
-                             ("reference", bool(trial.uses("reference")), trial.run(references=other))):
+    for name, takes, run in (("query", trial.method.takes_query, trial.run(queries=trial.queries[::-1])),
+                             ("reference", bool(trial.uses("reference")), trial.run(references=REFERENCES[::-1]))):
         differences = apart(trial.plain.found, run.found)
         require(bool(differences) or not takes, f"the method takes a {name}, but another one changes nothing")
         require(not differences or takes, f"the method says that it takes no {name}, but another one changes "
@@ -227,7 +217,7 @@ def rows_are_counted(trial: Trial) -> None:
         edits = trial.edits()
     for name, through, counted in (("rows", seen.forward, sum(edit.rows for edit in edits)),
                                    ("backward_rows", seen.backward, sum(edit.backward_rows for edit in edits))):
-        require(counted == through, f"{name}: the Edits of {len(QUERIES)} pictures count {counted}, but {through} went "
+        require(counted == through, f"{name}: the Edits of {len(edits)} pictures count {counted}, but {through} went "
                                     f"through; rows_for of each: {edits[0].rows_for}")
 
 

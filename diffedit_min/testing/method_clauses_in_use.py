@@ -8,20 +8,8 @@ from typing import Any
 import torch
 
 from ..core.options import Option
-from .method_trial import (
-    OTHER_WORDS,
-    PICTURES,
-    QUERIES,
-    REFERENCES,
-    SEEDS,
-    Trial,
-    Try,
-    apart,
-    apart_beyond_rounding,
-    difference,
-    found,
-    shown,
-)
+from .method_seen import apart, apart_beyond_rounding, difference, found, shown
+from .method_trial import PICTURES, REFERENCES, SEEDS, Trial, Try
 from .probes import require
 
 # ---------------------------------------------------------------- masks
@@ -91,7 +79,7 @@ def equal_words_give_the_picture_itself(trial: Trial) -> None:
     """If a method finds masks itself and query and reference are equal, the input comes back, with `empty_mask`."""
     if not trial.uses("mask_map"):
         return
-    alone, both = trial.edit(0, query=REFERENCES[0]), trial.edits(query=[REFERENCES[0], QUERIES[1]])
+    alone, both = trial.edit(0, reference=trial.queries[0]), trial.edits(reference=[trial.queries[0], REFERENCES[1]])
     for case, edit in (("alone", alone), ("in a batch", both[0])):
         cells = None if edit.mask is None else int(edit.mask.sum())
         require(edit.empty_mask, f"{case}: expected an empty mask, got empty_mask={edit.empty_mask} and {cells} cells")
@@ -107,16 +95,21 @@ def what_an_edit_holds_serves_again(trial: Trial) -> None:
     names = trial.uses("encoded", "mask_map")
     if not names:
         return
-    first = trial.edits()
-    for name in names:
-        held = getattr(first[0], name)
-        require(held is not None and len(held) > 0, f"the method says that it takes {name}, but its Edit holds none")
-    for given in [*({name: [getattr(edit, name) for edit in first]} for name in names), {"reuse": first}]:
-        (name, values), = given.items()
-        for again, before in ((trial.edits(**given)[1], first[1]), (trial.edit(1, **{name: values[1]}), trial.edit(1))):
-            differences = apart_beyond_rounding(found(before), found(again))
-            require(not differences, f"with {name}= these differ: {shown(differences)}")
-            require(again.rows < before.rows, f"with {name}= it takes {again.rows} rows, without it {before.rows}")
+    trial.must_run()
+    for options in ({}, trial.changed("encoding", "map", None)):
+        try:
+            first = trial.edits(**options)
+        except ValueError:
+            continue        # the values of several options may not go together
+        for name in names:
+            held = getattr(first[0], name)
+            require(held is not None and len(held) > 0, f"the method takes {name}=, but its Edit holds none")
+        for name, values in [*((name, [getattr(edit, name) for edit in first]) for name in names), ("reuse", first)]:
+            for edit in (trial.edits(**options, **{name: values})[1], trial.edit(1, **options, **{name: values[1]})):
+                told = f"with {name}={f' and {options}' if options else ''}"
+                differences = apart_beyond_rounding(found(first[1]), found(edit))
+                require(not differences, f"{told} these differ: {shown(differences)}")
+                require(edit.rows < first[1].rows, f"{told} it takes {edit.rows} rows, without it {first[1].rows}")
 
 
 def what_does_not_fit_is_refused(trial: Trial) -> None:
@@ -136,7 +129,8 @@ def other_origins(trial: Trial) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in trial.uses("encoded", "mask_map"):
         yield name, {"image": PICTURES[1]}
         if name == "mask_map":
-            yield name, {"query": OTHER_WORDS}
+            yield name, {"query": trial.queries[1]}
+            yield name, {"query": REFERENCES[0]}        # equal words
             yield name, {"seed": SEEDS[0] + 1}
         for option in ("sampler", "steps") if name == "encoded" else ():
             if option in trial.known:
@@ -148,7 +142,8 @@ def reuse_never_changes_a_result(trial: Trial) -> None:
     if not trial.uses("encoded", "mask_map"):
         return
     plain = trial.edit(0)
-    for changes in ({"image": PICTURES[1]}, {"query": OTHER_WORDS}, {"reference": OTHER_WORDS}, {"seed": SEEDS[0] + 1}):
+    for changes in ({"image": PICTURES[1]}, {"query": trial.queries[1]}, {"reference": REFERENCES[1]},
+                    {"seed": SEEDS[0] + 1}):
         again = trial.edit(0, reuse=trial.edit(0, **changes))
         if differences := apart(found(plain), found(again)):
             raise AssertionError(f"of an edit with another {next(iter(changes))}: {shown(differences)}")

@@ -1,10 +1,8 @@
-"""What the clauses of `check_method` are made of: two small pictures and words for them, runs of a method on these, and
-what is seen of a run from outside.
+"""What the clauses of `check_method` are made of: two small pictures and words for them, and runs of a method on these.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,9 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
 
 from ..core.coding import Options
 from ..core.options import Option
@@ -28,6 +24,7 @@ from ..methods.method import Method
 from ..model.stable_diffusion import StableDiffusion
 from ..model.unet import UNet
 from ..samplers import sampler_of
+from .method_seen import apart, found, weights_of
 
 
 def picture(number: int, size: tuple[int, int]) -> Image.Image:
@@ -39,13 +36,10 @@ def picture(number: int, size: tuple[int, int]) -> Image.Image:
 # Neither square nor of sizes that networks take: both are padded to 32 x 16 px, and so they share a batch.
 PICTURES = (picture(0, (29, 13)), picture(1, (27, 16)))
 UPRIGHT = picture(2, (14, 30))              # in a batch of its own
+# Of equally many words: Prompt-to-Prompt swaps word for word.
 QUERIES, REFERENCES = ("a bowl of pears", "a basket of plums"), ("a bowl of apples", "a bucket of plums")
-OTHER_WORDS = "a box of lemons"             # as many as the others: Prompt-to-Prompt swaps word for word
 SEEDS = (3, 4)
 SMALL = {"steps": 4, "mask_samples": 2}     # for methods that have these options
-
-# How far apart numbers may be that differ by the rounding of other batch sizes, relative to their size.
-ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-1}
 
 
 def small_model(channels: int) -> StableDiffusion:
@@ -98,17 +92,27 @@ class Trial:
 
     method: Method
     model: StableDiffusion
+    queries: Sequence[str]
     options: Mapping[str, Any]
+    weights: Mapping[str, Tensor]       # copies of the model's from before the method ran, requires_grad as theirs
 
     @classmethod
-    def of(cls, method: str | Method, model: StableDiffusion | None = None, **options: Any) -> "Trial":
-        """Of a method or its name; ValueError for a name that isn't known."""
+    def of(
+        cls, method: str | Method, model: StableDiffusion | None = None, queries: Sequence[str] = QUERIES,
+        **options: Any,
+    ) -> "Trial":
+        """Of a method or its name; ValueError for a name that isn't known, or another number of queries than two."""
+        if len(queries) != len(PICTURES):
+            raise ValueError(f"{len(queries)} queries are given: give {len(PICTURES)}")
         if not isinstance(method, Method):
             if method not in METHODS:
                 raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
             method = METHODS[method]
         small = {name: value for name, value in SMALL.items() if name in method.known}
-        return cls(method, model or small_model(method.channels), {**small, **options})
+        model = model or small_model(method.channels)
+        weights = {name: value.detach().clone().requires_grad_(value.requires_grad)
+                   for name, value in weights_of(model).items()}
+        return cls(method, model, queries, {**small, **options}, weights)
 
     @cached_property
     def settings(self) -> Options:
@@ -116,7 +120,7 @@ class Trial:
         return self.method.settings(self.model, self.options)
 
     def prepared(
-        self, which: Sequence[int] = (0, 1), *, queries: Sequence[str] = QUERIES,
+        self, which: Sequence[int] = (0, 1), *, queries: Sequence[str] | None = None,
         references: Sequence[str] = REFERENCES, seeds: Sequence[int] = SEEDS, masks: Sequence[Tensor] | None = None,
         earlier: Sequence[Edit] | None = None, keep: str = "trace", **options: Any,
     ) -> tuple[Task, Options]:
@@ -125,7 +129,8 @@ class Trial:
         which: their numbers; all the others are for both. earlier: Edits whose encodings and maps are offered.
         """
         settings = self.method.settings(self.model, {**self.options, **options})
-        given = {"query": queries, "reference": references, "seed": seeds, "mask": masks, "reuse": earlier}
+        given = {"query": queries or self.queries, "reference": references, "seed": seeds, "mask": masks,
+                 "reuse": earlier}
         chosen = {name: values and [values[i] for i in which] for name, values in given.items()}
         wanted = requests([PICTURES[i] for i in which], **chosen, encoded=None, mask_map=None)
         [batch] = batches(self.model, wanted, None)
@@ -156,13 +161,13 @@ class Trial:
 
     def edit(self, i: int = 0, **changes: Any) -> Edit:
         """One of PICTURES, as a person calls the method."""
-        told = {"image": PICTURES[i], "query": QUERIES[i], "reference": REFERENCES[i], "seed": SEEDS[i]}
+        told = {"image": PICTURES[i], "query": self.queries[i], "reference": REFERENCES[i], "seed": SEEDS[i]}
         return self.method(self.model, **{**told, **self.options, **changes})
 
     def edits(self, **changes: Any) -> list[Edit]:
         """Both pictures, as a person calls the method."""
-        told = {"image": list(PICTURES), "query": list(QUERIES), "reference": list(REFERENCES), "seed": list(SEEDS)}
-        return self.method(self.model, **{**told, **self.options, **changes})
+        told = {"image": list(PICTURES), "query": list(self.queries), "reference": list(REFERENCES)}
+        return self.method(self.model, **{**told, "seed": list(SEEDS), **self.options, **changes})
 
     def uses(self, *names: str) -> list[str]:
         """Which of these the method says that it uses."""
@@ -205,6 +210,12 @@ class Trial:
                     break
         return tried
 
+    def changed(self, *stages: str | None) -> dict[str, Any]:
+        """The options of these stages, each at a value with which it makes a difference."""
+        return {**self.options, **{name: tries[-1].value for name, tries in self.tried.items()
+                                   if self.known[name].stage in stages and tries and tries[-1].changes
+                                   and not tries[-1].beside}}
+
     def tries(self, option: Option) -> Iterator["Try"]:
         """An option at other values: first alone, then beside each other option at another value.
 
@@ -244,7 +255,7 @@ class Trial:
             wanted = [1, 2] if now is None else [now + 1, now // 2]
         elif kind is float:
             scaled = [now / 2, 2 * now, 1e6 * now] if now else []
-            wanted = [*scaled, *(option.usual or ()), option.least, option.most, 1.0]
+            wanted = list(dict.fromkeys([*scaled, *(option.usual or ()), option.least, option.most, 1.0]))
         elif kind is tuple:
             wanted = [tuple(factor * number for number in now or (1.0,)) for factor in (0.5, 2.0)]
         elif kind is dict:
@@ -252,7 +263,7 @@ class Trial:
         else:
             # What other options say that this text must be for them to matter; a word of the queries; some words.
             needed = [other.needs[option.name] for other in self.known.values() if option.name in other.needs]
-            wanted = [*needed, "a", OTHER_WORDS]
+            wanted = [*needed, "a", "green grass"]
         return [value for value in wanted if value is not None and value != now]
 
 
@@ -277,121 +288,3 @@ class Try:
         """Whether it makes any difference, be it in rows only."""
         return not self.refused and (bool(apart(self.before.found, self.after.found))
                                      or self.before.rows != self.after.rows)
-
-
-# ---------------------------------------------------------------- comparing
-
-
-def tensors_of(result: Outcome | Edit) -> dict[str, Tensor]:
-    """The tensors of an outcome or an Edit by name, but for its trace."""
-    named = {name: getattr(result, name, None) for name in ("latent", "mask", "mask_map")}
-    named["source"] = result.source if isinstance(result, Outcome) else None        # an Edit's is a picture
-    states = {f"{name}[{state.index}]": state.latents for name in ("encoded", "decoded")
-              for state in getattr(result, name)}
-    return {name: value for name, value in {**named, **states}.items() if value is not None}
-
-
-def found(result: Outcome | Edit) -> dict[str, Tensor]:
-    """Copies of all its tensors. Of an outcome each has a row for each picture, the trace's (n, B, ...) too."""
-    trace = {f"trace[{name!r}]": value.transpose(0, 1) for name, value in result.trace.items()}
-    return {name: value.detach().clone() for name, value in {**tensors_of(result), **trace}.items()}
-
-
-def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
-    """How far what two runs found lies apart, by name, where it differs at all. See `difference`."""
-    differences = {name: difference(one.get(name), other.get(name)) for name in {**one, **other}}
-    return {name: by for name, by in differences.items() if by > 0}
-
-
-def apart_beyond_rounding(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
-    """The same, but for what rounding explains."""
-    return {name: by for name, by in apart(one, other).items()
-            if name not in one or by > ROUNDING.get(one[name].dtype, 0)}
-
-
-def difference(one: Tensor | None, other: Tensor | None) -> float:
-    """The largest difference, relative to the largest number where that is above 1; infinite if none can be taken."""
-    if one is None or other is None or one.shape != other.shape:
-        return float("inf")
-    if torch.equal(one, other):
-        return 0.0
-    a, b = one.double(), other.double()
-    largest = ((a - b).abs().max() / b.abs().max().clamp_min(1)).item()
-    return largest if largest == largest else float("inf")      # not a number: infinities, or NaN itself
-
-
-def shown(differences: Mapping[str, float]) -> str:
-    """The largest three for a message: "latent (by 1.3e-02), ..."."""
-    largest = sorted(differences, key=differences.get, reverse=True)
-    texts = [f"{name} (by {differences[name]:.1e})" if differences[name] < float("inf")
-             else f"{name} (in shape, or only one has it)" for name in largest[:3]]
-    return ", ".join(texts) + (f" and {len(largest) - 3} more" if len(largest) > 3 else "")
-
-
-# ---------------------------------------------------------------- what is seen from outside
-
-
-class Draws(TorchDispatchMode):
-    """While it is entered it counts how often random numbers are drawn from torch, with whichever generator."""
-
-    drawn = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        # Attention carries the tag too, for it can drop weights at random; here it never does.
-        if torch.Tag.nondeterministic_seeded in function.tags and "attention" not in str(function):
-            self.drawn += 1
-        return function(*args, **(kwargs or {}))
-
-
-@dataclass
-class Seen:
-    """Rows that really went through a U-Net, and back."""
-
-    forward: int = 0
-    backward: int = 0
-
-
-@contextmanager
-def rows_seen() -> Iterator[Seen]:
-    """Counts the rows of every U-Net, of copies too."""
-    seen = Seen()
-
-    def back(gradient: Tensor) -> None:
-        seen.backward += len(gradient)
-
-    def forward(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(module, UNet):
-            seen.forward += len(output)
-            if output.requires_grad:
-                output.register_hook(back)
-
-    handle = register_module_forward_hook(forward)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-def tensors_given(task: Task) -> dict[str, Tensor]:
-    """The tensors of a task by name, those of earlier edits included."""
-    named = {name: getattr(task, name) for name in ("pixels", "x0", "valid", "mask")}
-    for told in ("query", "reference", "negative", "empty"):
-        context = getattr(task, told)
-        named |= {f"{told}.{part}": getattr(context, part) for part in ("tokens", "pooled", "ids")}
-    for i, trajectories in enumerate(task.offers.encoded):
-        named |= {f"encoded[{state.index}] of picture {i}": state.latents for own in trajectories for state in own}
-    for i, maps in enumerate(task.offers.mask_map):
-        named |= {f"mask_map of picture {i}": own for own in maps}
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def weights_of(model: StableDiffusion) -> dict[str, Tensor]:
-    """All weights of a model by name."""
-    networks = {"unet": model.unet, "vae": model.vae,
-                **{f"text_encoder_{i}": text.encoder for i, text in enumerate(model.texts)}}
-    return {f"{part}.{name}": weight for part, network in networks.items()
-            for name, weight in network.named_parameters()}
-
-
-def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in tensors.items()}
