@@ -17,10 +17,9 @@ from diffedit_min.core.diffedit import DiffEditOptions, edit_inside, find_map
 from diffedit_min.core.guidance import Rows, conditional
 from diffedit_min.core.mask import binarise
 from diffedit_min.core.options import option
-from diffedit_min.core.reuse import Offers
 from diffedit_min.core.schedule import add_noise, standard_noise
 from diffedit_min.core.state import State, Trajectory
-from diffedit_min.core.task import Outcome, Step
+from diffedit_min.core.task import Offers, Outcome, Step
 from diffedit_min.methods import encode_decode, sdedit
 from diffedit_min.methods.method import Method
 from diffedit_min.testing import METHOD_CLAUSES, check_method

@@ -4,12 +4,9 @@ What made it is kept with it, for each picture: the picture, the model, the word
 the stage that they were declared with. All who use something again ask here.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,20 +14,9 @@ from torch import Tensor
 from .options import Declared, declared, written
 from .schedule import Level
 from .state import Sampler, Trajectory
-
-if TYPE_CHECKING:
-    from .task import Task
+from .task import Offers, Task
 
 Made = dict[str, Any]       # what made an encoding or a map, by name
-
-
-@dataclass(frozen=True)
-class Offers:
-    """What earlier edits hold, for each picture of a batch the ones to choose from."""
-
-    encoded: Sequence[Sequence[Trajectory]] = ()
-    mask_map: Sequence[Sequence[Tensor]] = ()       # (h, w) each
-    strict: frozenset[str] = frozenset()            # of these names: given by the caller, who is told if they don't fit
 
 
 def made_of_encoding(task: Task, options: Declared, texts: Sequence[str]) -> list[Made]:

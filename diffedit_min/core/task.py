@@ -6,13 +6,13 @@ methods/method.py. Shapes: B pictures of one size, C channels, h x w latent cell
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from .guidance import Rows
-from .reuse import Offers
 from .schedule import Schedule
 from .state import Trajectory
 
@@ -49,6 +49,15 @@ class Step:
     index: int
     total: int
     latent: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What earlier edits hold, for each picture of a batch the ones to choose from."""
+
+    encoded: Sequence[Sequence[Trajectory]] = ()
+    mask_map: Sequence[Sequence[Tensor]] = ()       # (h, w) each
+    strict: frozenset[str] = frozenset()            # of these names: given by the caller, who is told if they don't fit
 
 
 @dataclass(frozen=True, eq=False)

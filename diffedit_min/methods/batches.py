@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..core.coding import Options
 from ..core.guidance import Rows
-from ..core.reuse import Offers, earlier_x0
+from ..core.reuse import earlier_x0
 from ..core.state import State, Trajectory
-from ..core.task import Task
+from ..core.task import Offers, Task
 from ..model.stable_diffusion import StableDiffusion
 from ..picture import Frame, fit, fit_mask, to_rgb
 from .edit import Edit, as_trajectory
