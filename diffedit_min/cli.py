@@ -187,8 +187,8 @@ def invert(
 @app.command("info")
 @with_plugins
 def info_command(
-    name: Annotated[str, Argument(metavar="MODEL|METHOD", help=f"{MODEL_HELP} Or a method's name, such as "
-                                  "sdedit.")] = "tiny",
+    name: Annotated[str, Argument(metavar="MODEL|NAME", help=f"{MODEL_HELP} Or the name of a method or "
+                                  "a sampler.")] = "tiny",
     verify: Annotated[bool, Option("--verify", help="Read every number, and find damaged ones.")] = False,
     as_json: Annotated[bool, Option("--json", help="For machines.")] = False,
     prediction_type: Prediction = None, config: Config = None, revision: Revision = None, debug: Debug = False,
@@ -198,10 +198,12 @@ def info_command(
     with one_line_errors(debug):
         from . import info
         from .methods import METHODS
+        from .samplers import SAMPLERS
 
-        if (method := METHODS.get(name.replace("-", "_"))) is not None:
-            print("\n".join(info.method_lines(method)))
-            return
+        for known, lines in ((METHODS, info.method_lines), (SAMPLERS, info.sampler_lines)):
+            if name.replace("-", "_") in known:
+                print("\n".join(lines(known[name.replace("-", "_")])))
+                return
         record = info.describe(name, verify=verify, **source(prediction_type, config, revision))
         print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import __version__
-from .core.options import Declared
+from .core.options import Declared, declared, name_of
 from .core.schedule import Schedule
+from .core.state import Sampler
 from .loading import empty_networks, random_model
 from .loading.files import WEIGHTS_ARE, Weights, check_finite, open_weights
 from .loading.known import LICENCES, MOVED, known_file, sha256
@@ -179,7 +181,14 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     for name, sampler in SAMPLERS.items():
         options = sampler.record() if isinstance(sampler, Declared) else {}
         yield f"  {name}: {listed(options) or 'no options'}"
-    yield "\nwhat the options of a method do: diffedit-min info METHOD"
+    yield "\nwhat the options of a method or a sampler do: diffedit-min info NAME"
+
+
+def sampler_lines(sampler: Sampler) -> Iterator[str]:
+    """What a sampler is, and what each of its options does."""
+    yield f"{name_of(sampler)} (-o sampler=name:option=value): {getattr(sampler, 'title', '')}"
+    for option in declared(type(sampler)).values() if is_dataclass(sampler) else ():
+        yield from wrapped(f"{option.name}={shown(option.default)}", sentence_of(option))
 
 
 def method_lines(method: Method) -> Iterator[str]:

@@ -159,7 +159,7 @@ def test_words_with_numbers_are_one_value():
 
 
 @pytest.mark.parametrize("methods, ratios, given, message", [
-    (["diffuse"], [], [], "--method 'diffuse' is not known; known are diffedit, sdedit"),
+    (["diffuse"], [], [], "--method 'diffuse' is not known (one of your own needs --plugin FILE); known are "),
     (["sdedit", "sdedit"], [], [], "--methods names a method twice: sdedit sdedit"),
     (["sdedit"], [1.5], [], "encoding_ratio must be from 0 to 1, not 1.5"),
     (["sdedit"], [], ["steps"], "-o 'steps' has no value: write it as option=value, or option=value,value for several"),

@@ -306,7 +306,7 @@ EARLY = [
                                     "negative_prompt, steps"),
     (("invert", "a.png", "-o", "ratio=1"), "invert has no option 'ratio'; it has encoding_ratio, grid, "
                                            "guidance_scale, negative_prompt, sampler, steps"),
-    ((*EDIT, "--method", "magic"), "--method 'magic' is not known; known are "
+    ((*EDIT, "--method", "magic"), "--method 'magic' is not known (one of your own needs --plugin FILE); known are "
                                    + ", ".join(method.dashed for method in dm.METHODS.values())),
     ((*EDIT, "--preset", "quick"), "diffedit has no preset 'quick'; it has paper, fast"),
     ((*EDIT, "--preset", "fast", "--method", "sdedit", "-o", "steps=3"), "sdedit has no preset 'fast'; it has paper"),

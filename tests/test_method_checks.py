@@ -44,7 +44,7 @@ def test_a_model_of_ones_own_serves():
 
 
 @pytest.mark.parametrize(("told", "options", "message"), [
-    ("diffedit_2", {}, "^method 'diffedit_2' is not known; known are diffedit, sdedit, "),
+    ("diffedit_2", {}, "^method 'diffedit_2' is not known .dm.Method makes one of a run.; known are diffedit, "),
     ("sdedit", {"step": 3}, "^sdedit has no option 'step'; it has encoding_ratio, "),
     ("sdedit", {"queries": ("pears",)}, "^1 queries are given: give 2$"),
 ])
@@ -244,6 +244,12 @@ def blend_one_level_off():
 @breaks(in_use.every_blend_is_at_its_own_level, in_use.a_null_edit_changes_nothing)
 def blend_one_level_off_but_for_the_last():
     return diffedit_with(blend=lambda task, mask, x: lambda y, j: torch.where(mask, y, x[j + (j > 0)].latents))
+
+
+@breaks(in_use.what_is_put_back_is_of_its_own_level)
+def blend_one_level_off_in_a_mask_that_is_found():
+    return diffedit_with(blend=lambda task, mask, x: lambda y, j: torch.where(mask, y, x[j + (j > 0)].latents),
+                         uses=ALL - {"mask"})
 
 
 @breaks(in_use.every_blend_is_at_its_own_level, in_use.a_null_edit_changes_nothing)

@@ -78,7 +78,8 @@ def grid(methods: Sequence[str], ratios: Sequence[float], given: Sequence[str] =
                 raise ValueError(f"-o {text!r} is for {method.dashed}, which is not among --methods")
             whole = name in method.known and method.known[name].kind in (dict, tuple)      # commas belong to the value
             several = [tail] if whole else tail.split(",")
-            values[method.name][name] = parsed(method, name, several)
+            earlier = values[method.name].get(name, []) if whole else []       # -o again: another value
+            values[method.name][name] = earlier + parsed(method, name, several)
     variants = []
     for method in chosen:
         options = {name: several for name, several in values[method.name].items() if several}

@@ -78,7 +78,7 @@ def encode(
     or longer, serves as it is. Raises ValueError for one that the caller gave and that something else has made.
     """
     made = made_of_encoding(task, options, task.texts_of(told))
-    if earlier := earlier_encoding(task.offers, made, levels):
+    if earlier := earlier_encoding(task.offers, made, task.x0, levels):
         return earlier
     eps_fn, encoded = conditional(task.model.eps, told, task.rows, "encode"), []
     for state in options.sampler.encode(eps_fn, task.x0, levels):

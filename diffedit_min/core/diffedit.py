@@ -128,8 +128,11 @@ def edit_inside(
 ) -> Generator[Step, None, Outcome]:
     """Steps 2 and 3 for a mask, bool (B, 1, h, w), that was found in another way: what a variant of step 1 ends with.
 
-    mask_map (B, h, w): what the mask was cut from, for the Edit to hold.
+    mask_map (B, h, w): what the mask was cut from, for the Edit to hold. ValueError for a mask of another kind.
     """
+    if mask.dtype != torch.bool or mask.shape != task.x0[:, :1].shape:
+        raise ValueError(f"a mask must be bool, of the shape {tuple(task.x0[:, :1].shape)}, not {mask.dtype} of "
+                         f"{tuple(mask.shape)}")
     if task.mask is None and not mask.any():
         return Outcome(None, mask, mask_map)
     outcome = yield from run(replace(task, mask=mask), options)

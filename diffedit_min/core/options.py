@@ -10,10 +10,11 @@ tooltips, and what of an earlier edit may be used again (reuse.py).
 
 from __future__ import annotations
 
+import inspect
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -41,6 +42,7 @@ class Option:
     needs: Mapping[str, Any] = field(default_factory=dict)      # values of other options with which it matters
     file: bool = False                  # it names a file or a model
     optional: bool = False              # None is a value too
+    length: int | None = None           # of a tuple; None: any
 
     @property
     def range(self) -> str:
@@ -66,6 +68,8 @@ class Option:
         right = isinstance(value, Sampler) if self.kind is Sampler else type(value) is self.kind
         if not right:
             raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
+        if self.length is not None and len(value) != self.length:
+            raise ValueError(f"{self.name} must be {self.length} numbers, not {value!r}")
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name} {value!r} is not known; known are {', '.join(map(str, self.choices))}")
         for number in value if self.kind is tuple else (value,) if self.kind in (int, float) else ():
@@ -112,6 +116,10 @@ def option(default: Any, sentence: str, **declared: Any) -> Any:
     of `STAGES`. needs: values of other options with which it matters. file: it names a file or a model. usual: what a
     slider offers where the range is open, (low, high).
     """
+    known = [f.name for f in fields(Option) if f.name not in ("name", "kind", "default", "sentence")]
+    for name in declared:
+        if name not in known:
+            raise ValueError(f"an option is declared with {', '.join(known)}, not with {name!r}")
     if declared.get("stage") not in STAGES:
         raise ValueError(f"stage {declared['stage']!r} is not known; known are {', '.join(filter(None, STAGES))}")
     metadata = {"sentence": sentence, **declared}
@@ -124,24 +132,34 @@ def option(default: Any, sentence: str, **declared: Any) -> Any:
 def declared(options: type) -> dict[str, Option]:
     """The options of a dataclass by name. A field without `option` is one too: of any value of its type."""
     hints, found = get_type_hints(options), {}
+    if inspect.get_annotations(options) and "__dataclass_fields__" not in vars(options):
+        raise ValueError(f"{options.__name__} must be a dataclass: write @dataclass(frozen=True) above it")
     for f in fields(options):
         if f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"option {f.name!r} of {options.__name__} has no default: give it one")
         default = f.default_factory() if f.default is MISSING else f.default
-        kind, optional = kind_of(hints[f.name], default)
+        kind, optional, length = kind_of(hints[f.name])
         if kind not in KINDS:
             raise ValueError(f"option {f.name!r} of {options.__name__} is of type {hints[f.name]!r}; known are int, "
                              "float, str, bool, dict, tuples of numbers, samplers, and each of these or None")
-        found[f.name] = Option(f.name, kind, default, optional=optional, **f.metadata)
+        found[f.name] = Option(f.name, kind, default, optional=optional, length=length, **f.metadata)
+        try:
+            found[f.name].checked(default)
+        except ValueError as error:
+            raise ValueError(f"the default of {options.__name__}.{f.name} can't be: {error}") from None
     return found
 
 
-def kind_of(hint: Any, default: Any) -> tuple[type, bool]:
-    """What values a field's annotation means, and whether None is one of them."""
+def kind_of(hint: Any) -> tuple[Any, bool, int | None]:
+    """What values an annotation means, whether None is one of them, and how many numbers a tuple has, if it says."""
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    kinds = [get_origin(part) or part for part in parts if part is not types.NoneType]
-    kind = kinds[0] if len(kinds) == 1 else type(default)
-    return kind, types.NoneType in parts
+    kinds = [part for part in parts if part is not types.NoneType]
+    kind, inside = get_origin(kinds[0]) or kinds[0], get_args(kinds[0])
+    numbers = [part for part in inside if part is not Ellipsis]
+    if len(kinds) > 1 or kind is tuple and not set(numbers) <= {int, float}:
+        return None, False, None
+    length = len(inside) if kind is tuple and inside and Ellipsis not in inside else None
+    return kind, types.NoneType in parts, length
 
 
 @dataclass(frozen=True)
@@ -152,11 +170,6 @@ class Declared:
         for name, own in declared(type(self)).items():
             object.__setattr__(self, name, own.checked(getattr(self, name)))
 
-    def changed(self) -> dict[str, Any]:
-        """The options that are not at their default."""
-        return {name: value for name, own in declared(type(self)).items()
-                if (value := getattr(self, name)) != own.default}
-
     def record(self) -> dict[str, Any]:
         """All options as JSON can hold them: a sampler as its name, for example "edict:p=0.9"."""
         return {name: written(value) if declared(type(self))[name].kind is Sampler else value
@@ -165,7 +178,8 @@ class Declared:
 
 def written(sampler: Sampler) -> str:
     """A sampler as one types it: its name, and those of its options that are not at their default."""
-    told = sampler.changed() if isinstance(sampler, Declared) else {}
+    told = {f.name: getattr(sampler, f.name) for f in fields(sampler) if getattr(sampler, f.name) != f.default} \
+        if is_dataclass(sampler) else {}
     return ":".join([name_of(sampler), *(f"{name}={value}" for name, value in told.items())])
 
 

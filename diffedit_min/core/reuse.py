@@ -17,6 +17,7 @@ from .state import Sampler, Trajectory
 from .task import Offers, Task
 
 Made = dict[str, Any]       # what made an encoding or a map, by name
+OTHER_PICTURE = "of another picture, or of this one at another size"
 
 
 def made_of_encoding(task: Task, options: Declared, texts: Sequence[str]) -> list[Made]:
@@ -58,24 +59,29 @@ def earlier_x0(offers: Offers, model: Any, pixels: Tensor) -> Tensor | None:
     return torch.cat(found)
 
 
-def earlier_encoding(offers: Offers, made: Sequence[Made], levels: Sequence[Level]) -> Trajectory | None:
+def earlier_encoding(
+    offers: Offers, made: Sequence[Made], x0: Tensor, levels: Sequence[Level]
+) -> Trajectory | None:
     """An earlier encoding of all pictures, up to levels[-1], if there is one. A longer one serves: ours is its prefix.
 
-    ValueError for a strict one that was made by something else, or stands at other levels.
+    ValueError for a strict one that was made by something else, or stands at other levels. Of one that doesn't say what
+    made it, such as a list of States, only the levels and the picture's own latent x0 (B, C, h, w) can be compared.
     """
-    chosen = []
-    for offered, own in zip(offers.encoded, made, strict=bool(offers.encoded)):
-        fitting = [trajectory for trajectory in offered if _fits(trajectory, own, levels, "encoded" in offers.strict)]
+    chosen, strict = [], "encoded" in offers.strict
+    for offered, own, latent in zip(offers.encoded, made, x0, strict=bool(offers.encoded)):
+        fitting = [trajectory for trajectory in offered if _fits(trajectory, own, latent, levels, strict)]
         if not fitting:
             return None
         chosen.append(fitting[0][: len(levels)])
     return Trajectory.join(chosen) if chosen else None
 
 
-def _fits(trajectory: Trajectory, own: Made, levels: Sequence[Level], strict: bool) -> bool:
+def _fits(trajectory: Trajectory, own: Made, x0: Tensor, levels: Sequence[Level], strict: bool) -> bool:
     known = trajectory.made[0] if getattr(trajectory, "made", ()) else None
     both = min(len(trajectory), len(levels))
     differs = "" if known is None else difference(known, own)
+    if known is None and (trajectory[0].latent[0] - x0).norm() > 1e-2 * x0.norm():
+        differs = OTHER_PICTURE
     if not differs and [state.level for state in trajectory[:both]] != list(levels[:both]):
         differs = "at other levels (another number of steps, or another grid)"
     if differs and strict:
@@ -113,7 +119,8 @@ def difference(known: Made, own: Made) -> str:
         if before == now:
             continue
         if name == "picture":
-            return "of another picture, or of this one at another size"
+            return OTHER_PICTURE
         before, now = (written(each) if isinstance(each, Sampler) else each for each in (before, now))
-        return f"with {name} {before!r}, but this edit has {now!r}" + (", of other code" if before == now else "")
+        same_name = ", another object of that name" if before == now else ""
+        return f"with {name} {before!r}, but this edit has {now!r}{same_name}"
     return ""

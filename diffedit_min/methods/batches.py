@@ -49,6 +49,9 @@ def requests(
 ) -> list[Request]:
     """One for each picture, from what is given for all of them or for each. ValueError for numbers that differ."""
     count = len(pictures)
+    for name, value in (("encoded", encoded), ("mask_map", mask_map)):
+        if isinstance(value, Edit):
+            raise ValueError(f"{name} takes an Edit's `{name}`, not the Edit itself: write reuse=edit")
     of_one = isinstance(reuse, Edit) or (count == 1 and all(isinstance(edit, Edit) for edit in reuse or ()))
     earlier = each_ones(reuse, of_one, count, "reuse")
     offered = [[edit] if isinstance(edit, Edit) else list(edit or ()) for edit in earlier]

@@ -50,6 +50,13 @@ BESIDES: dict[str, tuple[Any, str]] = {
 }
 
 
+def check_names(method: Method) -> None:
+    """ValueError for an option whose name every call has already."""
+    for name in method.known:
+        if name in ALWAYS or name in BESIDES:
+            raise ValueError(f"method {method.name!r}: every call has a {name!r} already; give the option another name")
+
+
 def parameters(method: Method) -> Iterator[tuple[str, Any, str]]:
     """What may be given besides model, picture and words: name, default, what it is."""
     for name, (default, what) in BESIDES.items():

@@ -26,12 +26,14 @@ from ..picture import to_rgb, unfit
 from ..samplers import sampler_of
 from .batches import Fitted, batches, make_task, requests
 from .edit import Edit, Pictures, checked, make_edit
-from .help import Text, about, help_text, signature
+from .help import Text, about, check_names, help_text, signature
 
 # What U-Nets are for, by their input channels, and which method takes them.
 MADE_FOR = {4: "making pictures from text, as most methods here do",
             8: "InstructPix2Pix, which is method instruct_pix2pix",
             9: "inpainting, for which there is no method here"}
+
+USES = {"reference", "mask", "mask_map", "encoded"}     # what a method may be given besides picture and query
 
 # What a method takes from the one that it is `based_on`, if it says nothing itself; and what holds if there is none.
 INHERITED: dict[str, Any] = {
@@ -48,7 +50,7 @@ class Method:
     options: type[Options] | None = None
     based_on: Method | None = None      # its card's settings and presets hold for this one too
     presets: Mapping[str, Mapping[str, Any]] | None = None      # options by the name of a preset
-    uses: frozenset[str] | None = None  # of "reference", "mask", "mask_map", "encoded"
+    uses: frozenset[str] | None = None  # of `USES`
     takes_query: bool | None = None
     needs_reference: bool | None = None     # a caption of the input, not only the empty text
     needs_instruction: bool | None = None   # the query says what to do, not what to show
@@ -62,6 +64,8 @@ class Method:
         if not self.name.isidentifier():
             raise ValueError(f"method {self.name!r} needs a name that Python takes, for example my_method")
         base = self.based_on
+        if not (base is None or isinstance(base, Method)):
+            raise ValueError(f"method {self.name!r}: based_on takes a method such as dm.diffedit, not {base!r}")
         same_run = base is not None and self.run in (None, base.run)
         for name, default in INHERITED.items():
             if getattr(self, name) is None:
@@ -69,15 +73,18 @@ class Method:
                 object.__setattr__(self, name, getattr(base, name) if from_base else default)
         if self.run is None:
             raise ValueError(f"method {self.name!r} needs a run(task, options), or another method to be based on")
+        if isinstance(self.uses, str) or not set(self.uses) <= USES:
+            raise ValueError(f"method {self.name!r}: uses is a set of {', '.join(sorted(USES))}, not {self.uses!r}")
         object.__setattr__(self, "uses", frozenset(self.uses))
-        if not issubclass(self.options, Options):
-            raise ValueError(f"method {self.name!r}: {self.options.__name__} must be a dataclass based on Options or "
-                             "on one of its kind, such as DiffEditOptions")
+        if not (isinstance(self.options, type) and issubclass(self.options, Options)):
+            raise ValueError(f"method {self.name!r}: {getattr(self.options, '__name__', self.options)!s} must be a "
+                             "dataclass based on Options or on one of its kind, such as DiffEditOptions")
         own = declared(self.options)        # refuses a field that can't be an option
         if base is not None and self.presets is base.presets:       # as far as it has their options
             presets = {name: {option: value for option, value in values.items() if option in own}
                        for name, values in base.presets.items()}
             object.__setattr__(self, "presets", presets)
+        check_names(self)
         object.__setattr__(self, "__signature__", signature(self))
         object.__setattr__(self, "__doc__", help_text(self))
 
@@ -150,9 +157,19 @@ class Method:
         return edits[0] if one else edits
 
     def outcome(self, task: Task, settings: Options) -> Generator[Step, None, Outcome]:
-        """What `run` returns, checked."""
+        """What `run` returns, and the steps that it yields, checked."""
         running = self.run(task, settings)
-        return checked((yield from running) if inspect.isgenerator(running) else running, task, self.name)
+        while inspect.isgenerator(running):     # a plain function may return its outcome at once
+            try:
+                step = next(running)
+            except StopIteration as done:
+                running = done.value
+                break
+            if not isinstance(step, Step):
+                raise ValueError(f"{self.name}: run must yield Steps, but it yielded a {type(step).__name__}: write "
+                                 "`yield from` before encode, decode and edit_inside")
+            yield step
+        return checked(running, task, self.name)
 
     def edits(
         self, task: Task, settings: Options, outcome: Outcome, batch: Sequence[Fitted], record: dict[str, Any]

@@ -76,7 +76,7 @@ OWN_SAMPLERS = frozenset(SAMPLERS)
 def find_method(name: str) -> Method:
     """The method of that name, typed with dashes or underscores."""
     if name.replace("-", "_") not in METHODS:
-        raise ValueError(f"--method {name!r} is not known; known are "
+        raise ValueError(f"--method {name!r} is not known (one of your own needs --plugin FILE); known are "
                          f"{', '.join(method.dashed for method in METHODS.values())}")
     return METHODS[name.replace("-", "_")]
 
@@ -90,10 +90,19 @@ def register(thing: Any, name: str | None = None) -> Any:
     if isinstance(thing, Method):
         METHODS.add(thing)
         return thing
-    sampler = thing() if isinstance(thing, type) and issubclass(thing, Sampler) else thing
-    if not isinstance(sampler, Sampler):
+    if not isinstance(thing, Sampler):
         raise ValueError(f"register takes a Method, or a sampler with encode and decode, not {thing!r}")
-    name = name or name_of(sampler)
+    try:
+        sampler = thing() if isinstance(thing, type) else thing
+    except TypeError as error:
+        raise ValueError(f"{thing.__name__} can't be made without arguments ({error}): register an object of it"
+                         ) from None
+    if name is not None and name_of(sampler) != name:
+        try:
+            sampler.name = name         # by which settings and messages speak of it
+        except AttributeError:
+            raise ValueError(f"{type(sampler).__name__} can't be renamed: give its class an attribute name") from None
+    name = name_of(sampler)
     if name in OWN_SAMPLERS:
         raise ValueError(f"{name!r} is a sampler of diffedit_min's own: give yours another name")
     SAMPLERS[name] = sampler
@@ -112,6 +121,8 @@ def load_plugin(path: str | Path) -> None:
         raise ValueError(f"--plugin {str(path)!r} is not a Python file: its name must end with .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module      # dataclasses and inspect look it up there
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))       # it may import what lies beside it
     try:
         spec.loader.exec_module(module)
     except Exception as error:

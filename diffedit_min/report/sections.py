@@ -236,7 +236,7 @@ class Teller:
         edit = self.edit
         shots = [Shot(sized(edit.input, self.small), self.settings["reference"] or "input", "The input picture")]
         if self.found:
-            shots.append(Shot(self.heat(edit.mask_map), "difference map", "Bright where the query would change it"))
+            shots.append(Shot(self.heat(edit.mask_map), "map", "Bright where the query would change it"))
         if edit.mask is not None:
             over = overlay(sized(edit.input, self.small), mask_image(edit.mask, self.small, edit.factor))
             shots.append(Shot(over, "mask", "The input picture, darkened where it must not change"))

@@ -74,7 +74,8 @@ def mask_text(edit: Edit) -> Text:
         words = f"{edit.method.name} makes its map in a way of its own, which its file tells. "
     if threshold is not None and threshold == getattr(options, "mask_threshold", None):
         words += "Where the map is above the threshold, the picture may change."
-        return Text(words, (*equations, f"M = 1 where m″ > {threshold:g}"), (*functions, binarise))
+        name = "m″" if equations else "the map"
+        return Text(words, (*equations, f"M = 1 where {name} > {threshold:g}"), (*functions, binarise))
     words += f"Which part of it becomes the mask is {edit.method.name}'s own rule."
     return Text(words, equations, (*functions, edit.method.run))
 
@@ -122,11 +123,13 @@ def sampler_text(sampler: Sampler, direction: str) -> tuple[str, tuple[str, ...]
 
 def encoding_text(edit: Edit) -> Text:
     """Of the methods that walk to noise."""
+    if not edit.encoded.made:       # not by `coding.encode`
+        return Text(f"{edit.method.name} walks the latent towards noise, level by level, in a way of its own, which "
+                    "its file tells. Decoding starts from the last of these latents.", (), (edit.method.run,))
     name, equations, functions = sampler_text(edit.options.sampler, "encode")
-    text = edit.encoded.made[0]["text"] if edit.encoded.made else None
-    told, prompt = {"": ("the empty text", "∅"), edit.settings["reference"]: ("the reference", "reference"),
-                    None: ("what the method says", "·")}.get(text, ("a text of the method's own", "text"))
-    told, prompt = ("the empty text", "∅") if text == "" else (told, prompt)
+    text = edit.encoded.made[0]["text"]
+    known = {edit.settings["reference"]: ("the reference", "reference"), "": ("the empty text", "∅")}
+    told, prompt = known.get(text, ("a text of the method's own", "text"))
     kept = ", and what is outside the mask is taken from all of them" if blended(edit) else ""
     return Text(
         f"{name} run backwards walks the latent towards noise, level by level, told {told} and without "

@@ -4,7 +4,7 @@
     sampler_of("edict:p=0.9")       with others
 """
 
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -32,7 +32,7 @@ def sampler_of(told: Any) -> Sampler:
     name, *settings = told.strip().split(":")
     if (sampler := SAMPLERS.get(name.strip().replace("-", "_"))) is None:
         raise ValueError(f"sampler {name!r} is not known; known are {', '.join(SAMPLERS)}")
-    known = declared(type(sampler)) if isinstance(sampler, Declared) else {}
+    known = declared(type(sampler)) if is_dataclass(sampler) else {}
     options = {}
     for text in settings:
         name, equals, value = text.partition("=")

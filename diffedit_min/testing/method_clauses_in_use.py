@@ -60,6 +60,18 @@ def every_blend_is_at_its_own_level(trial: Trial) -> None:
                                f"is {away:.1e} away {sampler or ''}")
 
 
+def what_is_put_back_is_of_its_own_level(trial: Trial) -> None:
+    """If what lies outside a found mask is an encoding's latent, it is the one of the same level."""
+    outcome = trial.run().outcome
+    if outcome.mask is None or outcome.mask.all():
+        return
+    for state in outcome.decoded:
+        for other in outcome.encoded:
+            same = state.latent.where(~outcome.mask, 0).equal(other.latent.where(~outcome.mask, 0))
+            require(not same or other.index == state.index, f"decoded[{state.index}], outside the mask: it is "
+                    f"encoded[{other.index}], not encoded[{state.index}]")
+
+
 def a_null_edit_changes_nothing(trial: Trial) -> None:
     """If all texts are equal, the sampler exact (edict) and the mask half, every decoded state is the encoded one."""
     if not trial.uses("mask") or not trial.samplers("edict")[0]:
@@ -253,6 +265,7 @@ METHOD_USE_CLAUSES: list[Callable[[Trial], None]] = [
     outside_a_mask_stays_x0,
     inside_a_mask_is_edited,
     every_blend_is_at_its_own_level,
+    what_is_put_back_is_of_its_own_level,
     a_null_edit_changes_nothing,
     equal_words_give_the_picture_itself,
     what_an_edit_holds_serves_again,

@@ -105,9 +105,11 @@ class Trial:
         if len(queries) != len(PICTURES):
             raise ValueError(f"{len(queries)} queries are given: give {len(PICTURES)}")
         if not isinstance(method, Method):
-            if method not in METHODS:
-                raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
-            method = METHODS[method]
+            name = method.replace("-", "_") if isinstance(method, str) else method
+            if name not in METHODS:
+                raise ValueError(f"method {method!r} is not known (dm.Method makes one of a run); known are "
+                                 f"{', '.join(METHODS)}")
+            method = METHODS[name]
         small = {name: value for name, value in SMALL.items() if name in method.known}
         model = model or small_model(method.channels)
         weights = {name: value.detach().clone().requires_grad_(value.requires_grad)
