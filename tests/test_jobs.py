@@ -280,7 +280,7 @@ LINE_2 = [      # ... and with a line
     (["image,composite", "p0.png,yes"], "composite must be true or false, not 'yes'"),
     (["image,mask_feather", "p0.png,2"], "--mask-feather softens the seam of --composite: add that, or leave it out"),
     (["image,crop", 'p0.png,"1,2"'], "--crop must be LEFT,TOP,WIDTH,HEIGHT in pixels, or mask, not '1,2'"),
-    (["image,method", "p0.png,magic"], "--method 'magic' is not known (one of your own needs --plugin FILE); known are diffedit, sdedit, encode-decode, "),
+    (["image,method", "p0.png,magic"], "--method 'magic' is not known (one of your own needs --plugin FILE); known "),
     (["image,rare", "p0.png,x"], "diffedit has no option 'rare'; it has "),
     (["image,method", "p0.png,prompt-to-prompt"], "prompt_to_prompt needs a reference: a caption of the input picture"),
     (["image,out", "p0.png,a.gif"], "'a.gif' has the suffix '.gif': use one of .png, .jpg, .jpeg, .webp"),
