@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,21 @@ def test_info_knows_an_example(name, plugin, call_command):
         done = call_command("info", name, "--plugin", plugin(name))
         told = BLOCKS[name].split("def run(task, options):")[1].split('"""')[1]
         assert "steps=50" in done.out and told[:30] in done.out
+
+
+@pytest.mark.skipif(find_spec("gradio") is None, reason="the page needs the extra app")
+def test_the_page_offers_the_examples(plugin):
+    """In its lists of methods and samplers, with a control for each option of theirs."""
+    from diffedit_min.app.page import make_page
+    from diffedit_min.app.shelf import Shelf
+
+    for name in BLOCKS:
+        dm.methods.load_plugin(plugin(name))
+    parts = [part["props"] for part in make_page(Shelf(("tiny",), dm.load), 20, 40).get_config_file()["components"]]
+    offered = {choice[-1] for part in parts for choice in part.get("choices") or ()}
+    assert set(BLOCKS) <= offered
+    ids = {part.get("elem_id") for part in parts}
+    assert {f"option-{option}" for name in OWN_METHODS for option in dm.METHODS[name].known} <= ids
 
 
 @pytest.mark.slow
