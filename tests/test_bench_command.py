@@ -163,7 +163,7 @@ def test_a_failure_is_counted_and_all_failures_are_an_error(run, tmp_path):
     (("--dataset", "scenes", "--metrics", "scenes", "answers"),
      "--metrics: two of scenes answers have a column 'answer': choose one of them"),
     (("--dataset", "scenes", "--metrics", "csfid"), "csfid: "),
-    (("--dataset", "scenes", "--methods", "diffuse"), "--method 'diffuse' is not known; known are diffedit, "),
+    (("--dataset", "scenes", "--methods", "diffuse"), "--method 'diffuse' is not known (one of your own needs "),
     (("--dataset", "scenes", "--ratios", "2"), "encoding_ratio must be from 0 to 1, not 2.0"),
     (("--dataset", "scenes", "-o", "sdedit:steps"), "-o 'sdedit:steps' has no value: write it as option=value"),
     (("--dataset", "pairs", "--model", "random"), "--data is missing: give "),
