@@ -257,13 +257,14 @@ def test_the_benchmark_tells_an_options_values_apart(tmp_path, call_command, unr
 
 
 def test_the_benchmark_measures_again_what_other_code_has_made(tmp_path, call_command, unregistered):
+    plain = POWER.replace("PowerOptions, based_on", "DiffEditOptions, based_on").replace(" * options.power", "")
     told = (*BENCH, "--methods", "powered", "sdedit", "--plugin", "powered.py")
-    (tmp_path / "powered.py").write_text(POWER.replace("EXPONENT", "1"))
+    (tmp_path / "powered.py").write_text(plain.replace("EXPONENT", "1"))
     assert call_command(*told).code == 0
     before = rows_of()
     parts = Path("runs/scenes/parts/results-0.jsonl")
     assert call_command(*told).code == 0 and len(parts.read_text().splitlines()) == 2      # nothing is done again
-    (tmp_path / "powered.py").write_text(POWER.replace("EXPONENT", "5"))
+    (tmp_path / "powered.py").write_text(plain.replace("EXPONENT", "5"))
     assert call_command(*told).code == 0
     after = rows_of()
     assert after[0]["iou"] != before[0]["iou"] and after[1] == before[1]
