@@ -14,8 +14,8 @@ __version__ = "0.2.0"
 
 _HOME = {
     "load": "loading",
-    "StableDiffusion": "model.stable_diffusion",
-    "Context": "model.text",
+    "StableDiffusion": "networks.stable_diffusion",
+    "Context": "networks.text",
     "Level": "core.schedule",
     "State": "core.state",
     "Task": "core.task",
@@ -28,39 +28,21 @@ _HOME = {
     "Edit": "methods",
     "register": "methods",
 }
-_MODULES = (
-    "bench", "compositing", "core", "drawing", "info", "loading", "metadata", "methods", "model", "picture", "report",
-    "samplers", "testing", "tiny",
-)
+_ROOMS = ("core", "samplers", "methods", "networks", "loading", "pictures", "tiny", "testing", "bench", "studio")
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:       # for type checkers, which do not see names that are looked up when they are used
     # ruff: noqa: F401
-    from . import (
-        bench,
-        compositing,
-        core,
-        drawing,
-        info,
-        loading,
-        metadata,
-        methods,
-        model,
-        picture,
-        report,
-        samplers,
-        testing,
-        tiny,
-    )
+    from . import bench, core, loading, methods, networks, pictures, samplers, studio, testing, tiny
     from .core.options import option
     from .core.schedule import Level
     from .core.state import State
     from .core.task import Outcome, Step, Task
     from .loading import load
     from .methods import METHODS, Edit, Method, register
-    from .model.stable_diffusion import StableDiffusion
-    from .model.text import Context
+    from .networks.stable_diffusion import StableDiffusion
+    from .networks.text import Context
     from .samplers import SAMPLERS
 
     def __getattr__(name: str) -> Method: ...       # any other name is a method's
@@ -70,7 +52,7 @@ else:
     def __getattr__(name: str) -> Any:
         if name in _HOME:
             return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-        if name in _MODULES:
+        if name in _ROOMS:
             return importlib.import_module(f".{name}", __name__)
         if not name.startswith("_") and name in _methods():
             return _methods()[name]
@@ -82,4 +64,4 @@ def _methods() -> "dict[str, Method]":
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_MODULES, *_methods()})
+    return sorted({*__all__, *_ROOMS, *_methods()})

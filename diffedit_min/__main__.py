@@ -1,6 +1,6 @@
 """`python -m diffedit_min` is the command `diffedit-min`."""
 
-from .cli import main
+from .studio.cli import main
 
 if __name__ == "__main__":
     main()

@@ -19,7 +19,7 @@ from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor, nn
 
-from diffedit_min.model.stable_diffusion import StableDiffusion
+from diffedit_min.networks.stable_diffusion import StableDiffusion
 
 LAYOUTS = {"as made": torch.contiguous_format, "channels_last": torch.channels_last}
 

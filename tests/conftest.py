@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import diffedit_min as dm
-from diffedit_min import cli
 from diffedit_min.loading import TINY
-from diffedit_min.model.unet import UNet
+from diffedit_min.networks.unet import UNet
+from diffedit_min.studio import cli
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,8 @@ PIECES = {
                   pictures={"demo.png": "demo.png", "steps.jpg": "steps.jpg"}),
     "samplers": Piece(["python -m diffedit_min.testing"], {"samplers": printed(0)}),
     "answers": Piece(
-        ["python -m diffedit_min.tiny.evaluate --out OUT/known --failures OUT/failures.png --gallery OUT/methods.png"],
+        ["python -m diffedit_min.bench.known.evaluate --out OUT/known --failures OUT/failures.png "
+         "--gallery OUT/methods.png"],
         {"answers": printed(0), "without-query": printed(1)},
         {"failures.png": "failures.png", "methods.png": "methods.png"}),
     "comparison": Piece([f"{BENCH} --out OUT/scenes"], {"comparison": comparison}, {"curves.png": "scenes/curves.png"}),
@@ -212,7 +213,7 @@ PIECES = {
     "fast": Piece([f"{BENCH} --preset fast --out OUT/fast"],
                   {"fast": preset, "ways": fewer_rows, "round-trips": round_trips}, {"fast.png": "fast/curves.png"}),
     "dtype": Piece([f"{BENCH} --preset dtype --out OUT/dtype"], {"dtype": dtypes}),
-    "rules": Piece(["python -m diffedit_min.tiny.choose"], {"rules": printed(0, 12)}),
+    "rules": Piece(["python -m diffedit_min.bench.known.choose"], {"rules": printed(0, 12)}),
     "speed": Piece(
         [f"{SPEED} --against diffusers --size 512 --rows 2 --dtype float32 bfloat16 --parts unet vae --out OUT/speed",
          f"{SPEED} --against diffusers --size 512 --rows 2 --dtype bfloat16 --parts edit memory --preset paper fast "

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min.app import canvas
-from diffedit_min.app.session import ENCODINGS, Asked, Run, Session, Stopped
-from diffedit_min.app.shelf import Shelf
 from diffedit_min.core.coding import Options
 from diffedit_min.core.diffedit import DiffEditOptions
 from diffedit_min.core.options import option
 from diffedit_min.core.state import Sampler
 from diffedit_min.core.task import Outcome, Step
-from diffedit_min.picture import fit
+from diffedit_min.pictures.picture import fit
+from diffedit_min.studio.app import canvas
+from diffedit_min.studio.app.session import ENCODINGS, Asked, Run, Session, Stopped
+from diffedit_min.studio.app.shelf import Shelf
 from diffedit_min.tiny import scenes
 
 OPTIONS = {"steps": 4, "mask_samples": 3}
@@ -408,7 +408,7 @@ def test_without_gradio_the_command_says_what_to_install(call_command, monkeypat
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
 def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, monkeypatch, host, warned):
     gr = pytest.importorskip("gradio")
-    from diffedit_min.app import page
+    from diffedit_min.studio.app import page
 
     served = {}
 
@@ -428,7 +428,7 @@ def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, mon
 
 def test_a_port_that_is_taken_is_said(monkeypatch):
     pytest.importorskip("gradio")
-    from diffedit_min.app.page import launch
+    from diffedit_min.studio.app.page import launch
 
     class Taken:
         def launch(self, **_):
@@ -442,7 +442,7 @@ def test_a_port_that_is_taken_is_said(monkeypatch):
 def page(tmp_path, monkeypatch, model):
     """The page, not served: its config, which the browser would get."""
     pytest.importorskip("gradio")
-    from diffedit_min.app.page import make_page
+    from diffedit_min.studio.app.page import make_page
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     return make_page(Shelf(["random"], lambda _: model), 20, 40)
@@ -520,9 +520,9 @@ class Browser:
     def __init__(self, shelf):
         import gradio as gr
 
-        from diffedit_min.app.controls import Kept
-        from diffedit_min.app.layout import lay_out
-        from diffedit_min.app.page import Answers
+        from diffedit_min.studio.app.controls import Kept
+        from diffedit_min.studio.app.layout import lay_out
+        from diffedit_min.studio.app.page import Answers
 
         with gr.Blocks():
             self.c = lay_out(shelf, gr.State(Session()), gr.State(Kept()), "to any size")
@@ -660,7 +660,7 @@ def test_another_method_and_back_keeps_what_was_set(browser):
 @pytest.mark.parametrize("name", [m.name for m in dm.METHODS.values() if m.channels == 4])
 def test_the_controls_can_hold_each_methods_values(name, browser, model):
     """Of the paper and of presets; Gradio would refuse what lies outside."""
-    from diffedit_min.app.words import about
+    from diffedit_min.studio.app.words import about
 
     method = dm.METHODS[name]
     for preset in ("paper", *method.presets):

@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min.app.session import Session
-from diffedit_min.app.shelf import Shelf
 from diffedit_min.core.coding import RatioOptions
 from diffedit_min.core.options import option
 from diffedit_min.core.state import Sampler
+from diffedit_min.studio.app.session import Session
+from diffedit_min.studio.app.shelf import Shelf
 from diffedit_min.tiny import scenes
 
 pytest.importorskip("gradio")
@@ -77,7 +77,7 @@ class OwnOptions(RatioOptions):
 @pytest.fixture(scope="module")
 def address(network, tmp_path_factory):
     """Of the page, served."""
-    from diffedit_min.app.page import launch, make_page
+    from diffedit_min.studio.app.page import launch, make_page
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
@@ -313,7 +313,7 @@ def test_only_what_was_uploaded_is_opened(address, browser):
 
 
 def test_a_scene_at_a_click_and_its_report(person):
-    pytest.importorskip("diffedit_min.report")
+    pytest.importorskip("diffedit_min.studio.report")
     person.press("#scenes button >> nth=1")
     person.progress("A picture of ")
     assert person.page.input_value("#query textarea") and person.page.input_value("#reference textarea")

@@ -30,7 +30,7 @@ from diffedit_min.bench.report import Line
 from diffedit_min.bench.run import Plan, begin, hash_of, work
 from diffedit_min.bench.store import Appender, packed, read_all, unpacked
 from diffedit_min.bench.variants import Variant, grid
-from diffedit_min.picture import open_picture
+from diffedit_min.pictures.picture_files import open_picture
 
 FEW = ["steps=10", "diffedit:mask_samples=2"]
 N, K = 2, {0.4: 4, 0.6: 6, 0.8: 8}      # of FEW: noises, and levels by ratio

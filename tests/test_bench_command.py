@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from diffedit_min import loading
-from diffedit_min.bench import command, presets
+from diffedit_min.bench import presets
 from diffedit_min.bench.datasets.item import Dataset, Item
 from diffedit_min.bench.metrics import FAMILIES
 from diffedit_min.bench.variants import grid
+from diffedit_min.studio import bench_command as command
 
 pytestmark = pytest.mark.slow
 

@@ -20,10 +20,12 @@ import torch
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min import cli, console, info, loading, picture
+from diffedit_min import loading
+from diffedit_min.bench.known.measures import cell_mask
 from diffedit_min.core.coding import RatioOptions
-from diffedit_min.tiny import demo, scenes
-from diffedit_min.tiny.measures import cell_mask
+from diffedit_min.pictures import picture, picture_files
+from diffedit_min.studio import cli, console, demo, info
+from diffedit_min.tiny import scenes
 
 RANDOM = ("--model", "random", "-o", "steps=4", "-o", "mask_samples=2")
 EDIT = ("edit", "a.png", "--query", "a basket of pears", *RANDOM)
@@ -101,7 +103,7 @@ def test_the_settings_in_the_png_make_the_same_picture_again(run):
     options = {f.name: settings[f.name] for f in dataclasses.fields(method.options)}
     words = {name: settings[name] for name in ("query", "reference", "seed", "size")}
     assert settings["given"] == []
-    again = method(dm.load(settings["model"]), picture.open_picture("a.png"), **words, **options)
+    again = method(dm.load(settings["model"]), picture_files.open_picture("a.png"), **words, **options)
     assert again.image.tobytes() == image.tobytes()
 
 
@@ -206,7 +208,7 @@ def test_mask_that_is_empty(run):
 def test_invert_measures_the_way_there_and_back(run):
     done = run("invert", "a.png", "--model", "random", "-o", "steps=4", "-o", "encoding_ratio=1")
     assert (done.code, done.err, done.new) == (0, "", {"a-inverted.png"})
-    image, model = picture.open_picture("a.png"), dm.load("random")
+    image, model = picture_files.open_picture("a.png"), dm.load("random")
     edit = dm.invert(model, image, steps=4, encoding_ratio=1.0)
     vae = picture.unfit(model.decode(model.encode(picture.fit(image, 8, 1024)[0])), edit.frame)
     error = (edit.decoded[0].latent - edit.encoded[0].latent).norm() / edit.encoded[0].latent.norm()
@@ -261,13 +263,13 @@ def test_demo_on_the_random_model(run, monkeypatch):
 
 
 def test_demo_scenes_are_of_the_test_split_and_change_the_fruit_by_default():
-    scene, answer = demo.demo_scenes(12, None)
+    scene, answer = scenes.demo_scenes(12, None)
     assert scene == scenes.sample(scenes.TEST.start + 12)
     assert answer == scene.replace(fruit=answer.fruit) != scene
 
 
 def test_demo_measures_of_a_perfect_and_of_a_useless_edit():
-    scene, answer = demo.demo_scenes(0, None)
+    scene, answer = scenes.demo_scenes(0, None)
     image, truth = scene.render(32), answer.render(32)
     edit = dm.diffedit(dm.load("random", device="cpu"), image, "a", "b", steps=2, mask_samples=1, encoding_ratio=0.0)
     region = scenes.changed(image, truth)
@@ -428,7 +430,7 @@ def test_warnings_are_one_line(capsys):
 
 def test_a_bar_a_stage_where_stderr_is_a_terminal(here, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    model, image = dm.load("random", device="cpu"), picture.open_picture("a.png")
+    model, image = dm.load("random", device="cpu"), picture_files.open_picture("a.png")
     options = {"query": "a", "steps": 5, "mask_samples": 1}
     cli.timed(dm.diffedit, False, model, image, **options)
     bars = capsys.readouterr().err
@@ -450,7 +452,7 @@ def process(*arguments, **options):
 def test_version_and_help_in_a_process_do_not_import_torch():
     done = process("-m", "diffedit_min", "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"diffedit_min {dm.__version__}\n", "")
-    code = "import sys, atexit; from diffedit_min.cli import main; sys.argv = ['x', '--help']\n" \
+    code = "import sys, atexit; from diffedit_min.studio.cli import main; sys.argv = ['x', '--help']\n" \
            "atexit.register(lambda: print('torch' in sys.modules)); main()"
     done = process("-c", code)
     assert done.returncode == 0 and done.stdout.endswith("False\n")
@@ -473,7 +475,8 @@ def test_exit_codes_of_true_processes(here):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    code = "from diffedit_min.console import one_line_errors\nwith one_line_errors(False):\n    print('x' * 10**6)"
+    code = ("from diffedit_min.studio.console import one_line_errors\n"
+            "with one_line_errors(False):\n    print('x' * 10**6)")
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as stdout:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min.compositing import MARGIN, at_size, composite, crop_box, distance, grow, mask_box, put_back
+from diffedit_min.pictures.compositing import MARGIN, at_size, composite, crop_box, distance, grow, mask_box, put_back
 
 quick = settings(deadline=None, database=None, derandomize=True, max_examples=50)
 sides = st.integers(1, 24)
@@ -182,7 +182,7 @@ def test_a_masks_box_has_a_margin_that_ends_with_the_picture():
 def test_with_an_edit(model):
     picture = noise(45, 37)
     edit = dm.diffedit(model, picture, "pears", "apples", steps=4, mask_samples=1)
-    result = dm.compositing.composite(picture, edit.image, edit.mask_image, feather=3)
+    result = dm.pictures.compositing.composite(picture, edit.image, edit.mask_image, feather=3)
     outside = ~white(edit.mask_image)
     assert 0 < outside.sum() < outside.size
     assert np.array_equal(np.asarray(result)[outside], np.asarray(picture)[outside])

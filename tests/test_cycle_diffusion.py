@@ -56,7 +56,7 @@ def edited(method, model, image=None, query=QUERY, reference=REFERENCE, **option
 
 def latent_of(model, image=None):
     with torch.no_grad():
-        return model.encode(dm.picture.to_pixels(image or picture()))
+        return model.encode(dm.pictures.to_pixels(image or picture()))
 
 
 def distance(a, b):
@@ -407,7 +407,7 @@ def clip_by_hand(folder, before, after, source, target):
 
 
 def pixels_of(*seeds):
-    return torch.cat([dm.picture.to_pixels(picture(seed, (40, 32))) for seed in seeds])
+    return torch.cat([dm.pictures.to_pixels(picture(seed, (40, 32))) for seed in seeds])
 
 
 def test_directional_similarity_is_that_of_clips_own_features(clip_folder):
@@ -450,7 +450,7 @@ def scores_of_trials(model, image, query, seed, count, folder, options):
         for trial in range(count):
             _, code, deviations = encoder(source, x0, levels, options["eta"], trial, seed)
             _, (end,) = drained(replay(target, code, levels, deviations))
-            score = clip.similarity(dm.picture.to_pixels(image), model.decode(end.latent), [REFERENCE], [query])
+            score = clip.similarity(dm.pictures.to_pixels(image), model.decode(end.latent), [REFERENCE], [query])
             found.append((score.item(), end.latent))
     return found
 

@@ -20,7 +20,7 @@ from diffedit_min.core.diffedit import find_map
 from diffedit_min.core.guidance import Rows, conditional
 from diffedit_min.core.schedule import add_noise, levels_used, log_snr, standard_noise
 from diffedit_min.core.task import Task
-from diffedit_min.picture import unfit
+from diffedit_min.pictures.picture import unfit
 
 QUERY, REFERENCE = "a bowl of pears", "a bowl of apples"
 FEW = {"steps": 10, "mask_samples": 3}
@@ -55,7 +55,7 @@ def white(edit, value=True):
 
 def test_black_mask_gives_the_vae_reconstruction(model):
     edit = diffedit(model, mask=Image.new("L", (7, 5), 0))
-    x0 = model.encode(dm.picture.to_pixels(picture()))
+    x0 = model.encode(dm.pictures.to_pixels(picture()))
     for state in edit.decoded:
         assert torch.equal(state.latent, edit.encoded[state.index].latent), f"level {state.index}"
     assert torch.equal(final(edit), x0)
@@ -78,7 +78,7 @@ def test_white_mask_is_encode_decode(model, size, time):
 def test_ratio_zero_gives_the_reconstruction(model, method):
     query = () if method is dm.invert else (QUERY,)
     edit = method(model, picture(), *query, steps=10, encoding_ratio=0.0)
-    assert torch.equal(final(edit), model.encode(dm.picture.to_pixels(picture())))
+    assert torch.equal(final(edit), model.encode(dm.pictures.to_pixels(picture())))
 
 
 def test_half_a_mask_changes_only_its_half(model):
@@ -103,7 +103,7 @@ def test_every_blend_is_at_its_own_level(model):
 def test_noise_instead_of_encoding_with_a_white_mask_is_sdedit(model):
     k = levels_used(0.8, 10)
     level = model.schedule.levels(10)[k]
-    x0 = model.encode(dm.picture.to_pixels(picture()))
+    x0 = model.encode(dm.pictures.to_pixels(picture()))
     noised = add_noise(x0, standard_noise(x0, (7,), "noise"), level.abar)
     encoded = diffedit(model).encoded
     pretended = tuple(
@@ -119,7 +119,7 @@ def test_the_round_trip_is_under_the_reference(model):
     levels = model.schedule.levels(10)[: levels_used(0.8, 10) + 1]
     eps_fn = conditional(model.eps, model.embed([QUERY]), Rows(), "any")
     with torch.no_grad():
-        *_, noisy = DDIM().encode(eps_fn, model.encode(dm.picture.to_pixels(picture())), levels)
+        *_, noisy = DDIM().encode(eps_fn, model.encode(dm.pictures.to_pixels(picture())), levels)
         *_, clean = DDIM().decode(eps_fn, noisy, levels)
     assert torch.equal(told.encoded[-1].latent, noisy.latent) and torch.equal(final(told), clean.latent)
 
@@ -495,7 +495,7 @@ def test_other_refusals(model):
 
 def test_map_is_found_for_a_task_by_itself(model):
     """`find_map` is a function of the task: it can be read and called alone."""
-    pixels = dm.picture.to_pixels(picture())
+    pixels = dm.pictures.to_pixels(picture())
     x0 = model.encode(pixels)
     contexts = [model.embed([text]) for text in (QUERY, REFERENCE, "", "")]
     valid = torch.ones(1, 8, 8, dtype=torch.bool)

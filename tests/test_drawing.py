@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffedit_min import drawing, picture
+from diffedit_min.pictures import drawing, picture
 
 pytestmark = pytest.mark.filterwarnings("error")
 

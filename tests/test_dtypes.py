@@ -10,7 +10,7 @@ import diffedit_min as dm
 from diffedit_min.bench import dtypes
 from diffedit_min.bench.datasets.item import Place
 from diffedit_min.bench.datasets.scenes import read
-from diffedit_min.picture import psnr
+from diffedit_min.pictures.picture import psnr
 
 pytestmark = pytest.mark.slow
 

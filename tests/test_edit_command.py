@@ -13,9 +13,9 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min import loading
-from diffedit_min.compositing import grow, mask_box
-from diffedit_min.jobs.editing import edit_jobs, finished, open_job, settings_of
-from diffedit_min.jobs.job import Job
+from diffedit_min.pictures.compositing import grow, mask_box
+from diffedit_min.studio.jobs.editing import edit_jobs, finished, open_job, settings_of
+from diffedit_min.studio.jobs.job import Job
 
 RANDOM = ("--model", "random", "-o", "steps=4", "-o", "mask_samples=2")
 EDIT = ("edit", "a.png", "--query", "a basket of pears", *RANDOM)
@@ -66,7 +66,7 @@ def settings(path):
 
 
 def laid(path, size=(77, 61)):
-    return np.asarray(dm.compositing.at_size(Image.open(path), size)) == 255
+    return np.asarray(dm.pictures.compositing.at_size(Image.open(path), size)) == 255
 
 
 # ---- masks and composite
@@ -157,14 +157,14 @@ def test_a_crop_is_edited_as_a_picture_of_its_own_and_put_back(run, network):
 @pytest.mark.parametrize("crop", ["20,10,40,40", "mask"])
 def test_the_mask_is_cut_likewise_and_composite_composes_all(run, network, crop):
     assert run(*EDIT, "--mask", "mask.png", "--crop", crop, "--composite", "--mask-feather", "2").code == 0
-    whole = dm.compositing.at_size(Image.open("mask.png"), (77, 61))
+    whole = dm.pictures.compositing.at_size(Image.open("mask.png"), (77, 61))
     part = mask_box(whole, (77, 61)) if crop == "mask" else (20, 10, 60, 50)
     picture = Image.open("a.png")
     edit = dm.diffedit(network, picture.crop(part), "a basket of pears", steps=4, mask=whole.crop(part))
     inside = Image.new("L", (77, 61))
     inside.paste(whole.crop(part), part)
-    put = dm.compositing.put_back(picture, edit.image, part)
-    expected = dm.compositing.composite(picture, put, inside, feather=2)
+    put = dm.pictures.compositing.put_back(picture, edit.image, part)
+    expected = dm.pictures.compositing.composite(picture, put, inside, feather=2)
     assert np.array_equal(pixels("a-edit.png"), np.asarray(expected))
 
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 import diffedit_min as dm
+from diffedit_min.bench.known import evaluate
+from diffedit_min.bench.known.measures import KINDS, cases
 from diffedit_min.bench.run import begin
-from diffedit_min.tiny import evaluate
 from diffedit_min.tiny.instructions import instruction
-from diffedit_min.tiny.measures import KINDS, cases
 
 
 def entry(planned, item, variant, **values):

@@ -23,9 +23,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffedit_min import cli, loading
+from diffedit_min import loading
 from diffedit_min.loading import files
 from diffedit_min.loading.files import Joined, Pickled, Safetensors, foreign, kind_of, open_weights
+from diffedit_min.studio import cli
 
 WHOLE = "expected a whole Stable Diffusion checkpoint"
 EXPECTED = "expected weights, as .safetensors, .bin or .ckpt"

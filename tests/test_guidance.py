@@ -3,7 +3,7 @@
 import torch
 
 from diffedit_min.core.guidance import Rows, classifier_free_guidance, conditional, guided
-from diffedit_min.model.text import Context
+from diffedit_min.networks.text import Context
 
 
 def fake_eps(x, t, context):

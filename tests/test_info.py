@@ -11,9 +11,10 @@ from checkpoints import REAL, random_weights, small, write_folder, write_single_
 from safetensors.torch import load_file, save_file
 
 import diffedit_min as dm
-from diffedit_min import info, loading
+from diffedit_min import loading
 from diffedit_min.loading import files, known, layout
 from diffedit_min.loading.sources import find
+from diffedit_min.studio import info
 
 FAMILIES = {
     "sd15": "SD 1.x", "sd15-inpainting": "SD 1.x, inpainting", "instruct-pix2pix": "SD 1.x, InstructPix2Pix",
@@ -72,7 +73,7 @@ def test_a_folder(family, of_family, no_reading):
 
 @pytest.mark.parametrize("family", REAL)
 def test_family_names_and_sizes_of_the_published_configs(family):
-    from diffedit_min.model.unet import UNet, UNetConfig
+    from diffedit_min.networks.unet import UNet, UNetConfig
 
     config = UNetConfig.from_dict(REAL[family]["unet"])
     assert info.family_name(config) == FAMILIES[family]

@@ -17,7 +17,7 @@ import diffedit_min as dm
 from diffedit_min.core.ddim import DDIM
 from diffedit_min.core.schedule import standard_noise
 from diffedit_min.methods.instruct_pix2pix import two_scale_guidance
-from diffedit_min.model.unet import UNet
+from diffedit_min.networks.unet import UNet
 from diffedit_min.tiny.train_instruct import widened
 
 instruct = dm.METHODS["instruct_pix2pix"]
@@ -57,7 +57,7 @@ def distance(a, b):
 
 def mode(wide, image=None):
     """c_I as the paper has it: the posterior's mode, unscaled."""
-    return wide.vae.encode(dm.picture.to_pixels(image or picture()).to(wide.dtype))[0]
+    return wide.vae.encode(dm.pictures.to_pixels(image or picture()).to(wide.dtype))[0]
 
 
 def predictions(wide, negative="", image=None):
@@ -115,7 +115,7 @@ def test_it_samples_by_equation_3(wide, eta, negative):
 
     edit, latents = run(wide, eta=eta, negative_prompt=negative, seed=3)
     assert_same(latents, sampled(wide, eps_fn, eta, seed=3))
-    result = dm.picture.unfit(wide.decode(latents[-1])[0], edit.frame)
+    result = dm.pictures.unfit(wide.decode(latents[-1])[0], edit.frame)
     assert edit.image.tobytes() == result.tobytes() and edit.image.size == (32, 32)
 
 

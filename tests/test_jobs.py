@@ -14,9 +14,10 @@ from PIL import Image
 from tqdm import tqdm
 
 import diffedit_min as dm
-from diffedit_min import loading, picture
-from diffedit_min.jobs import editing, run
-from diffedit_min.jobs.table import read_table
+from diffedit_min import loading
+from diffedit_min.pictures import picture, picture_files
+from diffedit_min.studio.jobs import editing, run
+from diffedit_min.studio.jobs.table import read_table
 
 WORDS = ("--query", "a basket of pears", "--model", "random", "-o", "steps=3", "-o", "mask_samples=1")
 
@@ -153,7 +154,7 @@ def test_a_batch_that_fails_is_done_one_by_one(command, monkeypatch):
 
 
 def test_a_result_that_cannot_be_written_stops_no_other(command, monkeypatch):
-    true = picture.save
+    true = picture_files.save
 
     def full(image, path, text=None):
         if path.name == "p0-edit.png":

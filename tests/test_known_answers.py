@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import diffedit_min as dm
-from diffedit_min.picture import psnr
+from diffedit_min.bench.known.measures import cases, measure
+from diffedit_min.pictures.picture import psnr
 from diffedit_min.tiny.instructions import instruction
-from diffedit_min.tiny.measures import cases, measure
 
 pytestmark = pytest.mark.slow               # seconds each
 DRAWN = list(cases("validation", 3))        # a container, a fruit, a surface

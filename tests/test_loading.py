@@ -22,9 +22,9 @@ from diffedit_min import loading
 from diffedit_min.core.schedule import Schedule, eps_from_v
 from diffedit_min.loading import files
 from diffedit_min.loading.layout import SCHEDULER, weight_files
-from diffedit_min.model import stable_diffusion
-from diffedit_min.model.text import Context
-from diffedit_min.model.unet import UNet, UNetConfig
+from diffedit_min.networks import stable_diffusion
+from diffedit_min.networks.text import Context
+from diffedit_min.networks.unet import UNet, UNetConfig
 
 PROMPTS = ["a bowl of apples on sand", "", "a bucket of plums on grass"]
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"

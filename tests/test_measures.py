@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import diffedit_min as dm
+from diffedit_min.bench.known.measures import cases, cell_mask, iou, measure, nearest_value, squared_error
 from diffedit_min.core.state import Trajectory
 from diffedit_min.methods.edit import Edit
-from diffedit_min.picture import fit
+from diffedit_min.pictures.picture import fit
 from diffedit_min.tiny import scenes
-from diffedit_min.tiny.measures import cases, cell_mask, iou, measure, nearest_value, squared_error
 
 
 def edit_of(image, mask, scene):

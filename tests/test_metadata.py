@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 import diffedit_min as dm
-from diffedit_min import metadata, picture
 from diffedit_min.core.state import Sampler
-from diffedit_min.jobs.like import KNOWN, RECORDED, over, told_by
+from diffedit_min.pictures import metadata, picture_files
 from diffedit_min.samplers import SAMPLERS
+from diffedit_min.studio.jobs.like import KNOWN, RECORDED, over, told_by
 
 SETTINGS = {"method": "diffedit", "model": "tiny", "query": "a basket, red", "reference": "a bowl: blue", "seed": 7,
             "size": None, "given": [], "steps": 50, "guidance_scale": 7.5, "negative_prompt": "grün\nand green",
@@ -27,7 +27,7 @@ SUFFIXES = [".png", ".jpg", ".webp"]
 
 
 def write(path, settings=SETTINGS, **text):
-    picture.save(Image.new("RGB", (9, 7)), path, {**metadata.texts(settings, (9, 7)), **text})
+    picture_files.save(Image.new("RGB", (9, 7)), path, {**metadata.texts(settings, (9, 7)), **text})
     return path
 
 
@@ -58,7 +58,7 @@ def test_their_reader_reads_ours():
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_both_texts_come_back_from_every_format(tmp_path, suffix):
     path = write(tmp_path / f"a{suffix}")
-    assert picture.read_text(path) == metadata.texts(SETTINGS, (9, 7))
+    assert picture_files.read_text(path) == metadata.texts(SETTINGS, (9, 7))
     assert metadata.read(path) == SETTINGS
 
 
@@ -71,7 +71,7 @@ def test_where_other_tools_look_for_them(tmp_path):
 
 def test_a_text_too_long_for_a_jpeg_is_left_out(tmp_path):
     path = write(tmp_path / "a.jpg", {**SETTINGS, "negative_prompt": "x" * 40_000})
-    assert picture.read_text(path) == {} and Image.open(path).size == (9, 7)
+    assert picture_files.read_text(path) == {} and Image.open(path).size == (9, 7)
 
 
 # ---- read
@@ -175,7 +175,7 @@ def test_a_huge_text_is_refused(tmp_path, hostile):
 
 def test_a_picture_of_another_program(tmp_path):
     for name, text in (("none.png", {}), ("other.png", {"parameters": "Steps: 3", "prompt": "{}"})):
-        picture.save(Image.new("RGB", (3, 3)), tmp_path / name, text)
+        picture_files.save(Image.new("RGB", (3, 3)), tmp_path / name, text)
         with pytest.raises(ValueError, match="none.png' holds no settings|other.png' holds no settings"):
             metadata.read(tmp_path / name)
     Image.new("RGB", (3, 3)).save(tmp_path / "a.gif")

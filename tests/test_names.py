@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from diffedit_min import loading
 from diffedit_min.loading.layout import NETWORKS
-from diffedit_min.loading.sources import Checkpoint, Network
-from diffedit_min.model.names import (
+from diffedit_min.loading.names import (
     LEFTOVER,
     Origin,
     Origins,
@@ -30,6 +29,7 @@ from diffedit_min.model.names import (
     vae_origins,
     without_ones,
 )
+from diffedit_min.loading.sources import Checkpoint, Network
 
 
 class Small(nn.Module):

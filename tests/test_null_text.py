@@ -110,7 +110,7 @@ def test_at_scale_1_there_is_nothing_to_tune(model):
 
 def test_ratio_zero_gives_the_picture(model):
     edit = null_text(model, encoding_ratio=0.0)
-    assert torch.equal(final(edit), model.encode(dm.picture.to_pixels(picture())))
+    assert torch.equal(final(edit), model.encode(dm.pictures.to_pixels(picture())))
     assert edit.rows == edit.backward_rows == 0
 
 
@@ -361,7 +361,7 @@ def test_the_tuning_asks_for_checkpointing(model, monkeypatch):
 
 def test_checkpointing_keeps_less_for_the_way_back(model, monkeypatch):
     """Bytes of all that the graph of one prediction holds: saved tensors, and what enters a layer to be run again."""
-    home = importlib.import_module("diffedit_min.model.unet")
+    home = importlib.import_module("diffedit_min.networks.unet")
     x, tokens, kept = torch.randn(1, 4, 16, 16, dtype=torch.float64), model.embed([REFERENCE]).tokens, {}
     weights = {p.untyped_storage().data_ptr() for p in model.unet.parameters()}
     checkpoint = home.checkpoint
@@ -397,7 +397,7 @@ def test_half_precision_can_be_tuned(dtype):
     """Not Adam in it, though: the square of a gradient is nothing there, and it divides by its root."""
     half = dm.load("random", dtype=dtype)
     nothing, tuned = (watched(half, steps=3, iterations=n, learning_rate=0.03)[1] for n in (0, 4))
-    x0 = half.encode(dm.picture.to_pixels(picture()))
+    x0 = half.encode(dm.pictures.to_pixels(picture()))
     assert tuned.source[-1].isfinite().all()
     assert distance(tuned.source[-1], x0) < 0.9 * distance(nothing.source[-1], x0)
 

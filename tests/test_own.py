@@ -96,7 +96,7 @@ def test_a_report_of_another_rule_does_not_show_the_threshold(plugin, scene, tmp
     dm.methods.load_plugin(plugin("otsu"))
     model = dm.load()
     edit = dm.otsu(model, scene.render(), "a bucket of plums on marble", scene.caption, steps=5, keep="trace")
-    told = dm.report.page(edit, model)
+    told = dm.studio.report.page(edit, model)
     assert "otsu&#39;s own rule" in told and "M = 1" not in told
     cut = float(re.search(r'id="cut"[^>]*value="([\d.]+)"', told).group(1))
     assert edit.mask.equal(edit.mask_map > cut)
@@ -128,8 +128,8 @@ def test_info_knows_an_example(name, plugin, call_command):
 @pytest.mark.skipif(find_spec("gradio") is None, reason="the page needs the extra app")
 def test_the_page_offers_the_examples(plugin):
     """In its lists of methods and samplers, with a control for each option of theirs."""
-    from diffedit_min.app.page import make_page
-    from diffedit_min.app.shelf import Shelf
+    from diffedit_min.studio.app.page import make_page
+    from diffedit_min.studio.app.shelf import Shelf
 
     for name in BLOCKS:
         dm.methods.load_plugin(plugin(name))
@@ -167,7 +167,8 @@ def test_a_twin_has_the_same_row_and_the_same_words(tiny, scene, unregistered):
         assert twin.settings(tiny, {}, preset) == dm.diffedit.settings(tiny, {}, preset)
     for method in (dm.diffedit, dm.twin):
         edit = method(tiny, scene.render(), "a bucket of plums on marble", scene.caption, steps=5, keep="trace")
-        pages.append(dm.report.page(edit, tiny).replace(f"({method.name})", "").replace(f"{method.name}, step", "step")
+        page = dm.studio.report.page(edit, tiny)
+        pages.append(page.replace(f"({method.name})", "").replace(f"{method.name}, step", "step")
                      .replace(f"<td>{method.name}</td>", "").replace(f"&#34;{method.name}&#34;", ""))
     assert pages[0] == pages[1]
     assert twin is dm.METHODS["twin"]
@@ -216,7 +217,7 @@ def test_a_sampler_of_ones_own_needs_no_name(tiny, scene):
     assert again.rows_for == {"decode": 16} and again.image.tobytes() == edit.image.tobytes()
     with pytest.raises(ValueError, match="encoded was made with sampler 'heun', but this edit has 'ddim': leave it"):
         dm.diffedit(tiny, *words, steps=5, encoded=edit.encoded)
-    assert "Heun run backwards" in dm.report.page(edit, tiny)
+    assert "Heun run backwards" in dm.studio.report.page(edit, tiny)
 
 
 # ---------------------------------------------------------------- the benchmark
@@ -293,7 +294,7 @@ dm.register(dm.Method("halved", dm.encode_decode.run, Halved, based_on=dm.encode
 @pytest.mark.slow
 def test_torchrun_takes_a_plugin(plugin, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-               "diffedit_min.bench", *map(str, BENCH[1:]), "--limit", "2", "--methods", "otsu", "--batch", "1",
+               "diffedit_min", "bench", *map(str, BENCH[1:]), "--limit", "2", "--methods", "otsu", "--batch", "1",
                "--out", "out", "--plugin", str(plugin("otsu"))]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300,
                           env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE.parent)})

@@ -20,10 +20,10 @@ import diffedit_min as dm
 from diffedit_min import loading
 from diffedit_min.core.ddim import DDIM, step
 from diffedit_min.core.schedule import Schedule, eps_from_v
-from diffedit_min.model import unet as our_unet
-from diffedit_min.model import vae as our_vae
-from diffedit_min.model.unet import Summary, UNet, UNetConfig
-from diffedit_min.model.vae import VAE, VAEConfig
+from diffedit_min.networks import unet as our_unet
+from diffedit_min.networks import vae as our_vae
+from diffedit_min.networks.unet import Summary, UNet, UNetConfig
+from diffedit_min.networks.vae import VAE, VAEConfig
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffedit_min import picture
+from diffedit_min.pictures import picture, picture_files
 
 pytestmark = pytest.mark.filterwarnings("error")
 sides = st.integers(1, 200)
@@ -193,7 +193,7 @@ def test_exif_orientation(orientation):
         1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
         5: stored.swapaxes(0, 1), 6: np.rot90(stored, -1), 7: stored[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(stored),
     }[orientation]  # fmt: skip
-    rgb = picture.to_rgb(oriented(noise(3, 2), orientation))
+    rgb = picture_files.to_rgb(oriented(noise(3, 2), orientation))
     assert np.array_equal(np.asarray(rgb), upright)
     assert rgb.getexif().get(0x0112) is None and not rgb.info  # else a viewer would turn it once more
     mask = Image.fromarray(stored[..., 0]).point(lambda v: 255 * (v > 99))
@@ -205,7 +205,7 @@ def test_exif_orientation(orientation):
 def test_damaged_exif_is_ignored():
     image = noise(3, 2)
     image.info["exif"] = b"garbage"
-    assert picture.to_rgb(image).tobytes() == noise(3, 2).tobytes()
+    assert picture_files.to_rgb(image).tobytes() == noise(3, 2).tobytes()
 
 
 def test_alpha_is_over_white():
@@ -217,7 +217,7 @@ def test_alpha_is_over_white():
     ):
         image = Image.new(mode, (2, 1), clear)
         image.putpixel((1, 0), half)
-        white, mixed = np.asarray(picture.to_rgb(image))[0].astype(int)
+        white, mixed = np.asarray(picture_files.to_rgb(image))[0].astype(int)
         assert white.tolist() == [255] * 3, mode
         expected = [177, 127, 227] if mode.lower() == "rgba" else [177] * 3
         assert np.abs(mixed - expected).max() <= 1, mode
@@ -227,19 +227,19 @@ def test_transparent_colours_are_over_white():
     palette = Image.new("P", (2, 1), 0)
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.putpixel((1, 0), 1)
-    assert np.asarray(picture.to_rgb(palette))[0].tolist() == [[255, 0, 0], [0, 0, 255]]
+    assert np.asarray(picture_files.to_rgb(palette))[0].tolist() == [[255, 0, 0], [0, 0, 255]]
     palette.info["transparency"] = 0
-    assert np.asarray(picture.to_rgb(palette))[0].tolist() == [[255] * 3, [0, 0, 255]]
+    assert np.asarray(picture_files.to_rgb(palette))[0].tolist() == [[255] * 3, [0, 0, 255]]
     grey = Image.new("L", (1, 1), 7)
     grey.info["transparency"] = 7
-    assert np.asarray(picture.to_rgb(grey))[0].tolist() == [[255] * 3]
+    assert np.asarray(picture_files.to_rgb(grey))[0].tolist() == [[255] * 3]
 
 
 def test_grey_bilevel_and_cmyk():
-    assert np.asarray(picture.to_rgb(Image.new("L", (1, 1), 77)))[0].tolist() == [[77] * 3]
-    assert np.asarray(picture.to_rgb(Image.new("1", (1, 1), 1)))[0].tolist() == [[255] * 3]
-    assert np.asarray(picture.to_rgb(Image.new("CMYK", (1, 1), (0, 255, 255, 0))))[0].tolist() == [[255, 0, 0]]
-    assert np.asarray(picture.to_rgb(Image.new("HSV", (1, 1), (0, 255, 255))))[0].tolist() == [[255, 0, 0]]
+    assert np.asarray(picture_files.to_rgb(Image.new("L", (1, 1), 77)))[0].tolist() == [[77] * 3]
+    assert np.asarray(picture_files.to_rgb(Image.new("1", (1, 1), 1)))[0].tolist() == [[255] * 3]
+    assert np.asarray(picture_files.to_rgb(Image.new("CMYK", (1, 1), (0, 255, 255, 0))))[0].tolist() == [[255, 0, 0]]
+    assert np.asarray(picture_files.to_rgb(Image.new("HSV", (1, 1), (0, 255, 255))))[0].tolist() == [[255, 0, 0]]
 
 
 def test_16_bits_are_scaled(tmp_path):
@@ -251,9 +251,9 @@ def test_16_bits_are_scaled(tmp_path):
         Image.frombytes("I;16B", (7, 1), values.astype(">u2").tobytes()),
     ):
         assert image.mode.startswith("I")
-        assert np.asarray(picture.to_rgb(image))[..., 1].tolist() == expected
+        assert np.asarray(picture_files.to_rgb(image))[..., 1].tolist() == expected
     Image.fromarray(values.astype(np.uint16)).save(tmp_path / "16.png")
-    assert np.asarray(picture.open_picture(tmp_path / "16.png"))[..., 0].tolist() == expected
+    assert np.asarray(picture_files.open_picture(tmp_path / "16.png"))[..., 0].tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -267,13 +267,13 @@ def test_16_bits_are_scaled(tmp_path):
 )
 def test_pictures_without_a_meaning(image, words):
     with pytest.raises(ValueError) as error:
-        picture.to_rgb(image)
+        picture_files.to_rgb(image)
     one_line(error, words)
 
 
 @pytest.mark.parametrize("thing", ["a.png", None, np.zeros((2, 2, 3), np.uint8), torch.zeros(3, 2, 2)])
 def test_not_a_pil_image(thing):
-    for function in (picture.to_rgb, picture.to_pixels, lambda image: picture.fit(image, 8, 64)):
+    for function in (picture_files.to_rgb, picture.to_pixels, lambda image: picture.fit(image, 8, 64)):
         with pytest.raises(TypeError) as error:
             function(thing)
         one_line(error, type(thing).__name__, "PIL.Image.open")
@@ -288,7 +288,7 @@ def test_an_animation_gives_its_first_frame(tmp_path, suffix):
     path = tmp_path / f"three.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
     with pytest.warns(UserWarning, match=r"three\.\w+' has 3 frames or pages: the first one is taken$"):
-        first = picture.open_picture(str(path))
+        first = picture_files.open_picture(str(path))
     assert (first.mode, first.size) == ("RGB", (8, 8))
     assert first.getpixel((4, 4)) == (255, 0, 0)
 
@@ -297,16 +297,16 @@ def test_open_picture_turns_and_converts(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("CMYK", (30, 20), (0, 0, 255, 0)).save(tmp_path / "turned.jpg", exif=exif)
-    image = picture.open_picture(tmp_path / "turned.jpg")
+    image = picture_files.open_picture(tmp_path / "turned.jpg")
     assert (image.mode, image.size, image.getpixel((5, 5))) == ("RGB", (20, 30), (255, 255, 0))
 
 
 def test_what_is_transparent_is_white_in_a_picture_and_black_in_a_mask(tmp_path):
     Image.new("RGBA", (3, 2), (255, 255, 255, 0)).save(tmp_path / "clear.png")
-    assert picture.open_picture(tmp_path / "clear.png").getextrema() == ((255, 255),) * 3
-    assert picture.open_mask(tmp_path / "clear.png").getextrema() == ((0, 0),) * 3
+    assert picture_files.open_picture(tmp_path / "clear.png").getextrema() == ((255, 255),) * 3
+    assert picture_files.open_mask(tmp_path / "clear.png").getextrema() == ((0, 0),) * 3
     with pytest.raises(ValueError) as error:
-        picture.open_mask(tmp_path / "none.png")
+        picture_files.open_mask(tmp_path / "none.png")
     one_line(error, "none.png", "check the path")
 
 
@@ -345,14 +345,14 @@ def test_files_that_cannot_be_read(tmp_path, name, words):
     path = damaged(tmp_path) / name
     for given_path in (path, str(path)):
         with pytest.raises(ValueError) as error:
-            picture.open_picture(given_path)
+            picture_files.open_picture(given_path)
         one_line(error, repr(str(path)), words)
 
 
 @pytest.mark.parametrize("address", ["http://example.org/a.png", "https://example.org/a.png", "HTTPS://example.org/a.png"])
 def test_a_web_address(address):
     with pytest.raises(ValueError) as error:
-        picture.open_picture(address)
+        picture_files.open_picture(address)
     one_line(error, address, "download it first", f"(curl -O {address})")
 
 
@@ -360,7 +360,7 @@ def test_too_many_pixels(tmp_path, monkeypatch):
     noise(64, 64).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError) as error:
-        picture.open_picture(tmp_path / "large.png")
+        picture_files.open_picture(tmp_path / "large.png")
     one_line(error, "large.png", "4096", "smaller")
 
 
@@ -371,7 +371,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     noise(4, 4).save(tmp_path / "secret.png")
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(ValueError) as error:
-        picture.open_picture(tmp_path / "secret.png")
+        picture_files.open_picture(tmp_path / "secret.png")
     one_line(error, "secret.png", "(Permission denied): check the path")
 
 
@@ -384,7 +384,7 @@ def test_what_a_decoder_says_is_kept_to_one_line(tmp_path, monkeypatch):
 
         monkeypatch.setattr(Image.Image, "convert", refuse)
         with pytest.raises(ValueError) as error:
-            picture.open_picture(tmp_path / "a.png")
+            picture_files.open_picture(tmp_path / "a.png")
         one_line(error, "a.png", words)
 
 
@@ -573,11 +573,11 @@ def test_psnr_errors():
 
 def test_save_png_with_text(tmp_path):
     image = noise(9, 7)
-    picture.save(image, tmp_path / "a.PNG", {"query": "a bowl of pêches 桃", "seed": "0"})
+    picture_files.save(image, tmp_path / "a.PNG", {"query": "a bowl of pêches 桃", "seed": "0"})
     with Image.open(tmp_path / "a.PNG") as read:
         assert read.tobytes() == image.tobytes()
         assert read.text == {"query": "a bowl of pêches 桃", "seed": "0"}
-    picture.save(Image.new("L", (3, 3), 255), str(tmp_path / "mask.png"))
+    picture_files.save(Image.new("L", (3, 3), 255), str(tmp_path / "mask.png"))
     with Image.open(tmp_path / "mask.png") as read:
         assert read.mode == "L"
 
@@ -585,17 +585,17 @@ def test_save_png_with_text(tmp_path):
 @pytest.mark.parametrize("suffix, kind", [(".png", "PNG"), (".jpg", "JPEG"), (".jpeg", "JPEG"), (".webp", "WEBP")])
 def test_save_formats(tmp_path, suffix, kind):
     image = smooth(64, 48)
-    picture.save(image, tmp_path / f"a{suffix}", {"seed": "0"})
+    picture_files.save(image, tmp_path / f"a{suffix}", {"seed": "0"})
     with Image.open(tmp_path / f"a{suffix}") as read:
         assert read.format == kind and read.size == image.size and picture.psnr(read, image) > 40
-    picture.save(Image.new("RGBA", (4, 4), (255, 0, 0, 0)), tmp_path / f"a{suffix}")  # over the old one
-    assert picture.open_picture(tmp_path / f"a{suffix}").getpixel((1, 1)) == (255, 255, 255)
+    picture_files.save(Image.new("RGBA", (4, 4), (255, 0, 0, 0)), tmp_path / f"a{suffix}")  # over the old one
+    assert picture_files.open_picture(tmp_path / f"a{suffix}").getpixel((1, 1)) == (255, 255, 255)
     assert os.listdir(tmp_path) == [f"a{suffix}"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_saved_files_have_the_usual_permissions(tmp_path):
-    picture.save(noise(2, 2), tmp_path / "a.png")
+    picture_files.save(noise(2, 2), tmp_path / "a.png")
     (tmp_path / "b").touch()
     assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
 
@@ -604,7 +604,7 @@ def test_saved_files_have_the_usual_permissions(tmp_path):
 @pytest.mark.parametrize("place", ["save", "replace"])
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch, failure, place):
     path = tmp_path / "a.png"
-    picture.save(noise(4, 4), path)
+    picture_files.save(noise(4, 4), path)
     before = path.read_bytes()
 
     def half(self, file, **options):
@@ -617,7 +617,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch, failure, place
     monkeypatch.setattr(*((Image.Image, "save", half) if place == "save" else (os, "replace", refuse)))
     for target in (path, tmp_path / "new.png"):
         with pytest.raises(type(failure)):
-            picture.save(noise(4, 4, seed=1), target)
+            picture_files.save(noise(4, 4, seed=1), target)
     monkeypatch.undo()
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.png"]
 
@@ -631,18 +631,18 @@ def test_save_errors(tmp_path):
         ("folder.png", ["is a folder"]),
     ):
         with pytest.raises(ValueError) as error:
-            picture.save(noise(2, 2), tmp_path / name)
+            picture_files.save(noise(2, 2), tmp_path / name)
         one_line(error, *words)
         with pytest.raises(ValueError, match=re.escape(str(error.value))):
-            picture.check_target(tmp_path / name)
+            picture_files.check_target(tmp_path / name)
     assert os.listdir(tmp_path) == ["folder.png"]
-    assert picture.check_target(tmp_path / "new.webp") is None
+    assert picture_files.check_target(tmp_path / "new.webp") is None
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, how: how != os.W_OK)
     with pytest.raises(ValueError) as error:
-        picture.check_target(tmp_path / "a.png")
+        picture_files.check_target(tmp_path / "a.png")
     one_line(error, repr(str(tmp_path)), "choose another")
 
 
@@ -661,12 +661,12 @@ def test_inputs_are_not_changed(tmp_path):
 
     tensors_before, images_before = state()
     for one in images:
-        picture.to_rgb(one)
+        picture_files.to_rgb(one)
         picture.fit(one, 8, 100)
         picture.fit_mask(one, frame, 8)
         picture.psnr(one, one)
         for name in ("a.png", "a.jpg"):
-            picture.save(one, tmp_path / name, {"a": "b"})
+            picture_files.save(one, tmp_path / name, {"a": "b"})
     picture.unfit(pixels, frame)
     picture.to_image(pixels * 3)
     picture.heat(values, frame, 8)
@@ -675,4 +675,4 @@ def test_inputs_are_not_changed(tmp_path):
     tensors_after, images_after = state()
     assert images_after == images_before
     assert all(torch.equal(a, b) for a, b in zip(tensors_after, tensors_before, strict=True))
-    assert picture.FORMATS[".png"] == {"format": "PNG"}
+    assert picture_files.FORMATS[".png"] == {"format": "PNG"}

@@ -157,7 +157,7 @@ def test_what_is_composed_is_the_input_bit_for_bit(run, tmp_path, name, size):
     done = run("edit", path, *OPTIONS, *size, "--mask", "black.png", "--composite", "--out", "out.png")
     assert done.code == 0, done.err
     result = Image.open("out.png")
-    assert np.array_equal(np.asarray(dm.picture.to_rgb(result)), shown)
+    assert np.array_equal(np.asarray(dm.pictures.to_rgb(result)), shown)
     if name == "RGBA png":
         assert np.array_equal(np.asarray(result), ALPHA)
 

@@ -6,9 +6,9 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min.methods.plug_and_play import SourceAttention, SourceFeatures
-from diffedit_min.model.attention import Place
-from diffedit_min.model.blocks import BlockPlace
-from diffedit_min.model.unet import UNet, UNetConfig
+from diffedit_min.networks.attention import Place
+from diffedit_min.networks.blocks import BlockPlace
+from diffedit_min.networks.unet import UNet, UNetConfig
 
 FEW = {"steps": 6, "encoding_ratio": 0.8, "keep": "trace"}      # k = 5
 

@@ -23,8 +23,8 @@ from diffedit_min.core.schedule import standard_noise
 from diffedit_min.core.state import State
 from diffedit_min.methods.local_blend import LocalBlend
 from diffedit_min.methods.prompt_to_prompt import Control, EditedAttention
-from diffedit_min.model.attention import Place
-from diffedit_min.picture import unfit
+from diffedit_min.networks.attention import Place
+from diffedit_min.pictures.picture import unfit
 from diffedit_min.samplers import SAMPLERS
 from diffedit_min.samplers.fixed_point import FixedPoint
 
@@ -112,7 +112,7 @@ def test_the_inversion_is_under_the_reference_and_unguided(model):
     levels = model.schedule.levels(STEPS)
     with torch.no_grad():
         eps_fn = conditional(model.eps, model.embed([REFERENCE]), Rows(), "any")
-        expected = list(DDIM().encode(eps_fn, model.encode(dm.picture.to_pixels(PICTURE)), levels))
+        expected = list(DDIM().encode(eps_fn, model.encode(dm.pictures.to_pixels(PICTURE)), levels))
     for method in BRANCHED:
         edit, *_ = run(model, method=method)
         assert all(torch.equal(a.latent, b.latent) for a, b in zip(edit.encoded, expected, strict=True))

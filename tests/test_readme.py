@@ -12,7 +12,7 @@ import pytest
 import readme_tables
 import typer
 
-from diffedit_min import cli
+from diffedit_min.studio import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -23,14 +23,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min import drawing, metadata, picture, report
 from diffedit_min.core import ddim, mask
 from diffedit_min.core.schedule import Level, Schedule, add_noise, x0_from_eps
 from diffedit_min.core.state import State
 from diffedit_min.loading import TINY
 from diffedit_min.methods.help import sentence_of
-from diffedit_min.report import pictures, rendering, sections, texts
+from diffedit_min.pictures import drawing, metadata, picture
 from diffedit_min.samplers import SAMPLERS
+from diffedit_min.studio import report
+from diffedit_min.studio.report import pictures, rendering, sections, texts
 from diffedit_min.tiny import scenes
 
 BOWL, BASKET = "a bowl of pears", "a basket of pears"

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import diffedit_min as dm
-from diffedit_min import report
 from diffedit_min.core.mask import binarise
+from diffedit_min.studio import report
 from diffedit_min.tiny import scenes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed")

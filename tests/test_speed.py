@@ -20,8 +20,8 @@ from torch import nn
 import diffedit_min as dm
 from diffedit_min.bench.speed import edits, machine, memory, networks, plan, report, rival, shapes, workbench
 from diffedit_min.bench.store import Appender
-from diffedit_min.model.unet import UNetConfig
-from diffedit_min.model.vae import VAEConfig
+from diffedit_min.networks.unet import UNetConfig
+from diffedit_min.networks.vae import VAEConfig
 
 QUICK = ("--model", "random", "--repeats", "1", "--out", "out", "-o", "steps=4")
 

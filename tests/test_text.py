@@ -12,9 +12,9 @@ import pytest
 from checkpoints import REAL, full_config
 
 from diffedit_min.core.schedule import Schedule
-from diffedit_min.model.text import dropped_text, make_tokenizer, tokenize
-from diffedit_min.model.unet import UNetConfig
-from diffedit_min.model.vae import VAEConfig
+from diffedit_min.networks.text import dropped_text, make_tokenizer, tokenize
+from diffedit_min.networks.unet import UNetConfig
+from diffedit_min.networks.vae import VAEConfig
 
 CONFIGS = Path(os.environ.get("DIFFEDIT_CONFIGS", "configs-are-not-here"))
 published = pytest.mark.skipif(not CONFIGS.is_dir(), reason="DIFFEDIT_CONFIGS names no folder of published configs")

@@ -1,7 +1,7 @@
 """Run with `python -m pytest tests/test_tiny.py` from the repository's root; takes about 10 seconds.
 
 Checks the embedded model: that its files are whole and small, what it can say, and that its VAE keeps a picture.
-(How well it edits is measured by `diffedit_min.tiny.evaluate`, a run of the benchmark.)
+(How well it edits is measured by `diffedit_min.bench.known.evaluate`, a run of the benchmark.)
 """
 
 import math
@@ -12,12 +12,12 @@ import torch
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.bench.known.evaluate import latent_error
+from diffedit_min.bench.known.measures import cases, measure
 from diffedit_min.core.schedule import add_noise
 from diffedit_min.loading.sources import EMBEDDED
-from diffedit_min.model.text import make_tokenizer
+from diffedit_min.networks.text import make_tokenizer
 from diffedit_min.tiny import scenes, vocabulary
-from diffedit_min.tiny.evaluate import latent_error
-from diffedit_min.tiny.measures import cases, measure
 
 
 @pytest.fixture(scope="module")

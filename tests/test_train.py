@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 import diffedit_min as dm
 from diffedit_min.core.schedule import Schedule
-from diffedit_min.model.text import make_tokenizer, tokenize
-from diffedit_min.model.unet import UNet, UNetConfig
-from diffedit_min.model.vae import VAE, VAEConfig
+from diffedit_min.networks.text import make_tokenizer, tokenize
+from diffedit_min.networks.unet import UNet, UNetConfig
+from diffedit_min.networks.vae import VAE, VAEConfig
 from diffedit_min.tiny import scenes, train, vocabulary
 from diffedit_min.tiny.train import Recipe
 

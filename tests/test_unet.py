@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffedit_min.model import attention as attention_module
-from diffedit_min.model import bands, stable_diffusion
-from diffedit_min.model.attention import AttentionRecorder, Place, attention_in_tiles, attention_maps
-from diffedit_min.model.blocks import BlockPlace, ResnetBlock
-from diffedit_min.model.unet import NEUTRAL, Summary, UNet, UNetConfig
+from diffedit_min.networks import attention as attention_module
+from diffedit_min.networks import bands, stable_diffusion
+from diffedit_min.networks.attention import AttentionRecorder, Place, attention_in_tiles, attention_maps
+from diffedit_min.networks.blocks import BlockPlace, ResnetBlock
+from diffedit_min.networks.unet import NEUTRAL, Summary, UNet, UNetConfig
 
 # unet/config.json as published, but for _class_name and the like.
 SD1 = {

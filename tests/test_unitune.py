@@ -117,14 +117,14 @@ def loss(model, unet, x0, text):
 
 
 def test_tuning_lowers_the_loss_on_the_picture_under_the_rare_word(model, tmp_path):
-    x0 = model.encode(dm.picture.to_pixels(picture()))
+    x0 = model.encode(dm.pictures.to_pixels(picture()))
     tuned = tuned_unet(model, tmp_path / "t.safetensors", tuning_steps=25, batch=2, learning_rate=3e-3).double()
     before, after = (loss(model, unet, x0, RARE).mean() for unet in (model.unet, tuned))
     assert after < 0.6 * before, f"{before:.3f} -> {after:.3f}"
 
 
 def test_rows_add_up_to_the_mean_gradient_of_a_batch(model):
-    x0 = model.encode(dm.picture.to_pixels(picture()))
+    x0 = model.encode(dm.pictures.to_pixels(picture()))
     times, abar = torch.tensor([3, 400, 999]), torch.tensor(model.schedule.abar, dtype=torch.float64)
     eps = torch.randn(3, *x0.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     together, apart = (copy.deepcopy(model.unet).requires_grad_(True) for _ in range(2))
@@ -146,7 +146,7 @@ def test_tuning_is_adam_on_batches_of_its_own_noises(model, tmp_path, batch):
     """The same by hand: all rows of a batch at once, the times and the noises from their streams."""
     options = {"seed": 4, "tuning_steps": 4, "batch": batch, "learning_rate": 2e-3}
     tuned = tuned_unet(model, tmp_path / "t.safetensors", **options).double()
-    x0 = model.encode(dm.picture.to_pixels(picture()))
+    x0 = model.encode(dm.pictures.to_pixels(picture()))
     told, abar = model.embed([RARE]).tokens, torch.tensor(model.schedule.abar, dtype=torch.float64)
     by_hand = copy.deepcopy(model.unet).requires_grad_(True)
     adam = torch.optim.Adam(by_hand.parameters(), lr=2e-3)
@@ -165,13 +165,13 @@ def test_tuning_is_adam_on_batches_of_its_own_noises(model, tmp_path, batch):
 
 
 def test_checkpointing_changes_memory_only(model, monkeypatch):
-    calls, plain = [], importlib.import_module("diffedit_min.model.unet").checkpoint
+    calls, plain = [], importlib.import_module("diffedit_min.networks.unet").checkpoint
 
     def counting(function, *arguments, **options):
         calls.append(torch.is_grad_enabled())
         return plain(function, *arguments, **options)
 
-    monkeypatch.setattr("diffedit_min.model.unet.checkpoint", counting)
+    monkeypatch.setattr("diffedit_min.networks.unet.checkpoint", counting)
     _, without = run(model)
     assert not calls
     edit, latents = run(model, checkpointing=True)

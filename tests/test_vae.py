@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffedit_min.model import bands
-from diffedit_min.model.blocks import Downsample, Upsample
-from diffedit_min.model.vae import NEUTRAL, VAE, VAEConfig
+from diffedit_min.networks import bands
+from diffedit_min.networks.blocks import Downsample, Upsample
+from diffedit_min.networks.vae import NEUTRAL, VAE, VAEConfig
 
 # vae/config.json of SD 1.x and 2.x as published, but for _class_name and the like.
 PUBLISHED = {

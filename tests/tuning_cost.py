@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min.model.text import TextModel, make_text_encoder
-from diffedit_min.model.unet import UNet, UNetConfig
+from diffedit_min.networks.text import TextModel, make_text_encoder
+from diffedit_min.networks.unet import UNet, UNetConfig
 
 ONE_STEP = {"null_text": {"steps": 1, "iterations": 1, "stop_at": 0.0, "encoding_ratio": 1.0},
             "unitune": {"steps": 1, "tuning_steps": 1, "batch": 1, "encoding_ratio": 1.0}}

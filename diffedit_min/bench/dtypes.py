@@ -20,9 +20,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..methods import METHODS, Edit
-from ..model.stable_diffusion import StableDiffusion
-from ..tiny.measures import iou, measure, squared_error
+from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Dataset, Item
+from .known.measures import iou, measure, squared_error
 from .report import as_csv, put
 from .run import digest, hash_of, versions
 from .store import Appender, read_all

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..drawing import overlay, stacked, strip
-from ..picture import replacing, save, to_rgb
+from ..pictures.drawing import overlay, stacked, strip
+from ..pictures.picture_files import replacing, save, to_rgb
 from .bootstrap import Value, average, difference
 from .metrics.base import Column
 from .run import Entry, Plan, finished, picture_path

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from .. import __version__
 from ..core.state import Sampler
 from ..methods import Edit, Method
-from ..model.stable_diffusion import StableDiffusion
-from ..picture import replacing, save, to_rgb
+from ..networks.stable_diffusion import StableDiffusion
+from ..pictures.picture_files import replacing, save, to_rgb
 from .datasets.item import Dataset, Item
 from .metrics.base import Metric, Shown
 from .store import Appender, packed, read_all

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 
 from ..methods import Edit
-from ..model.stable_diffusion import StableDiffusion
+from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Item
 from .variants import Variant
 

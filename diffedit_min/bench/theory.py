@@ -36,8 +36,9 @@ from ..core.theory import (
     sdedit_bound,
 )
 from ..methods import METHODS
-from ..model.stable_diffusion import StableDiffusion
-from ..picture import fit, to_rgb
+from ..networks.stable_diffusion import StableDiffusion
+from ..pictures.picture import fit
+from ..pictures.picture_files import to_rgb
 from .datasets.item import Dataset, Item
 from .report import as_csv, put
 from .run import digest, hash_of, versions

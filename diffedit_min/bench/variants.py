@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.coding import Options
 from ..methods import Method, find_method
-from ..model.stable_diffusion import StableDiffusion
+from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Item
 
 

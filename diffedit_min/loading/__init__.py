@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from ..core.schedule import Schedule
-from ..model.names import check_exactly, own_names
-from ..model.stable_diffusion import StableDiffusion
-from ..model.text import TextModel, make_text_encoder, make_tokenizer
-from ..model.unet import UNet, UNetConfig
-from ..model.vae import VAE, VAEConfig
+from ..networks.stable_diffusion import StableDiffusion
+from ..networks.text import TextModel, make_text_encoder, make_tokenizer
+from ..networks.unet import UNet, UNetConfig
+from ..networks.vae import VAE, VAEConfig
 from .files import WEIGHTS_ARE, check_finite, finite
+from .names import check_exactly, own_names
 from .sources import TINY, Checkpoint, Network, find
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..model.names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
-from ..model.text import check_text_config
-from ..model.unet import UNetConfig
-from ..model.vae import VAEConfig
+from ..networks.text import check_text_config
+from ..networks.unet import UNetConfig
+from ..networks.vae import VAEConfig
 from .files import Weights, foreign, open_weights
 from .hub import SAID, hub_folder, is_hub_id
 from .known import known_file, sha256
 from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files, weight_files
+from .names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
 
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
 EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}

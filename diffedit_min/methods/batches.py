@@ -16,8 +16,9 @@ from ..core.guidance import Rows
 from ..core.reuse import earlier_x0
 from ..core.state import State, Trajectory
 from ..core.task import Offers, Task
-from ..model.stable_diffusion import StableDiffusion
-from ..picture import Frame, fit, fit_mask, to_rgb
+from ..networks.stable_diffusion import StableDiffusion
+from ..pictures.picture import Frame, fit, fit_mask
+from ..pictures.picture_files import to_rgb
 from .edit import Edit, as_trajectory
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -12,10 +12,8 @@ from torch import Tensor
 from ..core.coding import Options
 from ..core.state import State, Trajectory
 from ..core.task import Outcome, Task
-from ..picture import Frame, mask_image
-
-if TYPE_CHECKING:
-    from .method import Method
+from ..pictures.picture import Frame, mask_image
+from .help import Described
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +33,7 @@ class Edit:
     source: Image.Image | None          # the input as the method made it anew beside the edit, if it does
     frame: Frame                        # how the picture was fitted to the network
     factor: int                         # pixels per latent cell
-    method: Method
+    method: Described
     options: Options                    # those in force
     trace: dict[str, Tensor] = field(default_factory=dict)      # keep="trace": the intermediates of step 1
 
@@ -55,7 +53,7 @@ class Edit:
 
 
 def make_edit(
-    method: Method, task: Task, options: Options, outcome: Outcome, row: int, pictures: Pictures, record: dict[str, Any]
+    method: Described, task: Task, options: Options, outcome: Outcome, row: int, pictures: Pictures, record: dict[str, Any]
 ) -> Edit:
     """One picture's part of the outcome. An empty mask found by the method gives the input picture itself back."""
     mask = None if outcome.mask is None else outcome.mask[row, 0]

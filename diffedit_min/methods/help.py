@@ -6,15 +6,26 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..core.options import Option, written
 from ..core.state import Sampler
 
-if TYPE_CHECKING:
-    from .method import Method
+
+class Described(Protocol):
+    """What this file asks of a `Method` (method.py)."""
+
+    name: str
+    run: Callable
+    based_on: Described | None
+    presets: Mapping[str, Mapping[str, Any]]
+    uses: frozenset[str]
+    texts: Mapping[str, Text]
+
+    @property
+    def known(self) -> dict[str, Option]: ...
 
 
 @dataclass(frozen=True)
@@ -50,14 +61,14 @@ BESIDES: dict[str, tuple[Any, str]] = {
 }
 
 
-def check_names(method: Method) -> None:
+def check_names(method: Described) -> None:
     """ValueError for an option whose name every call has already."""
     for name in method.known:
         if name in ALWAYS or name in BESIDES:
             raise ValueError(f"method {method.name!r}: every call has a {name!r} already; give the option another name")
 
 
-def parameters(method: Method) -> Iterator[tuple[str, Any, str]]:
+def parameters(method: Described) -> Iterator[tuple[str, Any, str]]:
     """What may be given besides model, picture and words: name, default, what it is."""
     for name, (default, what) in BESIDES.items():
         if name in method.uses or name not in ("mask", "mask_map", "encoded"):
@@ -71,7 +82,7 @@ def sentence_of(option: Option) -> str:
     return "; ".join(filter(None, [option.sentence, option.range]))
 
 
-def signature(method: Method) -> inspect.Signature:
+def signature(method: Described) -> inspect.Signature:
     """As `inspect.signature` and editors show it."""
     plain, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     first = [inspect.Parameter(name, plain) for name in ("model", "image")]
@@ -80,7 +91,7 @@ def signature(method: Method) -> inspect.Signature:
     return inspect.Signature([*first, *texts, *rest])
 
 
-def help_text(method: Method) -> str:
+def help_text(method: Described) -> str:
     """What `help` shows."""
     lines = [about(method), "", f"{method.name}(model, image, query, reference, **options) -> Edit", ""]
     told = [*ALWAYS.items(),
@@ -102,7 +113,7 @@ def shown(value: Any) -> str:
     return repr(written(value) if isinstance(value, Sampler) else value)
 
 
-def about(method: Method) -> str:
+def about(method: Described) -> str:
     """What a method is, in one sentence: of the file that has its name, or of its `run`."""
     if method.based_on is not None and method.run is method.based_on.run:
         return about(method.based_on)

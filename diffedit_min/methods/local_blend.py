@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.task import Task
-from ..model.attention import Place
+from ..networks.attention import Place
 from .words import Prompt, changed_words
 
 

@@ -21,8 +21,9 @@ from ..core.coding import Options
 from ..core.options import Option, declared
 from ..core.state import Sampler, Trajectory
 from ..core.task import Outcome, Step, Task
-from ..model.stable_diffusion import StableDiffusion
-from ..picture import to_rgb, unfit
+from ..networks.stable_diffusion import StableDiffusion
+from ..pictures.picture import unfit
+from ..pictures.picture_files import to_rgb
 from ..samplers import sampler_of
 from .batches import Fitted, batches, make_task, requests
 from .edit import Edit, Pictures, checked, make_edit

@@ -24,7 +24,7 @@ from ..core.options import option
 from ..core.schedule import Level
 from ..core.state import State, Trajectory
 from ..core.task import Outcome, Step, Task
-from ..model.stable_diffusion import at_least_float32
+from ..networks.stable_diffusion import at_least_float32
 from .help import Text
 from .method import Method
 from .prompt_to_prompt import ATTENTION, BRANCHES, BY_ATTENTION, AttentionOptions, branches, prepare

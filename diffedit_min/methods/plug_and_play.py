@@ -20,8 +20,8 @@ from ..core.coding import CodingOptions, decode, encode
 from ..core.guidance import classifier_free_guidance
 from ..core.options import option
 from ..core.task import Outcome, Step, Task
-from ..model.attention import Place
-from ..model.blocks import BlockPlace
+from ..networks.attention import Place
+from ..networks.blocks import BlockPlace
 from .help import Text
 from .method import Method
 

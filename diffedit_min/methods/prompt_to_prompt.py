@@ -26,8 +26,8 @@ from ..core.options import option
 from ..core.schedule import Level, check_ratio, levels_used, standard_noise
 from ..core.state import State, Trajectory
 from ..core.task import Outcome, Step, Task
-from ..model.attention import Place, attention_maps
-from ..model.text import Context
+from ..networks.attention import Place, attention_maps
+from ..networks.text import Context
 from .help import Text
 from .local_blend import LocalBlend, blend_tokens
 from .method import Method

@@ -52,7 +52,7 @@ class Registry(Mapping[str, Method]):
     def add(self, method: Method) -> None:
         """ValueError for a name that is the package's own. One's own of the same name is replaced."""
         package = sys.modules[__name__.partition(".")[0]]
-        if method.name in self._own or method.name in package.__all__ or method.name in package._MODULES:
+        if method.name in self._own or method.name in package.__all__ or method.name in package._ROOMS:
             raise ValueError(f"{method.name!r} is a name of diffedit_min's own: give the method another one")
         self._methods[method.name] = method
 

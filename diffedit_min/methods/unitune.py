@@ -24,9 +24,9 @@ from ..core.options import option
 from ..core.schedule import add_noise, generator, standard_noise
 from ..core.state import Trajectory
 from ..core.task import Outcome, Step, Task
-from ..model.stable_diffusion import StableDiffusion
-from ..model.text import Context
-from ..model.unet import UNet
+from ..networks.stable_diffusion import StableDiffusion
+from ..networks.text import Context
+from ..networks.unet import UNet
 from . import sdedit
 from .help import Text
 from .method import Method

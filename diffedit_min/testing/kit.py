@@ -15,7 +15,7 @@ from ..core.guidance import EpsFn
 from ..core.options import Declared, declared, name_of
 from ..core.schedule import Level, Schedule, eps_from_x0, generator, levels_used, log_snr, tau, u_from_x, x_from_u
 from ..core.state import Sampler, State
-from ..model.unet import UNet, UNetConfig
+from ..networks.unet import UNet, UNetConfig
 from ..samplers import SAMPLERS, sampler_of
 
 LEVELS = Schedule.from_config({})       # Stable Diffusion's

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..methods.method import Method
-from ..model.stable_diffusion import StableDiffusion
+from ..networks.stable_diffusion import StableDiffusion
 from .checks import check
 from .method_clauses import RUN_CLAUSES
 from .method_clauses_in_use import METHOD_USE_CLAUSES

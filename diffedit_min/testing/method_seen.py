@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core.task import Outcome, Task
 from ..methods.edit import Edit
-from ..model.stable_diffusion import StableDiffusion
-from ..model.unet import UNet
+from ..networks.stable_diffusion import StableDiffusion
+from ..networks.unet import UNet
 
 # ---------------------------------------------------------------- comparing
 

@@ -21,8 +21,8 @@ from ..methods import METHODS
 from ..methods.batches import batches, make_task, requests
 from ..methods.edit import Edit
 from ..methods.method import Method
-from ..model.stable_diffusion import StableDiffusion
-from ..model.unet import UNet
+from ..networks.stable_diffusion import StableDiffusion
+from ..networks.unet import UNet
 from ..samplers import sampler_of
 from .method_seen import apart, found, weights_of
 

@@ -4,7 +4,7 @@ The tokenizer knows their words; the embedded text encoder has never seen most o
 U-Net that follows instructions learns what they mean (`train_instruct`).
 """
 
-from .scenes import Scene, with_article
+from .scene import Contents, with_article
 
 # The first of each kind is how tests and examples say it.
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -17,7 +17,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-def instruction(kind: str, before: Scene, after: Scene, template: int = 0) -> str:
+def instruction(kind: str, before: Contents, after: Contents, template: int = 0) -> str:
     """What to say to turn one scene into the other, which differ in the attribute `kind`: "put them in a basket"."""
     old, new = getattr(before, kind), getattr(after, kind)
     return TEMPLATES[kind][template].replace("{old}", old).replace("{a new}", with_article(new)).replace("{new}", new)

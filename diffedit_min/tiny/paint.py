@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from .scenes import Place, Scene
+from .scene import Contents, Place
 
 FLATNESS = 0.27  # height over width of every horizontal circle: how far we look down on the scene
 INNER_RIM = 0.93  # of the lip, in rim half-widths
@@ -23,7 +22,7 @@ SHADOW_WIDTH = 0.80  # of the contact shadow, in rim half-widths; the same for a
 FINE = 192  # canvases have at least this many pixels a side
 
 
-def paint(scene: Scene, size: int) -> Image.Image:
+def paint(scene: Contents, size: int) -> Image.Image:
     """The picture of a scene, RGB, size x size pixels; it looks the same at every size.
 
     Raises ValueError for a size below 16.
@@ -65,12 +64,12 @@ def _patch(canvas: np.ndarray, left: float, top: float, right: float, bottom: fl
     return canvas[:, y0:y1, x0:x1], centres[None, x0:x1], centres[y0:y1, None]
 
 
-def _phases(scene: Scene, name: str) -> list[float]:
+def _phases(scene: Contents, name: str) -> list[float]:
     """Four numbers in [-1, 1] for the texture of the named thing, whatever else is in the scene."""
     return np.random.default_rng([scene.seed, zlib.crc32(name.encode())]).uniform(-1, 1, 4).tolist()
 
 
-def _lit(normal: tuple[np.ndarray, ...], scene: Scene, gloss: float) -> tuple[np.ndarray, np.ndarray]:
+def _lit(normal: tuple[np.ndarray, ...], scene: Contents, gloss: float) -> tuple[np.ndarray, np.ndarray]:
     """Diffuse factor and specular highlight (h, w) of a surface with unit normals (x, y, z)."""
     (lx, ly, lz), (nx, ny, nz) = scene.light, normal
     diffuse = 0.42 + 0.72 * np.maximum(nx * lx + ny * ly + nz * lz, 0)
@@ -81,14 +80,14 @@ def _lit(normal: tuple[np.ndarray, ...], scene: Scene, gloss: float) -> tuple[np
     return diffuse, gloss * half**3
 
 
-def _paint_wall(canvas: np.ndarray, scene: Scene) -> None:
+def _paint_wall(canvas: np.ndarray, scene: Contents) -> None:
     """A plain wall with a soft pool of light on the side that the light comes from."""
     view, x, y = _patch(canvas, 0, 0, 1, scene.horizon)
     away = (x - 0.5 - 0.35 * scene.light[0]) ** 2 + (y - 0.15) ** 2
     view[:] = _rgb(*scene.wall) * (1.1 - 0.55 * away)
 
 
-def _paint_ground(canvas: np.ndarray, scene: Scene) -> None:
+def _paint_ground(canvas: np.ndarray, scene: Contents) -> None:
     """The surface in perspective, and on it the container's shadow."""
     view, x, y = _patch(canvas, 0, scene.horizon, 1, 1)
     depth = y - (scene.horizon - 0.45)  # lines into the picture meet well above the horizon
@@ -192,7 +191,7 @@ CONTAINERS = {
 }
 
 
-def _container_patch(canvas: np.ndarray, scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _container_patch(canvas: np.ndarray, scene: Contents) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The container's part of the canvas, with x and y in rim half-widths from the rim's middle."""
     left, right = scene.centre - scene.half_width, scene.centre + scene.half_width
     sag = FLATNESS * scene.half_width
@@ -200,7 +199,7 @@ def _container_patch(canvas: np.ndarray, scene: Scene) -> tuple[np.ndarray, np.n
     return view, (x - scene.centre) / scene.half_width, (y - scene.rim) / scene.half_width
 
 
-def _paint_opening(canvas: np.ndarray, scene: Scene) -> None:
+def _paint_opening(canvas: np.ndarray, scene: Contents) -> None:
     """The lip all around, and the dark inside."""
     view, x, y = _container_patch(canvas, scene)
     lip = CONTAINERS[scene.container].lip
@@ -209,7 +208,7 @@ def _paint_opening(canvas: np.ndarray, scene: Scene) -> None:
     np.copyto(view, lip * 0.3, where=distance < INNER_RIM**2)
 
 
-def _paint_body(canvas: np.ndarray, scene: Scene) -> None:
+def _paint_body(canvas: np.ndarray, scene: Contents) -> None:
     """The outside of the container, and the near half of its lip."""
     view, x, y = _container_patch(canvas, scene)
     material = CONTAINERS[scene.container]
@@ -263,14 +262,14 @@ FRUITS = {
 }
 
 
-def _paint_heap(canvas: np.ndarray, scene: Scene) -> None:
+def _paint_heap(canvas: np.ndarray, scene: Contents) -> None:
     """The fruits, furthest first; each one shades those behind it, but never the wall."""
     painted = np.zeros_like(canvas[:1], bool)
     for index, place in enumerate(scene.heap):
         _paint_fruit(canvas, painted, scene, place, leaf=index % 2 == 0)
 
 
-def _paint_fruit(canvas: np.ndarray, painted: np.ndarray, scene: Scene, place: Place, leaf: bool) -> None:
+def _paint_fruit(canvas: np.ndarray, painted: np.ndarray, scene: Contents, place: Place, leaf: bool) -> None:
     """One fruit; `painted` (1, n, n) marks the pixels of the fruits so far, and then of this one too."""
     fruit = FRUITS[scene.fruit]
     radius = place.radius * scene.half_width

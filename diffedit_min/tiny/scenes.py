@@ -22,19 +22,13 @@ import colorsys
 import dataclasses
 import itertools
 import operator
-from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from .paint import FLATNESS, paint
+from .scene import VALUES, Contents, Place
 
-VALUES: dict[str, tuple[str, ...]] = {
-    "container": ("bowl", "basket", "bucket"),
-    "fruit": ("apples", "pears", "oranges", "lemons", "plums"),
-    "surface": ("wooden table", "marble", "grass", "sand", "checked cloth"),
-}
 # Never seen in training, so that a test can ask for a combination which is new to the model.
 # Every container, fruit and surface is still trained in at least 12 other combinations.
 HELD_OUT: frozenset[tuple[str, str, str]] = frozenset({
@@ -52,69 +46,9 @@ TEST = range(2 * 10**9, 3 * 10**9)
 CHANGED = 0.1  # the least channel difference, on the [0, 1] scale, that counts as a change
 
 
-class Place(NamedTuple):
-    """One fruit of the heap, in rim half-widths from the middle of the rim: x right, y down."""
-
-    x: float
-    y: float
-    radius: float
-    tilt: float  # radians, clockwise
-
-
 @dataclasses.dataclass(frozen=True)
-class Scene:
-    """One picture's content: what the caption names, then the layout that all its edits share."""
-
-    container: str
-    fruit: str
-    surface: str
-    seed: int  # of the textures' phases
-    centre: float  # x of the container's axis
-    half_width: float  # of the rim
-    rim: float  # y of the rim's middle
-    height: float  # of the container, rim to base
-    horizon: float  # y where the ground meets the wall
-    heap: tuple[Place, ...]  # the fruits, furthest first
-    light: tuple[float, float, float]  # unit vector towards the light: x right, y down, z to the viewer
-    strength: float  # of the light, about 1
-    wall: tuple[float, float, float]  # its colour
-
-    @property
-    def caption(self) -> str:
-        """For example "a basket of plums on a wooden table"."""
-        return self.partial_caption(VALUES)
-
-    def partial_caption(self, attributes: Iterable[str]) -> str:
-        """The caption with only some of the attributes, in whatever order they are given; "" for none.
-
-        `scene.partial_caption(["fruit", "surface"])` is for example "plums on a wooden table".
-        Raises ValueError for an attribute that is not in `VALUES`.
-        """
-        named = tuple(attributes)
-        for attribute in named:
-            _check_attribute(attribute)
-        words = {"container": with_article(self.container), "fruit": self.fruit}
-        things = " of ".join(words[attribute] for attribute in words if attribute in named)
-        place = with_article(self.surface) if "surface" in named else ""
-        return " on ".join(filter(None, (things, place)))
-
-    def replace(self, **changes: str) -> Scene:
-        """The same layout with some attributes changed: `scene.replace(fruit="pears")`.
-
-        Raises ValueError for an attribute or a value that is not in `VALUES`.
-        """
-        for attribute, value in changes.items():
-            _check_attribute(attribute)
-            if value not in VALUES[attribute]:
-                choices = ", ".join(VALUES[attribute])
-                raise ValueError(f"unknown {attribute} {value!r}: choose from {choices}")
-        return dataclasses.replace(self, **changes)
-
-    def edits(self) -> list[tuple[str, Scene]]:
-        """All 10 changes of exactly one attribute, as (attribute, changed scene)."""
-        return [(attribute, self.replace(**{attribute: value}))
-                for attribute, values in VALUES.items() for value in values
-                if value != getattr(self, attribute)]
+class Scene(Contents):
+    """A scene that can be painted."""
 
     def render(self, size: int = 64) -> Image.Image:
         """The picture, RGB, size x size pixels; it looks the same at every size.
@@ -122,16 +56,6 @@ class Scene:
         Raises ValueError for a size below 16.
         """
         return paint(self, size)
-
-
-def _check_attribute(attribute: str) -> None:
-    if attribute not in VALUES:
-        raise ValueError(f"unknown attribute {attribute!r}: choose from {', '.join(VALUES)}")
-
-
-def with_article(value: str) -> str:
-    """The value as a caption says it: "a bowl", "a wooden table", but "grass", "sand", "marble"."""
-    return value if value in ("marble", "grass", "sand") else f"a {value}"
 
 
 def sample(seed: int) -> Scene:
@@ -187,3 +111,18 @@ def changed(a: Image.Image | Scene, b: Image.Image | Scene) -> np.ndarray:
         raise ValueError(f"the pictures must have one size, not {a.size} and {b.size}")
     first, second = (np.asarray(image.convert("RGB"), np.float32) / 255 for image in (a, b))
     return np.abs(first - second).max(axis=2) > CHANGED
+
+
+def demo_scenes(seed: int, change: str | None) -> tuple[Scene, Scene]:
+    """A scene that the model was not trained on, and the true answer to a change of it."""
+    if not 0 <= seed < len(TEST):
+        raise ValueError(f"--seed must be from 0 to {len(TEST) - 1}, not {seed}")
+    scene, fruits = sample(TEST[seed]), VALUES["fruit"]
+    other = fruits[(fruits.index(scene.fruit) + 1) % len(fruits)]
+    what, equals, value = (f"fruit={other}" if change is None else change).partition("=")
+    if not equals:
+        raise ValueError(f"--change {change!r} has no value: write it as what=value, for example fruit={other}")
+    answer = scene.replace(**{what: value})
+    if answer == scene:
+        raise ValueError(f"--change {change!r} changes nothing: the picture shows {scene.caption}")
+    return scene, answer

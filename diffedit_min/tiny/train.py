@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..core.schedule import Schedule, add_noise, generator
-from ..model.text import encode_text, make_text_encoder, make_tokenizer, tokenize
-from ..model.unet import UNet, UNetConfig
-from ..model.vae import VAE, VAEConfig
+from ..networks.text import encode_text, make_text_encoder, make_tokenizer, tokenize
+from ..networks.unet import UNet, UNetConfig
+from ..networks.vae import VAE, VAEConfig
 from . import scenes, vocabulary
 
 SIZE = 64       # pixels

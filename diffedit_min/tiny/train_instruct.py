@@ -27,8 +27,8 @@ from torch import Tensor
 
 from ..core.schedule import add_noise, generator
 from ..loading import load
-from ..model.stable_diffusion import StableDiffusion
-from ..model.unet import UNet
+from ..networks.stable_diffusion import StableDiffusion
+from ..networks.unet import UNet
 from . import scenes
 from .instructions import TEMPLATES, instruction
 from .train import SIZE, draw_all, draw_scene, encode_all, fit, save_half

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...picture import open_picture
+from ...pictures.picture_files import open_picture
 from .item import Dataset, Item, Place, check_items, check_pictures, need, need_folder, slug
 from .lists import brief, field, read_json, said
 

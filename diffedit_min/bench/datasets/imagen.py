@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ...picture import open_picture
+from ...pictures.picture_files import open_picture
 from .item import Dataset, Item, Place, check_items, check_pictures, need, need_folder, need_nothing, slug
 from .lists import read_text, said
 

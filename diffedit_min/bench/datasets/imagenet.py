@@ -18,7 +18,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from ...picture import open_picture
+from ...pictures.picture_files import open_picture
 from .item import Dataset, Item, Place, check_items, check_pictures, need, need_folder
 from .lists import brief, read_csv, said
 

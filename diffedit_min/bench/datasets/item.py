@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from ...picture import open_mask
+from ...pictures.picture_files import open_mask
 
 Opens = Callable[[], Image.Image]       # a picture, opened when it is needed: a set's pictures don't fit in memory
 

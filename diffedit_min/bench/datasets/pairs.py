@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...picture import open_picture
+from ...pictures.picture_files import open_picture
 from .item import Dataset, Item, Place, as_large, check_items, check_pictures, need, need_nothing, open_grey, slug
 from .lists import check_names, of_kind, parse_json, read_csv, read_text, said
 

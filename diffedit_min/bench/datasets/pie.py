@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...picture import open_picture
+from ...pictures.picture_files import open_picture
 from .item import Dataset, Item, Place, as_large, check_items, check_pictures, need, need_folder, slug
 from .lists import brief, field, of_kind, read_json, said
 

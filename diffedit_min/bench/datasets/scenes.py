@@ -13,7 +13,7 @@ from PIL import Image
 
 from ...tiny import scenes
 from ...tiny.instructions import instruction
-from ...tiny.measures import SPLITS, cases
+from ..known.measures import SPLITS, cases
 from .item import Dataset, Item, Place
 
 ITEMS = 300

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ...picture import FORMATS, open_picture, replacing
+from ...pictures.picture_files import FORMATS, open_picture, replacing
 from .base import Files
 from .inception import features, why_not
 

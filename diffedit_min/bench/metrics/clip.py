@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from ...methods.directional_clip import DirectionalClip
-from ...picture import to_pixels
+from ...pictures.picture import to_pixels
 from .base import Column, Files, Metric, Shown
 from .networks import CLIP, missing_model, model_folder, model_said, without_bars
 

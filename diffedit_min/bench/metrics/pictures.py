@@ -11,8 +11,8 @@ import math
 import numpy as np
 from PIL import Image
 
-from ...picture import WHITE_FROM
-from ...tiny.measures import iou, squared_error
+from ...pictures.picture import WHITE_FROM
+from ..known.measures import iou, squared_error
 from .base import Column, Metric, Shown
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...tiny.measures import measure
+from ..known.measures import measure
 from .base import Column, Metric, Shown
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...methods.paper import diffedit
-from ...model.stable_diffusion import StableDiffusion
-from ...tiny.demo import demo_scenes
+from ...networks.stable_diffusion import StableDiffusion
+from ...tiny.scenes import demo_scenes
 from .workbench import OURS, Bench, Case, Entry, Round
 
 WARMING = 2         # steps of an edit that only warms up

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ...loading import HALF, compile_unet
-from ...model.stable_diffusion import StableDiffusion
-from ...model.text import Context
+from ...networks.stable_diffusion import StableDiffusion
+from ...networks.text import Context
 from .workbench import OURS, Bench, Case, Entry, Round
 
 TIME = torch.tensor(500)                        # t, of a call: it makes no difference to the cost

@@ -13,8 +13,8 @@ from typing import Protocol
 from PIL import Image
 from torch import Tensor, nn
 
-from ...model.stable_diffusion import StableDiffusion
-from ...model.unet import Summary
+from ...networks.stable_diffusion import StableDiffusion
+from ...networks.unet import Summary
 
 
 class Networks(Protocol):

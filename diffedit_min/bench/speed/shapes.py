@@ -15,10 +15,10 @@ from torch import nn
 from ...core.schedule import Schedule
 from ...loading import HALF, order_of
 from ...loading.sources import TINY
-from ...model.stable_diffusion import StableDiffusion
-from ...model.text import TextModel, make_text_encoder, make_tokenizer
-from ...model.unet import UNet, UNetConfig
-from ...model.vae import VAE, VAEConfig
+from ...networks.stable_diffusion import StableDiffusion
+from ...networks.text import TextModel, make_text_encoder, make_tokenizer
+from ...networks.unet import UNet, UNetConfig
+from ...networks.vae import VAE, VAEConfig
 
 PLACES = 77     # L, CLIP's
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...loading import load
-from ...model.stable_diffusion import StableDiffusion
+from ...networks.stable_diffusion import StableDiffusion
 from . import rival, shapes
 from .machine import Ceilings
 

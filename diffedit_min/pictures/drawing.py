@@ -1,0 +1,96 @@
+"""Pictures to look at: a mask over its picture, and pictures in a row with captions."""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from .picture import WHITE_FROM
+from .picture_files import to_rgb
+
+SHOWN_HEIGHT = 192  # px; `strip` enlarges smaller pictures to at least this
+
+
+def overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture, darkened outside the mask ("L" image of the same size, white = inside), and the mask's outline."""
+    rgb = to_rgb(image)
+    inside = mask.convert("L").point([255 * (level >= WHITE_FROM) for level in range(256)])
+    if inside.size != rgb.size:
+        raise ValueError(f"the mask's size {inside.size} is not the picture's {rgb.size}")
+    outer, inner = inside, inside
+    for _ in range(max(1, round(max(rgb.size) / 400))):  # a line that is as visible on a large picture
+        outer, inner = outer.filter(ImageFilter.MaxFilter(3)), inner.filter(ImageFilter.MinFilter(3))
+    shown = Image.composite(rgb, Image.blend(rgb, Image.new("RGB", rgb.size), 0.6), inside)
+    # Two lines side by side, black outside and yellow inside: one of them shows on any ground.
+    black, yellow = Image.new("RGB", rgb.size), Image.new("RGB", rgb.size, (255, 230, 0))
+    outlined = Image.composite(yellow, Image.composite(black, shown, outer), inside)
+    return Image.composite(shown, outlined, inner)
+
+
+def strip(
+    images: Sequence[Image.Image], captions: Sequence[str], scale: float | None = None, gap: int = 8
+) -> Image.Image:
+    """A row of pictures on white, each with its caption below, wrapped to its width.
+
+    All are shown at one height: that of the tallest times `scale`, by default the least whole number that makes it
+    192 px or more. `gap` px lie between pictures and around them. Pillow's own font knows ASCII only: accents are left
+    out, other letters show as boxes.
+    """
+    if not images or len(images) != len(captions):
+        raise ValueError(f"expected one or more pictures and a caption for each: {len(images)} and {len(captions)}")
+    pictures = [to_rgb(image) for image in images]
+    tallest = max(picture.height for picture in pictures)
+    height = max(1, round(tallest * (scale if scale is not None else math.ceil(SHOWN_HEIGHT / tallest))))
+    sizes = [(max(1, round(picture.width * height / picture.height)), height) for picture in pictures]
+
+    font = ImageFont.load_default(max(12, height // 24))
+    line = sum(font.getmetrics())  # px from one line of text to the next
+    columns = [max(width, 6 * line) for width, _ in sizes]  # room for a word under a narrow picture
+    texts = [_wrap(caption, font, column) for caption, column in zip(captions, columns, strict=True)]
+    below = gap // 2 + line * max(len(text) for text in texts)
+    row = Image.new("RGB", (sum(columns) + gap * (len(columns) + 1), height + below + 2 * gap), "white")
+    draw, x = ImageDraw.Draw(row), gap
+    for picture, size, column, text in zip(pictures, sizes, columns, texts, strict=True):
+        shown = picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+        row.paste(shown, (x + (column - size[0]) // 2, gap))
+        for i, words in enumerate(text):
+            left = x + (column - font.getlength(words)) / 2
+            draw.text((left, gap + height + gap // 2 + i * line), words, fill="black", font=font)
+        x += column + gap
+    return row
+
+
+def headed(row: Image.Image, heading: str) -> Image.Image:
+    """A row of pictures, with a line or more of text above it."""
+    font = ImageFont.load_default(18)
+    lines = _wrap(heading, font, row.width - 16)
+    line = sum(font.getmetrics())
+    sheet = Image.new("RGB", (row.width, row.height + 8 + line * len(lines)), "white")
+    sheet.paste(row, (0, sheet.height - row.height))
+    for i, words in enumerate(lines):
+        ImageDraw.Draw(sheet).text((8, 8 + i * line), words, fill="black", font=font)
+    return sheet
+
+
+def stacked(rows: Sequence[Image.Image]) -> Image.Image:
+    """Pictures one below the other."""
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    for i, row in enumerate(rows):
+        sheet.paste(row, (0, sum(above.height for above in rows[:i])))
+    return sheet
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """The text in lines no wider than `width` px, broken between words, or within one that is too long."""
+    lines = []
+    for rest in unicodedata.normalize("NFKD", text).splitlines():
+        rest = "".join(letter for letter in rest if not unicodedata.combining(letter)).strip()  # accents
+        while rest:
+            end = len(rest)
+            while end > 1 and font.getlength(rest[:end]) > width:
+                space = rest.rfind(" ", 0, end)
+                end = space if space > 0 else end - 1
+            lines.append(rest[:end].rstrip())
+            rest = rest[end:].lstrip()
+    return lines

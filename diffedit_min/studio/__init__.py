@@ -1,0 +1,1 @@
+"""For people: the command `diffedit-min`, its jobs, the report and the page. No algorithm is here."""

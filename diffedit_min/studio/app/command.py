@@ -1,0 +1,59 @@
+"""`diffedit-min app`. gradio and torch are imported inside the function only, so that --help answers at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+from functools import partial
+from typing import Annotated
+
+from typer import Option
+
+from ..console import MODEL_HELP, Config, Debug, Device, DType, Prediction, Revision, one_line_errors, source
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    model: Annotated[list[str] | None, Option(help=f"{MODEL_HELP} Can be repeated: the page offers those that it is "
+                                              "started with. Left out: tiny and tiny-instruct.")] = None,
+    any_model: Annotated[bool, Option("--any-model", help="Let the page load any name or path that is typed into "
+                                      "it. Only for people who may read this machine's files.")] = False,
+    host: Annotated[str, Option(help="The address to listen at. 0.0.0.0: all of this machine's, for others "
+                                "too.")] = "127.0.0.1",
+    port: Annotated[int | None, Option(min=1, max=65535, help="Left out: the first free one from 7860.")] = None,
+    share: Annotated[bool, Option("--share", help="Also make a public link, through Gradio's servers.")] = False,
+    max_megabytes: Annotated[float, Option(help="Of a picture's file.")] = 20,
+    max_megapixels: Annotated[float, Option(help="Of a picture.")] = 40,
+    device: Device = "auto", dtype: DType = "auto",
+    prediction_type: Prediction = None, config: Config = None, revision: Revision = None, debug: Debug = False,
+) -> None:
+    """Edit in a browser: a page on this machine. Needs the extra "app"."""
+    with one_line_errors(debug):
+        for option, number in (("--max-megabytes", max_megabytes), ("--max-megapixels", max_megapixels)):
+            if not number > 0:
+                raise ValueError(f"{option} must be above 0, not {number:g}")
+        if importlib.util.find_spec("gradio") is None:
+            raise ValueError('the page needs gradio: pip install "diffedit-min[app]"')
+        with tempfile.TemporaryDirectory(prefix="diffedit-min-") as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder      # all that is uploaded or made; read when gradio makes a page
+            from ... import loading
+            from .page import launch, make_page
+            from .shelf import Shelf
+
+            load = partial(loading.load, device=device, dtype=dtype, **source(prediction_type, config, revision))
+            shelf = Shelf(model or ("tiny", "tiny-instruct"), load, any_model)
+            for name in shelf.names:
+                shelf.get(name)
+            page = make_page(shelf, max_megabytes, max_megapixels)
+            address = launch(page, host, port, max_megabytes, share)
+            if host not in LOCAL:
+                print(f"warning: listening at {host}: everyone who can reach this machine can use the page",
+                      file=sys.stderr)
+            print(f"the page is at {address} until Ctrl-C")
+            try:
+                page.block_thread()
+            finally:
+                page.close()

@@ -1,0 +1,137 @@
+"""The options of methods as controls of the page. What a control is and says stands in the option's declaration, and
+nowhere else: methods that share an option share its control.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from ...core.options import KINDS, Option, written
+from ...core.state import Sampler
+from ...methods import METHODS, Method
+from ...methods.help import sentence_of
+from ...samplers import SAMPLERS, sampler_of
+
+Key = tuple[str, type[Component]]       # which control: two options of one name that look different have two
+
+
+def offered(method: Method) -> dict[Key, Option]:
+    """The options that a person may set: none that names a file, which are the server's, or that needs such a one."""
+    known = method.known
+    return {key_of(option): option for option in known.values()
+            if not option.file and not any(name in known and known[name].file for name in option.needs)}
+
+
+def of_all_methods() -> dict[Key, Option]:
+    """Those of all methods that are registered by now; of those that share a control, the first."""
+    found: dict[Key, Option] = {}
+    for method in METHODS.values():
+        for key, option in offered(method).items():
+            found.setdefault(key, option)
+    return found
+
+
+def key_of(option: Option) -> Key:
+    return option.name, kind_of(option)
+
+
+def kind_of(option: Option) -> type[Component]:
+    """What kind of control it is."""
+    if option.kind is Sampler or option.choices or (option.kind is bool and option.optional):
+        return gr.Dropdown
+    if option.kind is bool:
+        return gr.Checkbox
+    if option.kind in (int, float):
+        return gr.Slider if span_of(option) else gr.Number
+    return gr.Textbox
+
+
+def looks(option: Option, value: Any) -> dict[str, Any]:
+    """What the control says and offers, showing a value as `to_control` gives it."""
+    kind = kind_of(option)
+    says = sentence_of(option) if kind in (gr.Number, gr.Textbox) else option.sentence      # others show the range
+    looks = {"label": option.name.replace("_", " ").capitalize(), "info": says, "value": value}
+    if kind is gr.Dropdown:
+        of_kind = SAMPLERS if option.kind is Sampler else option.choices or ("true", "false")
+        looks |= {"choices": [*of_kind, *(["none"] if option.optional else [])],
+                  "allow_custom_value": option.kind is Sampler}         # edict:p=0.9
+    if kind is gr.Slider:
+        low, high, step = span_of(option)       # a card's value may lie outside what is usual
+        looks |= {"minimum": min(low, value), "maximum": max(high, value), "step": step}
+    if kind is gr.Textbox:
+        looks["placeholder"] = "" if option.kind is str else KINDS[option.kind]
+    return looks
+
+
+def span_of(option: Option) -> tuple[float, float, float] | None:
+    """From where to where a slider goes, and its step. None for what has no two ends: a text, or a number or None."""
+    low = option.above if option.least is None else option.least
+    ends = (low, option.most) if low is not None and option.most is not None else option.usual
+    if option.kind not in (int, float) or option.optional or ends is None or not ends[0] < ends[1]:
+        return None
+    low, high = ends
+    step = 1 if option.kind is int else 10.0 ** math.floor(math.log10((high - low) / 50))
+    low = low + step if low == option.above else low
+    return (low, high, step) if low < high else None
+
+
+def to_control(option: Option, value: Any) -> Any:
+    """An option's value as its control holds it."""
+    if kind_of(option) in (gr.Slider, gr.Number, gr.Checkbox):
+        return value
+    if value is None:
+        return "none"
+    if option.kind is Sampler:
+        return written(value)
+    if option.kind is dict:
+        return ", ".join(f"{word}:{number}" for word, number in value.items())
+    if option.kind is tuple:
+        return ", ".join(map(str, value))
+    return str(value).lower() if option.kind is bool else value
+
+
+def from_control(option: Option, held: Any) -> Any:
+    """What a control holds as the option's value. ValueError, in one line, for what can't be one."""
+    if held is None or (isinstance(held, str) and not held.strip() and option.kind is not str):
+        if not option.optional and option.kind not in (dict, tuple, str):
+            raise ValueError(f"{option.name} is empty: give {KINDS[option.kind]}")
+        return option.checked(None if option.optional else option.kind())
+    value = option.parsed(held) if isinstance(held, str) else held
+    if option.kind is Sampler:
+        return value if value is None else sampler_of(value)
+    if option.kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return option.checked(value)
+
+
+@dataclass
+class Kept:
+    """What a person has set options to, for when they come back from another method or model."""
+
+    preset: str = "paper"
+    given: dict[Key, Any] = field(default_factory=dict)     # what controls were given last
+    own: dict[Key, Any] = field(default_factory=dict)       # what a person has made of that
+
+    def notice(self, held: Mapping[Key, Any], preset: str) -> None:
+        """What the controls hold now. A preset that was just chosen says anew what holds."""
+        changed = {key: value for key, value in held.items() if key in self.given and value != self.given[key]}
+        self.own = self.own | changed if preset == self.preset else {}
+        self.preset = preset
+
+    def give(self, option: Option, value: Any) -> Any:
+        """What a control is to show where `value` holds: what a person has set, if this option can have it."""
+        key = key_of(option)
+        self.given[key] = to_control(option, value)
+        if key in self.own:
+            try:
+                from_control(option, self.own[key])
+                self.given[key] = self.own[key]
+            except ValueError:
+                pass
+        return self.given[key]

@@ -1,0 +1,226 @@
+"""What one person has done in the page so far, and what of it is kept.
+
+    open     a picture              everything before it is forgotten
+    find     words and settings     -> the map: 2n rows; none if the kept one is what they would make
+    cut      a threshold            -> the mask: no model
+    run      and maybe a mask       -> the edit, which takes the map and the encoding of earlier ones where they hold
+
+`find` and `run` are generators of `Progress`, and can be stopped from elsewhere through their `Run`. What happens in
+between is `Method.iterate`'s, and what of earlier edits still holds is core/reuse.py's to say.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from threading import get_ident
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from ...core.mask import binarise
+from ...core.task import Step
+from ...methods import Edit, Method
+from ...networks.stable_diffusion import StableDiffusion
+from ...pictures.picture import Frame, fit, unfit
+from . import canvas
+
+PREVIEWS = 5        # of a stage: decoding a latent costs about as much as three U-Net rows
+ENCODINGS = 3       # that are kept
+
+
+class Stopped(Exception):
+    """The person asked to stop."""
+
+
+@dataclass
+class Run:
+    """One computation under way."""
+
+    stop: bool = False      # set from another thread: it ends after the U-Net call in flight
+    rows: int = 0           # that are done
+    laid: Tensor | None = None          # the mask that lay on the canvas when it was asked for
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`index` of `total` steps of `stage` are done, and `rows` rows; sometimes with the latest latent as a picture."""
+
+    stage: str
+    index: int
+    total: int
+    rows: int
+    picture: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person wants done with the picture."""
+
+    method: Method
+    query: str
+    reference: str = ""
+    seed: int = 0
+    preset: str = "paper"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.options:
+            if name in self.method.known and self.method.known[name].file:
+                raise ValueError(f"{name} names a file, and this page opens none: use the command for it")
+
+
+@dataclass
+class Session:
+    """One person's. It is copied before it is used: it must start empty."""
+
+    picture: Image.Image | None = None
+    found: Edit | None = None           # with the map; it went no further than the mask
+    shown: Tensor | None = None         # bool (h, w): the mask that was laid on the canvas last
+    encoded: list[Edit] = field(default_factory=list)       # the last that have encoded the picture, newest first
+    edit: Edit | None = None
+    edited_by: str = ""                 # the model's name
+    runs: dict[str, Run] = field(default_factory=dict)      # by kind, "find" or "edit": not ended yet
+
+    def open(self, picture: Image.Image | None) -> None:
+        """Begin anew with a picture, or with none."""
+        self.stop()
+        vars(self).update(vars(Session(picture, runs=self.runs)))
+
+    def begin(self, kind: str) -> None:
+        """A run of this kind is about to start; an earlier one stops."""
+        self.stop(kind)
+        self.runs[kind] = Run(laid=self.shown)
+
+    def stop(self, *kinds: str) -> None:
+        """Have runs end: all, or those of some kinds."""
+        for kind in kinds or list(self.runs):
+            if kind in self.runs:
+                self.runs[kind].stop = True
+
+    def end(self, run: Run) -> None:
+        """It is over."""
+        self.runs = {kind: other for kind, other in self.runs.items() if other is not run}
+
+    # ---- step 1, and the mask
+
+    def find(self, model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Edit]:
+        """The map for these words and settings, and the mask that the method cuts from it; no rows for a kept map."""
+        nowhere = {"encoding_ratio": 0.0} if "encoding_ratio" in asked.method.known else {}     # for steps 2 and 3
+        self.found = yield from self.watch(replace(asked, options={**asked.options, **nowhere}), model, run)
+        return self.found
+
+    def earlier(self) -> list[Edit]:
+        """What may be used again."""
+        return [edit for edit in (self.found, *self.encoded) if edit is not None]
+
+    def cut(self, threshold: float) -> Tensor | None:
+        """The mask, bool (h, w), that the kept map has at a threshold; None without a map. Computes nothing else."""
+        if self.found is None or self.found.mask_map is None:
+            return None
+        return binarise(self.found.mask_map[None], threshold)[0, 0].cpu()
+
+    def layer(self, mask: Tensor | None) -> Image.Image | None:
+        """A mask of the picture as a layer for the canvas, remembered as what lies on it."""
+        self.shown = None if mask is None else mask.cpu()
+        return None if mask is None else canvas.layer_of(self.shown, self.found.frame, self.found.factor)
+
+    def lies_there(self, mask: Tensor | None) -> bool:
+        """Whether the canvas has that mask, but for what was painted since."""
+        return mask is None if self.shown is None else mask is not None and mask.cpu().equal(self.shown)
+
+    def painted(self, layers: Sequence[Image.Image], model: StableDiffusion, laid: Tensor | None) -> Tensor | None:
+        """The mask on the canvas, bool (h, w), if it is another than the one that was laid there; else None."""
+        mask = canvas.mask_of(layers, self.frame(model), model.factor)
+        unchanged = not mask.any() if laid is None else mask.equal(laid)
+        return None if unchanged else mask
+
+    def frame(self, model: StableDiffusion) -> Frame:
+        """How the picture is fitted to this model's network."""
+        return fit(self.opened(), model.multiple, model.native_area)[1]
+
+    def opened(self) -> Image.Image:
+        """The picture. Raises ValueError if there is none."""
+        if self.picture is None:
+            raise ValueError("there is no picture yet: upload one, or take one of the scenes")
+        return self.picture
+
+    # ---- the edit
+
+    def run(
+        self, model: StableDiffusion, asked: Asked, run: Run, painted: Tensor | None = None
+    ) -> Generator[Progress, None, Edit]:
+        """The edit, with the painted mask or the map that is found for it first, where the method takes them."""
+        given: dict[str, Any] = {}
+        if "mask" in asked.method.uses and painted is not None:
+            given["mask"] = painted
+        elif "mask_map" in asked.method.uses:
+            yield from self.find(model, asked, run)
+        self.edit = yield from self.watch(asked, model, run, **given)
+        self.edited_by = model.name
+        if self.edit.rows_for.get("encode"):
+            self.encoded = [self.edit, *self.encoded][:ENCODINGS]
+        return self.edit
+
+    def watch(
+        self, asked: Asked, model: StableDiffusion, run: Run, **given: Any
+    ) -> Generator[Progress, None, Edit]:
+        """`Method.iterate`, with the rows that are done and some of its latents as pictures. Raises Stopped."""
+        picture, frame, earlier = self.opened(), None, self.earlier()
+        steps = asked.method.iterate(model, picture, asked.query, asked.reference, seed=asked.seed, preset=asked.preset,
+                                     keep="trace", reuse=earlier, **asked.options, **given)
+        while True:
+            try:
+                step: Step = advance(steps, model.unet, run)
+            except StopIteration as done:
+                if run.stop:        # there may be another picture by now
+                    raise Stopped from None
+                return with_trace(done.value, earlier)
+            shown = None
+            if step.latent is not None and step.index % max(1, step.total // PREVIEWS) == 0:
+                frame = frame or fit(picture, model.multiple, model.native_area)[1]
+                shown = unfit(model.decode(step.latent[:1]), frame)
+            yield Progress(step.stage, step.index, step.total, run.rows, shown)
+
+
+def with_trace(edit: Edit, earlier: Sequence[Edit]) -> Edit:
+    """For the report: where the map is an earlier edit's, so are the intermediates of step 1."""
+    for other in earlier:
+        if edit.mask_map is not None and not edit.trace and same_map(edit, other):
+            edit = replace(edit, trace=other.trace)
+    return edit
+
+
+def same_map(edit: Edit, other: Edit) -> bool:
+    """Whether two edits have one map, number for number."""
+    maps = edit.mask_map, other.mask_map
+    return all(each is not None for each in maps) and maps[0].equal(maps[1])
+
+
+def advance(steps: Generator[Step, None, Edit], unet: nn.Module, run: Run) -> Step:
+    """The next step, with the U-Net watched meanwhile: rows are counted, and Stopped is raised after a call.
+
+    The watch is on a network that others share, but only for calls of this thread, and only until the step is there.
+    """
+    thread = get_ident()
+
+    def after(called: nn.Module, _: tuple[Any, ...], out: Tensor) -> None:
+        if called is unet and get_ident() != thread:        # a copy, as UniTune makes one, is this run's alone
+            return
+        run.rows += len(out)
+        if run.stop:
+            raise Stopped
+
+    if run.stop:
+        raise Stopped
+    hook = unet.register_forward_hook(after)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            return next(steps)
+    finally:
+        hook.remove()
+        run.warnings += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]

@@ -1,0 +1,197 @@
+"""What the commands share: options, progress, what is said of a run, and errors in one line.
+
+Exit codes: 0 done; 2 the command line can't be parsed; 130 Ctrl-C; 1 anything else, with one line `error: ...` on
+stderr. torch is not imported here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+import typer.core
+from typer import Argument, Option
+
+if TYPE_CHECKING:
+    from ..core.task import Step
+    from ..methods import Edit
+    from ..networks.stable_diffusion import StableDiffusion
+
+# The options that commands share.
+Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
+Query = Annotated[str, Option(help="What the edited picture should show.")]
+Reference = Annotated[str, Option(help="What the picture shows now. It makes the mask better.")]
+MODEL_HELP = """"tiny" or "tiny-instruct" (the embedded models), "random" (random weights), a checkpoint's folder, a
+.safetensors or .ckpt file, or a Hub id, owner/name."""
+Model = Annotated[str, Option(help=MODEL_HELP)]
+Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon or v_prediction, for a file that doesn't say.")]
+Config = Annotated[str | None, Option(help="For a single file: the folder or Hub id with its configs and tokenizer.")]
+Revision = Annotated[str | None, Option(help="A branch, tag or commit on the Hub.")]
+Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
+Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
+Preset = Annotated[str, Option(help="paper, or, for diffedit, fast: 2.7 times fewer U-Net rows.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+DType = Annotated[str, Option("--dtype", help="auto, float32, float64, float16 or bfloat16.")]
+Options = Annotated[list[str] | None, Option("-o", "--option", metavar="NAME=VALUE",
+                    help="An option of the method, for example steps=25. Can be repeated; `info` lists them all.")]
+Report = Annotated[Path | None, Option("--report", help="A page, .html, that shows every step: pictures, equations, "
+                   "settings.")]
+Strip = Annotated[Path | None, Option("--strip", help="The pictures of every step on one sheet: .png, .jpg or .webp.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress bars. (There are none either if stderr is no terminal.)")]
+Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")]
+
+
+Plugins = Annotated[list[str] | None, Option("--plugin", metavar="FILE.py", help="A Python file that registers methods "
+                    "or samplers of your own with dm.register. Can be repeated.")]
+
+
+def with_plugins(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that also takes --plugin, and loads what it names before anything else."""
+
+    @wraps(command)
+    def loading(*arguments: Any, plugin: Plugins = None, **told: Any) -> None:
+        if plugin:
+            with one_line_errors(told.get("debug", False)):
+                from ..methods import load_plugin
+
+                for file in plugin:
+                    load_plugin(file)
+        command(*arguments, **told)
+
+    # typer reads both of these; in a file with `from __future__ import annotations` they would be texts.
+    kinds = {**get_type_hints(command, include_extras=True), "plugin": Plugins}
+    own = [p.replace(annotation=kinds[p.name]) for p in inspect.signature(command).parameters.values()]
+    more = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Plugins)
+    loading.__signature__, loading.__annotations__ = inspect.Signature([*own, more]), kinds
+    return loading
+
+
+def source(prediction_type: str | None, config: str | None, revision: str | None) -> dict[str, Any]:
+    """Where a model's files come from, as `load` takes it."""
+    return {"prediction_type": prediction_type, "config": config, "revision": revision}
+
+
+def check_targets(*paths: Path) -> None:
+    """Refuse, before any work, a file that couldn't be written after it."""
+    from ..pictures.picture_files import check_target
+
+    for path in paths:
+        check_target(path)
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"{str(paths[0])!r} can't hold two results: give each a file of its own")
+
+
+def check_report(page: Path | None, strip: Path | None) -> str:
+    """Refuse, before any work, a page that couldn't be written after it; what an edit has to keep for the two."""
+    from ..pictures.picture_files import check_target
+
+    if page is not None:
+        check_target(page, (".html", ".htm"))
+    return "trace" if page or strip else "result"
+
+
+# ---- a run, and what is said of it
+
+
+def timed(run: Callable[..., Any], quiet: bool, *arguments: Any, **options: Any) -> tuple[Any, float]:
+    """Run a method with progress bars: what it returns, and the seconds it took."""
+    started = time.perf_counter()
+    with progress(quiet) as on_step:
+        made = run(*arguments, on_step=on_step, **options)
+    return made, time.perf_counter() - started
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
+    """An `on_step` that shows a bar a stage on stderr, if that is a terminal."""
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm] = {}
+
+    def on_step(step: Step) -> None:
+        if step.stage not in bars:
+            bars[step.stage] = tqdm(desc=step.stage, total=step.total, disable=quiet or None)
+        bars[step.stage].update(step.index - bars[step.stage].n)
+
+    try:
+        yield on_step
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def write_report(quiet: bool, edit: Edit, model: StableDiffusion, *asked: Any) -> None:
+    """The page and the strip of an edit's steps, with a progress bar, if they are asked for."""
+    from . import report
+
+    with progress(quiet) as on_step:
+        report.write(edit, model, *asked, on_step=on_step)
+
+
+def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path) -> None:
+    """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
+    """
+    print(f"wrote {' and '.join(map(str, paths))}")
+    covered = ""
+    if edit.mask is not None:
+        covered = f"; the mask covers {edit.frame.share(edit.mask, edit.factor):.1%}"
+    kind = str(model.dtype).removeprefix("torch.")
+    back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
+    print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s, {kind} on {model.device}{covered}")
+
+
+# ---- errors
+
+
+@contextmanager
+def one_line_errors(debug: bool) -> Iterator[None]:
+    """Turn what is raised inside into one line on stderr and an exit code; a warning into one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)     # between libraries, not for the user
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:     # `diffedit-min info | head -1`: nobody reads on; what was to be written is
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {describe(error)}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def describe(error: Exception) -> str:
+    """One line. A ValueError says by itself what is wrong and what to do; anything else was not foreseen."""
+    line = next(iter(str(error).splitlines()), "")
+    if isinstance(error, ValueError) and line:
+        return line
+    return f"{type(error).__name__}{': ' if line else ''}{line} (--debug shows where)"
+
+
+class ListsCommand(typer.core.TyperCommand):
+    """A command whose options that can be repeated also take several values after one name: --ratios 0.4 0.6 0.8."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        spread, current = [], None
+        for i, word in enumerate(args):
+            if word.startswith("-"):
+                current = word if word in lists else None
+            elif current and args[i - 1] != current:
+                spread.append(current)
+            spread.append(word)
+        return super().parse_args(ctx, spread)

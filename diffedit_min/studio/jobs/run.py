@@ -1,0 +1,136 @@
+"""Many jobs with one model: what is done already, batches, and failures that stop nothing.
+
+A run can be stopped or killed at any moment and started again. What counts as done is a file that holds the very
+settings that the job would write into it. Batches are of all jobs, done or not, and one in which anything is missing is
+made again whole: so the same files come out to the last bit, wherever a run was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...networks.stable_diffusion import StableDiffusion
+from ...pictures.metadata import read, texts
+from ...pictures.picture_files import FORMATS, leftovers, save
+from .editing import Made, OnStep, Opened, edit_jobs, kind, open_job, settings_of
+from .job import Job
+
+
+@dataclass(frozen=True, eq=False)
+class Failed:
+    """A job that could not be done, and why."""
+
+    job: Job
+    error: Exception
+
+
+def check(jobs: Sequence[Job], folder: Path) -> None:
+    """Refuse, before any work, jobs that would overwrite each other or what they read. folder: for their results."""
+    if folder.is_file() or (folder.suffix.lower() in FORMATS and not folder.exists()):
+        raise ValueError(f"--out {str(folder)!r} is one file, but several are to be written: give a folder")
+    read_by = {Path(file).resolve(): job for job in jobs for file in (job.image, job.mask) if file is not None}
+    written_by: dict[Path, Job] = {}
+    for job in jobs:
+        target = job.out.resolve()
+        other = written_by.setdefault(target, job)
+        if other is not job:
+            raise ValueError(f"the results of {named(other)} and {named(job)} would both be {str(job.out)!r}: "
+                             "rename one, or give each an `out` in a table, --jobs")
+        if target in read_by:
+            raise ValueError(f"the result of {named(job)} would replace {str(job.out)!r}, "
+                             f"which {named(read_by[target])} reads: give another --out")
+    for group in groups(jobs):
+        group[0].method.made(group[0].options).check_count(len(group))
+
+
+def named(job: Job) -> str:
+    return repr(job.image) if job.line is None else f"line {job.line}"
+
+
+def done_before(jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], overwrite: bool) -> set[Job]:
+    """The jobs whose results are there. Raises ValueError for other files in their places, unless they may go."""
+    done = set()
+    for job in jobs:
+        if not job.out.exists():
+            continue
+        try:
+            opened = open_job(job)
+        except ValueError:
+            continue        # `run` will say why
+        difference = difference_of(job.out, settings_of(opened, model, source))
+        if difference is None:
+            done.add(job)
+        elif not overwrite:
+            raise ValueError(f"{str(job.out)!r} is there already, and {difference}: give another --out, or --overwrite")
+    return done
+
+
+def difference_of(path: Path, settings: Mapping[str, Any]) -> str | None:
+    """What tells the file from the one that these settings would make; None if nothing does."""
+    try:
+        there = read(path)
+    except ValueError:
+        return "holds no settings"
+    wanted = json.loads(json.dumps(settings))
+    for name in (*wanted, *there):
+        if there.get(name) != wanted.get(name):
+            return f"its {name} is {str(there.get(name))[:40]!r}, not {str(wanted.get(name))[:40]!r}"
+    return None
+
+
+def groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs by their kind, which the method can take together."""
+    found: dict[tuple, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(kind(job), []).append(job)
+    return list(found.values())
+
+
+def run(
+    jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], done: set[Job], batch: int,
+    on_step: OnStep = None,
+) -> Iterator[Made | Failed]:
+    """Make what is not done, and write it: results as they come, each of them on disk."""
+    for part in leftovers(job.out for job in jobs):
+        part.unlink(missing_ok=True)
+    for group in groups(jobs):
+        for start in range(0, len(group), batch):
+            together = group[start : start + batch]
+            if all(job in done for job in together):
+                continue
+            for result in make(together, model, source, on_step):
+                if result.job not in done:
+                    yield written(result) if isinstance(result, Made) else result
+
+
+def make(
+    jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], on_step: OnStep
+) -> Iterator[Made | Failed]:
+    """A batch's results; if it can't be done as a batch, each job's alone."""
+    opened: list[Opened] = []
+    for job in jobs:
+        try:
+            opened.append(open_job(job))
+        except Exception as error:      # of any kind: the others go on
+            yield Failed(job, error)
+    try:
+        yield from edit_jobs(model, source, opened, on_step=on_step) if opened else ()
+    except Exception as error:
+        if len(jobs) == 1:
+            yield Failed(jobs[0], error)
+        else:
+            for each in opened:
+                yield from make([each.job], model, source, on_step)
+
+
+def written(made: Made) -> Made | Failed:
+    """The result on disk; or why it can't be."""
+    try:
+        save(made.image, made.job.out, texts(made.edit.settings, made.image.size))
+    except Exception as error:
+        return Failed(made.job, error)
+    return made

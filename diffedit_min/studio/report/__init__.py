@@ -1,0 +1,64 @@
+"""One edit, every step of it: as an HTML page that needs nothing but itself, and as a sheet of pictures.
+
+    edit = dm.diffedit(model, image, query, reference, keep="trace")
+    Path("edit.html").write_text(dm.studio.report.page(edit, model), encoding="utf-8")
+    dm.studio.report.film(edit, model).save("edit-steps.png")
+
+Any method's Edit will do. With keep="result" its page shows what there is, and says what isn't.
+
+sections.py tells the edit (contents.py is what that gives), in the words and equations of texts.py and the pictures of
+pictures.py; rendering.py makes page and sheet of it, with page.html, page.css and page.js.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ...core.task import Step
+    from ...methods import Edit
+    from ...networks.stable_diffusion import StableDiffusion
+
+
+def page(edit: Edit, model: StableDiffusion, truth: Image.Image | None = None) -> str:
+    """The edit as an HTML page, complete in itself: no network, no other file.
+
+    model: the one that made the edit. truth: what a perfect edit would be, if that is known.
+    """
+    from .rendering import as_page
+    from .sections import tell
+
+    return as_page(tell(edit, model, truth))
+
+
+def film(edit: Edit, model: StableDiffusion, truth: Image.Image | None = None) -> Image.Image:
+    """The same pictures on one sheet, a labelled row for each step."""
+    from .rendering import as_sheet
+    from .sections import tell
+
+    return as_sheet(tell(edit, model, truth))
+
+
+def write(
+    edit: Edit, model: StableDiffusion, page: Path | None = None, film: Path | None = None,
+    truth: Image.Image | None = None, on_step: Callable[[Step], None] | None = None,
+) -> None:
+    """Either or both to files, whole or not at all; the edit's latents are decoded once. on_step: see Method."""
+    from ...pictures.metadata import texts
+    from ...pictures.picture_files import replacing, save
+    from .rendering import as_page, as_sheet
+    from .sections import tell
+
+    if page is None and film is None:
+        return
+    report = tell(edit, model, truth, on_step)
+    if page is not None:
+        with replacing(page) as file:
+            file.write(as_page(report).encode())
+    if film is not None:
+        sheet = as_sheet(report)
+        save(sheet, film, texts(edit.settings, sheet.size))
