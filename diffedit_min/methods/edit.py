@@ -53,7 +53,8 @@ class Edit:
 
 
 def make_edit(
-    method: Described, task: Task, options: Options, outcome: Outcome, row: int, pictures: Pictures, record: dict[str, Any]
+    method: Described, task: Task, options: Options, outcome: Outcome, row: int, pictures: Pictures,
+    record: dict[str, Any],
 ) -> Edit:
     """One picture's part of the outcome. An empty mask found by the method gives the input picture itself back."""
     mask = None if outcome.mask is None else outcome.mask[row, 0]
