@@ -22,6 +22,7 @@ from .probes import (
     SHAPE,
     UNEVEN_GRID,
     X0,
+    Contract,
     Told,
     Watched,
     decoded,
@@ -42,15 +43,19 @@ from .probes import (
     waves,
 )
 
+WALK_CLAUSES = Contract()
+
 # ---------------------------------------------------------------- the states
 
 
+@WALK_CLAUSES.clause
 def encode_gives_a_state_for_each_level(sampler: Told) -> None:
     """encode yields one State for each level, with its index and its level: levels[0] first, levels[-1] last."""
     for levels in (GRID, UNEVEN_GRID, GRID[:2], GRID[:1]):
         require_levels(encoded(sampler, same_noise, X0, levels), range(len(levels)), levels)
 
 
+@WALK_CLAUSES.clause
 def decode_gives_a_state_for_each_level(sampler: Told) -> None:
     """decode yields one State for each level, with its index and its level: from the given state's to levels[0]."""
     for levels, index in ((GRID, 7), (GRID, 4), (GRID, 1), (GRID, 0), (UNEVEN_GRID, 7)):
@@ -60,12 +65,14 @@ def decode_gives_a_state_for_each_level(sampler: Told) -> None:
         require_levels(decoded(sampler, same_noise, start, GRID), range(start.index, -1, -1), GRID)
 
 
+@WALK_CLAUSES.clause
 def encoding_begins_with_x0_itself(sampler: Told) -> None:
     """The first state of an encoding holds x0 itself."""
     for levels in (GRID, GRID[:1]):
         require_equal(encoded(sampler, same_noise, X0, levels)[0].latent, X0, "the first state's latent and x0")
 
 
+@WALK_CLAUSES.clause
 def decoding_begins_with_the_given_state(sampler: Told) -> None:
     """The first state of a decoding is the given one, with its partners and its memory."""
     for start in (top(GRID), *encoded(sampler, same_noise, X0, GRID)):
@@ -73,6 +80,7 @@ def decoding_begins_with_the_given_state(sampler: Told) -> None:
         require_same_states(first, [start], "the first state and the given one")
 
 
+@WALK_CLAUSES.clause
 def states_come_one_by_one(sampler: Told) -> None:
     """encode and decode are generators: the first state comes before the network was asked for all the others."""
     def up(eps_fn):
@@ -92,6 +100,7 @@ def states_come_one_by_one(sampler: Told) -> None:
                 f"{name} asked the network {before} times before its first state, and never after it")
 
 
+@WALK_CLAUSES.clause
 def tensors_keep_their_form(sampler: Told) -> None:
     """All tensors of all states are finite, of x0's shape, and of x0's dtype or a finer one."""
     for dtype in (torch.float64, torch.float32):
@@ -104,6 +113,7 @@ def tensors_keep_their_form(sampler: Told) -> None:
                 require(bool(tensor.isfinite().all()), f"{name} is not finite")
 
 
+@WALK_CLAUSES.clause
 def float64_stays_float64(sampler: Told) -> None:
     """Nothing is rounded to float32 on the way: in float64, an answer that is known exactly comes out exactly."""
     for states in (encoded(sampler, same_noise, X0, GRID), decoded(sampler, same_noise, top(GRID), GRID)):
@@ -114,6 +124,7 @@ def float64_stays_float64(sampler: Told) -> None:
                     f"to float64 makes 1e-15, rounding to float32 makes 1e-7")
 
 
+@WALK_CLAUSES.clause
 def the_network_is_asked_properly(sampler: Told) -> None:
     """The network is asked as eps_fn(x, t), with x of x0's shape and dtype, and t an int from 0 to T - 1."""
 
@@ -133,12 +144,14 @@ def the_network_is_asked_properly(sampler: Told) -> None:
 # ---------------------------------------------------------------- levels and times
 
 
+@WALK_CLAUSES.clause
 def encoding_stands_at_its_levels(sampler: Told) -> None:
     """Each latent of an encoding, partners included, has as much noise in it as its own level says."""
     for levels in (GRID, UNEVEN_GRID):
         require_states_stand(encoded(sampler, same_noise, X0, levels), levels)
 
 
+@WALK_CLAUSES.clause
 def decoding_stands_at_its_levels(sampler: Told) -> None:
     """Each latent of a decoding, partners included, has as much noise in it as its own level says."""
     for levels in (GRID, UNEVEN_GRID):
@@ -146,6 +159,7 @@ def decoding_stands_at_its_levels(sampler: Told) -> None:
             require_states_stand(decoded(sampler, same_noise, start, levels), levels)
 
 
+@WALK_CLAUSES.clause
 def a_level_without_noise_is_a_level(sampler: Told) -> None:
     """levels[0] may be free of noise, abar = 1: an encoding can start there, and a decoding can end there."""
     levels = (Level(0, 1.0), *GRID[1:])
@@ -153,6 +167,7 @@ def a_level_without_noise_is_a_level(sampler: Told) -> None:
     require_states_stand(decoded(sampler, same_noise, top(levels), levels), levels)
 
 
+@WALK_CLAUSES.clause
 def encoding_asks_within_its_step(sampler: Told) -> None:
     """Encoding tells the network the t of the level left, of the level reached, or one between them; and it asks about
     a latent that stands there."""
@@ -166,6 +181,7 @@ def encoding_asks_within_its_step(sampler: Told) -> None:
                         f"from t = {low} up to t = {high} it asked about {in_words(asked)}")
 
 
+@WALK_CLAUSES.clause
 def decoding_asks_at_the_time_of_its_latent(sampler: Told) -> None:
     """Decoding asks, in each step, about some latent with the t of the level where that stands; and it tells the
     network no t outside the step."""
@@ -192,6 +208,7 @@ MU, S = 1.0, 0.7
 NEAR = 0.1      # DDIM is 0.04 away
 
 
+@WALK_CLAUSES.clause
 def encoding_follows_the_ode(sampler: Told) -> None:
     """Encoding comes near the solution of Eq. (3) where that is known."""
     start, low, high = drawn("x0"), FINE_GRID[0], FINE_GRID[-1]
@@ -200,6 +217,7 @@ def encoding_follows_the_ode(sampler: Told) -> None:
                   f"what {len(FINE_GRID) - 1} steps up give, and the solution", NEAR)
 
 
+@WALK_CLAUSES.clause
 def decoding_follows_the_ode(sampler: Told) -> None:
     """Decoding comes near the solution of Eq. (3) where that is known."""
     start, low, high = drawn("xT"), FINE_GRID[0], FINE_GRID[-1]
@@ -208,6 +226,7 @@ def decoding_follows_the_ode(sampler: Told) -> None:
                   f"what {len(FINE_GRID) - 1} steps down give, and the solution", NEAR)
 
 
+@WALK_CLAUSES.clause
 def it_converges_with_its_order(sampler: Told) -> None:
     """If the sampler has an `order`: with more steps the error falls as that says, or faster, in both directions."""
     claimed = getattr(sampler_of(sampler), "order", None)
@@ -227,6 +246,7 @@ def it_converges_with_its_order(sampler: Told) -> None:
             + "; ".join(f"on the {grid} grid {up!r} up, {down!r} down" for grid, (up, down) in seen.items()))
 
 
+@WALK_CLAUSES.clause
 def decoding_undoes_encoding(sampler: Told) -> None:
     """If the sampler is `exact`: decoding undoes encoding up to rounding, whatever the number of steps."""
     if not getattr(sampler_of(sampler), "exact", False):
@@ -236,24 +256,3 @@ def decoding_undoes_encoding(sampler: Told) -> None:
         last = encoded(sampler, waves(), X0, levels)[-1]
         require_equal(decoded(sampler, waves(), last, levels)[-1].latent, X0,
                       f"what {k} steps up and {k} down give, and x0", 1e-8)
-
-
-WALK_CLAUSES = [
-    encode_gives_a_state_for_each_level,
-    decode_gives_a_state_for_each_level,
-    encoding_begins_with_x0_itself,
-    decoding_begins_with_the_given_state,
-    states_come_one_by_one,
-    tensors_keep_their_form,
-    float64_stays_float64,
-    the_network_is_asked_properly,
-    encoding_stands_at_its_levels,
-    decoding_stands_at_its_levels,
-    a_level_without_noise_is_a_level,
-    encoding_asks_within_its_step,
-    decoding_asks_at_the_time_of_its_latent,
-    encoding_follows_the_ode,
-    decoding_follows_the_ode,
-    it_converges_with_its_order,
-    decoding_undoes_encoding,
-]

@@ -22,6 +22,7 @@ from .probes import (
     UNEVEN_GRID,
     X0,
     Blending,
+    Contract,
     Told,
     contents,
     decoded,
@@ -41,9 +42,12 @@ from .probes import (
     waves,
 )
 
+USE_CLAUSES = Contract()
+
 # ---------------------------------------------------------------- states and rows
 
 
+@USE_CLAUSES.clause
 def a_smaller_ratio_is_a_prefix(sampler: Told) -> None:
     """Encoding along the first levels only gives the first states of an encoding along all of them."""
     far = encoded(sampler, waves(), X0, GRID)
@@ -52,6 +56,7 @@ def a_smaller_ratio_is_a_prefix(sampler: Told) -> None:
                             f"an encoding up to level {k}, and one that goes on")
 
 
+@USE_CLAUSES.clause
 def a_state_holds_all_that_decoding_needs(sampler: Told) -> None:
     """A decoding can be taken up at each of its states, and a copy of a state serves as well as the state itself."""
     whole = decoded(sampler, waves(1), encoded(sampler, waves(), X0, GRID)[-1], GRID)
@@ -60,6 +65,7 @@ def a_state_holds_all_that_decoding_needs(sampler: Told) -> None:
         require_same_states(again, whole[n:], f"a decoding, and one taken up from a copy of its state {whole[n].index}")
 
 
+@USE_CLAUSES.clause
 def decoding_starts_from_the_latent_alone(sampler: Told) -> None:
     """Decoding knows the noisy latent only, not the picture that this was made from."""
     end, results, pictures, loose = FINE_GRID[-1], [], [], False
@@ -76,6 +82,7 @@ def decoding_starts_from_the_latent_alone(sampler: Told) -> None:
             f"comes out differs by {moved:.1e} of what the pictures do, and at most {allowed:.0e} is allowed")
 
 
+@USE_CLAUSES.clause
 def rows_do_not_mix(sampler: Told) -> None:
     """A picture gives the same alone as in a batch; states can be cut into rows on the way, and joined again."""
     both = encoded(sampler, waves(), X0, GRID)
@@ -96,6 +103,7 @@ def rows_do_not_mix(sampler: Told) -> None:
 # ---------------------------------------------------------------- the blend
 
 
+@USE_CLAUSES.clause
 def each_new_latent_is_blended_once(sampler: Told) -> None:
     """blend is called once for each level below the start, with its index, from the highest down to 0. (A partner that
     the given state brings along for a lower level isn't new.)"""
@@ -109,6 +117,7 @@ def each_new_latent_is_blended_once(sampler: Told) -> None:
                                   f"called with {seen}")
 
 
+@USE_CLAUSES.clause
 def blend_sees_each_latent_at_its_level(sampler: Told) -> None:
     """What blend is given with an index is as noisy as levels[index]: the step down to it is done, and no other."""
     for levels in (GRID, UNEVEN_GRID):
@@ -120,6 +129,7 @@ def blend_sees_each_latent_at_its_level(sampler: Told) -> None:
                 require_stands(latent, index, levels, f"what blend is given with index {index}")
 
 
+@USE_CLAUSES.clause
 def what_blend_returns_is_the_latent(sampler: Told) -> None:
     """A state holds what blend returned for its level, to the last bit: its `latents`, all of them of that level."""
     blend = Blending(lambda latent, index: as_many(drawn(f"stamp {index}"), latent))
@@ -129,6 +139,7 @@ def what_blend_returns_is_the_latent(sampler: Told) -> None:
                       f"the latents of state {state.index}, and what blend returned for them")
 
 
+@USE_CLAUSES.clause
 def decoding_goes_on_from_what_blend_returned(sampler: Told) -> None:
     """The next latent is made from what blend returned, not from what it was given."""
     blend = Blending(lambda latent, index: as_many(add_noise(OTHER_PICTURE, NOISE, GRID[index].abar), latent))
@@ -147,6 +158,7 @@ def as_many(latent: Tensor, like: Tensor) -> Tensor:
     return latent.repeat(1, like.shape[1] // latent.shape[1], 1, 1)
 
 
+@USE_CLAUSES.clause
 def a_blend_that_changes_nothing_changes_nothing(sampler: Told) -> None:
     """With a blend that returns what it is given, all states are the same as without one, to the last bit."""
     start = encoded(sampler, waves(), X0, GRID)[-1]
@@ -154,6 +166,7 @@ def a_blend_that_changes_nothing_changes_nothing(sampler: Told) -> None:
                         "decoding with a blend that changes nothing, and without one")
 
 
+@USE_CLAUSES.clause
 def outside_the_mask_the_encoding_returns(sampler: Told) -> None:
     """Blended with its encoding as DiffEdit does, a decoding has the encoding's latents outside the mask, to the last
     bit; if the sampler is `exact` and the network the same, inside it too."""
@@ -173,6 +186,7 @@ def outside_the_mask_the_encoding_returns(sampler: Told) -> None:
 # ---------------------------------------------------------------- no traces
 
 
+@USE_CLAUSES.clause
 def a_call_depends_on_its_arguments_alone(sampler: Told) -> None:
     """The same call gives the same to the last bit, whatever was called before it and whatever goes on meanwhile."""
     one, other, another_x0 = waves(), waves(1), drawn("another x0")
@@ -188,6 +202,7 @@ def a_call_depends_on_its_arguments_alone(sampler: Told) -> None:
     require_same_states([state for state, _ in in_turns], up, "an encoding, and the same one in turns with another")
 
 
+@USE_CLAUSES.clause
 def nothing_global_changes(sampler: Told) -> None:
     """The global random numbers (torch's, numpy's, Python's), the default dtype and the gradient mode stay as they
     are."""
@@ -199,6 +214,7 @@ def nothing_global_changes(sampler: Told) -> None:
                 require(not changed, f"at state {state.index} there had changed: {', '.join(changed)}")
 
 
+@USE_CLAUSES.clause
 def nothing_is_changed_in_place(sampler: Told) -> None:
     """What a sampler is given (x0, a state, levels, predictions, what blend returns) and what it yields stay as they
     are."""
@@ -227,6 +243,7 @@ def nothing_is_changed_in_place(sampler: Told) -> None:
         require_equal(tensor, before, f"{name} as it was and as it is")
 
 
+@USE_CLAUSES.clause
 def results_can_be_differentiated(sampler: Told) -> None:
     """A result has the gradient with respect to what it was made from; and it has none where nothing asks for one."""
     along, weights, h = drawn("direction"), drawn("weights"), 1e-6
@@ -244,21 +261,3 @@ def results_can_be_differentiated(sampler: Told) -> None:
         require(abs(found - expected) <= 1e-4 * abs(expected),
                 f"{name}'s gradient in one direction is {found:.6f}, but moving that way changes the result by "
                 f"{expected:.6f}: something was detached, or rounded, on the way")
-
-
-USE_CLAUSES = [
-    a_smaller_ratio_is_a_prefix,
-    a_state_holds_all_that_decoding_needs,
-    decoding_starts_from_the_latent_alone,
-    rows_do_not_mix,
-    each_new_latent_is_blended_once,
-    blend_sees_each_latent_at_its_level,
-    what_blend_returns_is_the_latent,
-    decoding_goes_on_from_what_blend_returned,
-    a_blend_that_changes_nothing_changes_nothing,
-    outside_the_mask_the_encoding_returns,
-    a_call_depends_on_its_arguments_alone,
-    nothing_global_changes,
-    nothing_is_changed_in_place,
-    results_can_be_differentiated,
-]

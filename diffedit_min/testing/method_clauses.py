@@ -5,7 +5,6 @@ what was expected and what was seen. A clause about something that a method does
 """
 
 import random
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -23,11 +22,14 @@ from .method_seen import (
     weights_of,
 )
 from .method_trial import PICTURES, REFERENCES, SEEDS, UPRIGHT, Trial
-from .probes import global_state, global_state_kept, require
+from .probes import Contract, global_state, global_state_kept, require
+
+RUN_CLAUSES = Contract()
 
 # ---------------------------------------------------------------- what comes back
 
 
+@RUN_CLAUSES.clause
 def run_returns_an_outcome(trial: Trial) -> None:
     """run returns an Outcome. Its tensors have the contract's shapes and types, and all their numbers are finite."""
     for keep in ("trace", "result"):
@@ -46,6 +48,7 @@ def run_returns_an_outcome(trial: Trial) -> None:
             require(0 <= low and high <= 1, f"mask_map: expected numbers from 0 to 1, got {low:.3g} to {high:.3g}")
 
 
+@RUN_CLAUSES.clause
 def states_are_in_order(trial: Trial) -> None:
     """The states of a trajectory rise in noise; encoded[0] holds the picture's own latent, decoded[0] the result."""
     outcome, x0 = trial.plain.outcome, trial.plain.task.x0
@@ -59,6 +62,7 @@ def states_are_in_order(trial: Trial) -> None:
                                f"{away:.1e} away")
 
 
+@RUN_CLAUSES.clause
 def pictures_come_back_at_their_size(trial: Trial) -> None:
     """A picture of any size gives an Edit with a picture of the same size; a list of pictures gives a list of Edits."""
     one = trial.edit(0)
@@ -72,6 +76,7 @@ def pictures_come_back_at_their_size(trial: Trial) -> None:
     require(sizes == wanted, f"pictures of {wanted} px came back as {sizes}")
 
 
+@RUN_CLAUSES.clause
 def what_it_says_of_itself_is_true(trial: Trial) -> None:
     """A method that says it remakes the picture returns a `source`; one that says it generates needs no picture."""
     has, says = trial.plain.outcome.source is not None, trial.method.remakes
@@ -81,6 +86,7 @@ def what_it_says_of_itself_is_true(trial: Trial) -> None:
         require(edit.input is not None, "without a picture: the Edit has no `input`, which is the picture made for it")
 
 
+@RUN_CLAUSES.clause
 def steps_count_up(trial: Trial) -> None:
     """The Steps of a stage count 1, 2, ... up to `total`, perhaps in several rounds; each latent is of x0's shape."""
     steps, wanted = trial.plain.steps, tuple(trial.plain.task.x0.shape)
@@ -98,6 +104,7 @@ def steps_count_up(trial: Trial) -> None:
         require(done == 0, f"stage {stage!r}: the last index was {done} of {total}")
 
 
+@RUN_CLAUSES.clause
 def keeping_more_changes_nothing(trial: Trial) -> None:
     """keep="trace" gives the same result as keep="result", which keeps of a decoding the last state and no trace."""
     more, less = trial.plain, trial.run(keep="result")
@@ -111,6 +118,7 @@ def keeping_more_changes_nothing(trial: Trial) -> None:
     require(not less.outcome.trace, f'with keep="result": expected no trace, got {", ".join(less.outcome.trace)}')
 
 
+@RUN_CLAUSES.clause
 def results_carry_no_gradients(trial: Trial) -> None:
     """No tensor that comes back requires gradients."""
     for run in (trial.plain, trial.run(keep="result")):
@@ -123,6 +131,7 @@ def results_carry_no_gradients(trial: Trial) -> None:
 # ---------------------------------------------------------------- what it changes, and what it depends on
 
 
+@RUN_CLAUSES.clause
 def nothing_given_is_changed(trial: Trial) -> None:
     """run changes no tensor of its Task: no latent, no context, no mask, and nothing that an earlier edit holds."""
     cases = {"": {}}
@@ -139,6 +148,7 @@ def nothing_given_is_changed(trial: Trial) -> None:
             raise AssertionError(f"changed{case}: {shown(changed)}")
 
 
+@RUN_CLAUSES.clause
 def the_model_stays_as_it_was(trial: Trial) -> None:
     """run leaves the model's weights as they were: the same numbers, no gradients, and as trainable as before."""
     trial.run()
@@ -151,6 +161,7 @@ def the_model_stays_as_it_was(trial: Trial) -> None:
     require(not left, f"gradients were left at {len(left)} of {len(weights)} weights")
 
 
+@RUN_CLAUSES.clause
 def the_same_call_gives_the_same_bits(trial: Trial) -> None:
     """The same call gives the same bits, whatever ran before and wherever the global random numbers stand."""
     runs = []
@@ -165,6 +176,7 @@ def the_same_call_gives_the_same_bits(trial: Trial) -> None:
     require(runs[0].rows == runs[1].rows, f"two equal calls took the rows {[dict(run.rows) for run in runs]}")
 
 
+@RUN_CLAUSES.clause
 def the_global_state_stays(trial: Trial) -> None:
     """run neither draws from the global random numbers of torch, NumPy or Python, nor seeds them."""
     with global_state_kept():
@@ -175,6 +187,7 @@ def the_global_state_stays(trial: Trial) -> None:
     require(not moved, f"these changed: {', '.join(moved)}; `standard_noise` (core/schedule.py) leaves them alone")
 
 
+@RUN_CLAUSES.clause
 def every_picture_has_its_own_seed(trial: Trial) -> None:
     """If random numbers are drawn, another seed changes what is found for its own picture, and for no other."""
     with Draws() as draws:
@@ -187,6 +200,7 @@ def every_picture_has_its_own_seed(trial: Trial) -> None:
             raise AssertionError(f"the seed of picture {i} changes, for picture {1 - i}, {shown(beside)}")
 
 
+@RUN_CLAUSES.clause
 def picture_and_words_matter(trial: Trial) -> None:
     """Another picture changes the result; another query or reference too, if the method takes it, and only then."""
     equal = trial.run(queries=[trial.queries[0]] * 2, references=REFERENCES[:1] * 2, seeds=SEEDS[:1] * 2)
@@ -199,6 +213,7 @@ def picture_and_words_matter(trial: Trial) -> None:
                                           f"{shown(differences)}")
 
 
+@RUN_CLAUSES.clause
 def alone_or_in_a_batch(trial: Trial) -> None:
     """A picture gives the same alone and in any batch, up to rounding."""
     swapped = trial.run((1, 0))
@@ -210,6 +225,7 @@ def alone_or_in_a_batch(trial: Trial) -> None:
                                      f"{shown(differences)}")
 
 
+@RUN_CLAUSES.clause
 def rows_are_counted(trial: Trial) -> None:
     """The Edits' rows are those that went through a U-Net, copies of it included; their backward_rows, back through it.
     """
@@ -219,22 +235,3 @@ def rows_are_counted(trial: Trial) -> None:
                                    ("backward_rows", seen.backward, sum(edit.backward_rows for edit in edits))):
         require(counted == through, f"{name}: the Edits of {len(edits)} pictures count {counted}, but {through} went "
                                     f"through; rows_for of each: {edits[0].rows_for}")
-
-
-RUN_CLAUSES: list[Callable[[Trial], None]] = [
-    run_returns_an_outcome,
-    states_are_in_order,
-    pictures_come_back_at_their_size,
-    what_it_says_of_itself_is_true,
-    steps_count_up,
-    keeping_more_changes_nothing,
-    results_carry_no_gradients,
-    nothing_given_is_changed,
-    the_model_stays_as_it_was,
-    the_same_call_gives_the_same_bits,
-    the_global_state_stays,
-    every_picture_has_its_own_seed,
-    picture_and_words_matter,
-    alone_or_in_a_batch,
-    rows_are_counted,
-]

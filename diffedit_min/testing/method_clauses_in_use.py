@@ -1,7 +1,7 @@
 """The contract of a method, second half: masks, what earlier edits hold, and options."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +10,14 @@ import torch
 from ..core.options import Option
 from .method_seen import apart, apart_beyond_rounding, difference, found, shown
 from .method_trial import PICTURES, REFERENCES, SEEDS, Trial, Try
-from .probes import require
+from .probes import Contract, require
+
+METHOD_USE_CLAUSES = Contract()
 
 # ---------------------------------------------------------------- masks
 
 
+@METHOD_USE_CLAUSES.clause
 def outside_a_mask_stays_x0(trial: Trial) -> None:
     """Outside a given mask the result is the picture's own latent, to the last bit; with a black one, everywhere."""
     if not trial.uses("mask"):
@@ -27,6 +30,7 @@ def outside_a_mask_stays_x0(trial: Trial) -> None:
             require(away == 0, f"picture {i}, outside {kind}: expected x0 itself, it is {away:.1e} away")
 
 
+@METHOD_USE_CLAUSES.clause
 def inside_a_mask_is_edited(trial: Trial) -> None:
     """Inside a given mask the picture changes, and the mask that comes back is the given one."""
     if not trial.uses("mask"):
@@ -40,6 +44,7 @@ def inside_a_mask_is_edited(trial: Trial) -> None:
             require(away > 0, f"picture {i}, inside {kind}: expected a change, all is as in x0")
 
 
+@METHOD_USE_CLAUSES.clause
 def every_blend_is_at_its_own_level(trial: Trial) -> None:
     """Outside a given mask every decoded state is the encoded one of the same level, to the last bit.
 
@@ -60,6 +65,7 @@ def every_blend_is_at_its_own_level(trial: Trial) -> None:
                                f"is {away:.1e} away {sampler or ''}")
 
 
+@METHOD_USE_CLAUSES.clause
 def what_is_put_back_is_of_its_own_level(trial: Trial) -> None:
     """If what lies outside a found mask is an encoding's latent, it is the one of the same level."""
     outcome = trial.run().outcome
@@ -72,6 +78,7 @@ def what_is_put_back_is_of_its_own_level(trial: Trial) -> None:
                     f"encoded[{other.index}], not encoded[{state.index}]")
 
 
+@METHOD_USE_CLAUSES.clause
 def a_null_edit_changes_nothing(trial: Trial) -> None:
     """If all texts are equal, the sampler exact (edict) and the mask half, every decoded state is the encoded one."""
     if not trial.uses("mask") or not trial.samplers("edict")[0]:
@@ -87,6 +94,7 @@ def a_null_edit_changes_nothing(trial: Trial) -> None:
             raise AssertionError(f"this differs from the encoded state: {shown(differences)}")
 
 
+@METHOD_USE_CLAUSES.clause
 def equal_words_give_the_picture_itself(trial: Trial) -> None:
     """If a method finds masks itself and query and reference are equal, the input comes back, with `empty_mask`."""
     if not trial.uses("mask_map"):
@@ -102,6 +110,7 @@ def equal_words_give_the_picture_itself(trial: Trial) -> None:
 # ---------------------------------------------------------------- what earlier edits hold
 
 
+@METHOD_USE_CLAUSES.clause
 def what_an_edit_holds_serves_again(trial: Trial) -> None:
     """Given back, an Edit's encoding or map gives the same result for fewer rows; so does `reuse=` with the Edit."""
     names = trial.uses("encoded", "mask_map")
@@ -124,6 +133,7 @@ def what_an_edit_holds_serves_again(trial: Trial) -> None:
                 require(edit.rows < first[1].rows, f"{told} it takes {edit.rows} rows, without it {first[1].rows}")
 
 
+@METHOD_USE_CLAUSES.clause
 def what_does_not_fit_is_refused(trial: Trial) -> None:
     """An encoding or a map that something else has made, such as another picture or query, is refused: ValueError."""
     for name, changes in other_origins(trial):
@@ -149,6 +159,7 @@ def other_origins(trial: Trial) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield name, {option: trial.other_values(trial.known[option])[0]}
 
 
+@METHOD_USE_CLAUSES.clause
 def reuse_never_changes_a_result(trial: Trial) -> None:
     """With `reuse=` of an edit of another picture, with other words or another seed the result is as without it."""
     if not trial.uses("encoded", "mask_map"):
@@ -164,6 +175,7 @@ def reuse_never_changes_a_result(trial: Trial) -> None:
 # ---------------------------------------------------------------- options
 
 
+@METHOD_USE_CLAUSES.clause
 def every_option_has_an_effect(trial: Trial) -> None:
     """Every option changes something at another value: the result, what is found on the way, or the rows.
 
@@ -181,6 +193,7 @@ def every_option_has_an_effect(trial: Trial) -> None:
     require(not wrong, "; ".join(wrong))
 
 
+@METHOD_USE_CLAUSES.clause
 def every_stage_is_true(trial: Trial) -> None:
     """An option changes nothing that comes before its stage. (By the stages earlier encodings and maps are used again.)
     """
@@ -209,6 +222,7 @@ def before_its_stage(option: Option, own: Try) -> dict[str, float]:
     return differences
 
 
+@METHOD_USE_CLAUSES.clause
 def extremes_work_or_are_refused(trial: Trial) -> None:
     """At the ends of its range, and at each of its choices, an option gives a finite result or a ValueError."""
     trial.must_run()
@@ -233,6 +247,7 @@ def extremes(option: Option) -> list[Any]:
     return [*option.choices, *(option.kind(end) for end in ends if end is not None)]
 
 
+@METHOD_USE_CLAUSES.clause
 def settings_can_be_kept(trial: Trial) -> None:
     """An Edit's settings can be held by JSON, name every option, and give the same options back."""
     edit, method = trial.edit(0), trial.method
@@ -252,6 +267,7 @@ def settings_can_be_kept(trial: Trial) -> None:
         require(again == options, f"{options}, kept as {kept}, came back as {again}")
 
 
+@METHOD_USE_CLAUSES.clause
 def presets_are_of_its_options(trial: Trial) -> None:
     """Every preset holds options that the method takes."""
     for name, preset in trial.method.presets.items():
@@ -259,21 +275,3 @@ def presets_are_of_its_options(trial: Trial) -> None:
             trial.method.made(preset)
         except ValueError as error:
             raise AssertionError(f"preset {name!r}: {error}") from None
-
-
-METHOD_USE_CLAUSES: list[Callable[[Trial], None]] = [
-    outside_a_mask_stays_x0,
-    inside_a_mask_is_edited,
-    every_blend_is_at_its_own_level,
-    what_is_put_back_is_of_its_own_level,
-    a_null_edit_changes_nothing,
-    equal_words_give_the_picture_itself,
-    what_an_edit_holds_serves_again,
-    what_does_not_fit_is_refused,
-    reuse_never_changes_a_result,
-    every_option_has_an_effect,
-    every_stage_is_true,
-    extremes_work_or_are_refused,
-    settings_can_be_kept,
-    presets_are_of_its_options,
-]

@@ -33,6 +33,15 @@ UNEVEN_GRID = even_in_log_snr(LEVELS, LEVELS.levels(8, 0.9))
 FINE_GRID = even_in_log_snr(LEVELS, LEVELS.levels(40, 0.8))
 
 
+class Contract(list):
+    """Clauses in the order in which they stand in their file: functions that raise AssertionError."""
+
+    def clause(self, function: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Decorates a clause: adds it to the contract."""
+        self.append(function)
+        return function
+
+
 def drawn(name: str) -> Tensor:
     """N(0, I), the same for the same name."""
     return torch.randn(SHAPE, dtype=torch.float64, generator=generator(0, name, 0))
