@@ -67,7 +67,6 @@ class Safetensors:
             raise ValueError(f"{self.path} is not a whole safetensors file ({error}): copy it again") from None
 
     def get(self, name: str) -> Tensor:
-        """One tensor, mapped to the file."""
         if self._mapped > MAPPED_AT_ONCE:
             self._open()
         self._mapped += self.header[name].nbytes
@@ -106,7 +105,6 @@ class Pickled:
         self.header = {name: value.to("meta") for name, value in self._tensors.items()}
 
     def get(self, name: str) -> Tensor:
-        """One tensor; mapped to the file if its format is new enough."""
         return self._tensors[name]
 
 
@@ -130,7 +128,6 @@ class Joined:
         self.header = {name: part.header[name] for name, part in self._of.items()}
 
     def get(self, name: str) -> Tensor:
-        """One tensor, from the file that holds it."""
         return self._of[name].get(name)
 
 

@@ -116,7 +116,7 @@ def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
 
 
 def hint(path: Path, listing: Collection[str]) -> str:
-    """The end of the error about an incomplete folder: what the weights file is that lies directly in the folder."""
+    """The end of the error about an incomplete folder: it describes a weights file that lies directly in the folder."""
     alone = sorted(file for file in listing if "/" not in file and file.endswith(".safetensors"))
     if not alone:
         return ""

@@ -211,18 +211,14 @@ class AttentionRecorder:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
         """q (B, heads, hw, d), k and v (B, heads, hw or L, d) -> (B, heads, hw, d)."""
         maps = attention_maps(q, k)
-        self._keep(maps.detach(), place)
-        return maps.to(v.dtype) @ v
-
-    def _keep(self, maps: Tensor, place: Place) -> None:
-        name, earlier = place.name, self.calls.get(place.name, 0)
+        name, earlier, mean = place.name, self.calls.get(place.name, 0), maps.detach()
         if earlier:
-            mean = self.maps[name]
-            if mean.shape != maps.shape:
-                raise ValueError(f"{name}: maps of {tuple(maps.shape)} after maps of {tuple(mean.shape)}: only calls "
-                                 "with the same rows and sizes can be averaged")
-            maps = mean.lerp(maps, 1 / (earlier + 1))
-        self.maps[name], self.places[name], self.calls[name] = maps, place, earlier + 1
+            if self.maps[name].shape != maps.shape:
+                raise ValueError(f"{name}: maps of {tuple(maps.shape)} after maps of {tuple(self.maps[name].shape)}: "
+                                 "only calls with the same rows and sizes can be averaged")
+            mean = self.maps[name].lerp(mean, 1 / (earlier + 1))
+        self.maps[name], self.places[name], self.calls[name] = mean, place, earlier + 1
+        return maps.to(v.dtype) @ v
 
     def mean(self, size: tuple[int, int]) -> Tensor:
         """The mean over heads and places (B, L, h, w), after each place's map was resized to `size` = (h, w).

@@ -39,7 +39,7 @@ class StableDiffusion:
     zero_empty_prompt: bool = False                             # SD XL: the empty text is embedded as zeros
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)   # the card's options, by method
     name: str = ""                                              # shown in records and messages
-    rows_per_batch: int | None = None                           # U-Net rows that run at once; None: see rows_at_once
+    rows_per_batch: int | None = None                           # how many rows the U-Net runs at once; None: by size
 
     def __post_init__(self) -> None:
         kind = self.prediction_type
@@ -159,8 +159,9 @@ class StableDiffusion:
         summary = self.summary(x, context, sizes)
         latents, tokens = x.to(self.dtype), context.tokens.to(self.dtype)
         time = torch.tensor(t, device=x.device)     # a tensor, since torch.compile would compile anew for each number
+        rows_per_batch = self.rows_per_batch or max(1, CELLS_AT_ONCE // (x.shape[-2] * x.shape[-1]))
         undivided = attend is not None or features is not None
-        at_once = len(x) if undivided else max(1, self.rows_at_once(x) // len(prompts))
+        at_once = len(x) if undivided else max(1, rows_per_batch // len(prompts))
         parts = []
         for rows, seen_by in zip(latents.split(at_once), prompts.split(at_once, dim=1), strict=True):
             chosen = seen_by.flatten()
@@ -173,13 +174,9 @@ class StableDiffusion:
         noisy = x[:, : out.shape[1]]                # drop InstructPix2Pix's image channels: they carry no noise
         return eps_from_v(repeat_rows(noisy, len(out)), out, self.schedule.abar[t])
 
-    def rows_at_once(self, x: Tensor) -> int:
-        """How many rows one call of the U-Net takes, for latents (B, C, h, w)."""
-        return self.rows_per_batch or max(1, CELLS_AT_ONCE // (x.shape[-2] * x.shape[-1]))
-
     def summary(self, x: Tensor, context: Context, sizes: tuple[int, ...] | None) -> Summary | None:
         """The conditioning that SD XL's U-Net needs besides the tokens; None for other models."""
-        if not self.unet.config.told_sizes:
+        if not self.unet.config.has_summary:
             return None
         if context.pooled is None:
             raise ValueError(f"{self.name!r} needs the prompts' pooled vectors too: pass what embed() returns")

@@ -125,7 +125,7 @@ class UNetConfig:
         return self.at_each_level("attention_head_dim")
 
     @property
-    def told_sizes(self) -> bool:
+    def has_summary(self) -> bool:
         """Whether the network is also conditioned on a `Summary` (SD XL)."""
         return self.addition_embed_type == "text_time"
 
@@ -160,7 +160,7 @@ class UNet(nn.Module):
         widths, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], 4 * widths[0])
-        if config.told_sizes:
+        if config.has_summary:
             self.add_embedding = TimeEmbedding(config.projection_class_embeddings_input_dim, 4 * widths[0])
 
         self.down_blocks, skips, channels = nn.ModuleList(), [widths[0]], widths[0]
@@ -239,7 +239,7 @@ class UNet(nn.Module):
         """
         t = torch.as_tensor(t, device=device).reshape(-1)
         time = self.time_embedding(sinusoids(t, self.config.block_out_channels[0]))
-        if not self.config.told_sizes:
+        if not self.config.has_summary:
             return time
         count = self.config.addition_time_embed_dim
         sizes = sinusoids(summary.sizes.flatten(), count).unflatten(0, (-1, 6)).flatten(1)     # (B, 6 count)

@@ -64,7 +64,9 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
         record["predicts"] = found[0].prediction_type
     if verify:
         for weights in opened:
-            verify_weights(weights)
+            for key, empty in weights.header.items():
+                if empty.dtype in WEIGHT_DTYPES:
+                    check_finite(weights.get(key), f"{weights.path}: {key}")
         record["verified"] = True
     return record
 
@@ -114,7 +116,7 @@ def describe_single_file(weights: Weights, prediction_type: str | None) -> dict[
 
 def family_name(unet: UNetConfig) -> str:
     """The family and purpose of a model, as the sizes of its U-Net show them."""
-    kind = "SD XL" if unet.told_sizes else {768: "SD 1.x", 1024: "SD 2.x"}.get(unet.cross_attention_dim)
+    kind = "SD XL" if unet.has_summary else {768: "SD 1.x", 1024: "SD 2.x"}.get(unet.cross_attention_dim)
     if kind is None:
         return "Stable Diffusion's architecture, in a size of its own"
     small = unet.layers_per_block == 1
@@ -152,13 +154,6 @@ def defaults(card: dict[str, Any], channels: int) -> dict[str, Any]:
 def dtypes(weights: list[torch.Tensor]) -> list[str]:
     """The names of the dtypes that occur, each once."""
     return sorted({str(weight.dtype).split(".")[1] for weight in weights})
-
-
-def verify_weights(weights: Weights) -> None:
-    """Read every number; ValueError that names the first tensor with NaN or an infinite number."""
-    for name, empty in weights.header.items():
-        if empty.dtype in WEIGHT_DTYPES:
-            check_finite(weights.get(name), f"{weights.path}: {name}")
 
 
 # ---------------------------------------------------------------- as text

@@ -120,22 +120,17 @@ class CachedEmbedding:
         return torch.cat([self.known[text] for text in texts])
 
 
-def export(out: Path, unet: UNet) -> Path:
-    """Write out/checkpoint_instruct, which holds only the U-Net; the rest is that of the embedded model."""
-    folder = out / "checkpoint_instruct"
-    export_unet(unet, folder)
-    return folder
-
-
 def main() -> None:
-    """The command: all three stages, then the export."""
+    """The command: all three stages, then the export of the U-Net; the rest is that of the embedded model."""
     out = out_folder(__doc__.splitlines()[0], "runs/tiny-instruct")
     recipe, model = Recipe(), load("tiny")
     before, after = (
         encode_all(model.vae, draw_all(draw, recipe.pairs, out / f"{name}.npy"), out / f"{name}.pt")
         for name, draw in (("before", draw_scene), ("after", draw_edit))
     )
-    print(f"written: {export(out, train_unet(recipe, out, model, before, after))}")
+    folder = out / "checkpoint_instruct"
+    export_unet(train_unet(recipe, out, model, before, after), folder)
+    print(f"written: {folder}")
 
 
 if __name__ == "__main__":
