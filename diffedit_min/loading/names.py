@@ -144,13 +144,13 @@ def original_unet_name(name: str, layers: int) -> str:
     block = re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d)\.(.+)", name)
     if not block or name.startswith("input_blocks.0."):
         return replace_start(UNET, name)
-    way, index, place, rest = block[1], int(block[2]), block[3], block[4]
+    way, index, layer, rest = block[1], int(block[2]), block[3], block[4]
     side, (level, i) = ("down", divmod(index - 1, layers + 1)) if way == "input" else ("up", divmod(index, layers + 1))
     if rest.startswith("op."):
         return f"down_blocks.{level}.downsamplers.0.conv.{rest.removeprefix('op.')}"
     if rest.startswith("conv."):
         return f"up_blocks.{level}.upsamplers.0.{rest}"
-    if place == "0":
+    if layer == "0":
         return f"{side}_blocks.{level}.resnets.{i}.{replace_start(RESNET, rest)}"
     return f"{side}_blocks.{level}.attentions.{i}.{rest}"
 
