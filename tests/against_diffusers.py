@@ -91,7 +91,7 @@ def make_unet(model: StableDiffusion) -> nn.Module:
     config = asdict(model.unet.config)
     config["up_block_types"] = tuple(kind.replace("Down", "Up") for kind in reversed(config["down_block_types"]))
     config["upcast_attention"] = bool(config["upcast_attention"])
-    if not model.unet.config.told_sizes:
+    if not model.unet.config.has_summary:
         config["addition_time_embed_dim"] = config["projection_class_embeddings_input_dim"] = None
     return empty(TheirUNet, **config)
 

@@ -227,7 +227,7 @@ def test_info_shows_which_defaults_are_the_cards(run, folder, tmp_path_factory):
     lines = [line.strip() for line in done.out.splitlines()]
     spaced = [line.split() for line in lines]
     assert lines[0] == f"diffedit_min {dm.__version__}, torch {torch.__version__}"
-    assert lines[1] == f"model        {model}: Stable Diffusion's make, of its own size; predicts epsilon"
+    assert lines[1] == f"model        {model}: Stable Diffusion's architecture, in a size of its own; predicts epsilon"
     assert f"U-Net {sum(p.numel() for p in dm.load(folder).unet.parameters()):,} (float32), VAE" in done.out
     assert "32 x 32 px" in done.out and "4 x 8 x 8; a cell is 4 px" in done.out
     assert ["steps", "25", "*"] in spaced and ["encoding_ratio", "0.8"] in spaced

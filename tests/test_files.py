@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffedit_min import loading
 from diffedit_min.loading import files
-from diffedit_min.loading.files import Joined, Pickled, Safetensors, foreign, kind_of, open_weights
+from diffedit_min.loading.files import Joined, Pickled, Safetensors, file_kind, foreign, open_weights
 from diffedit_min.studio import cli
 
 WHOLE = "expected a whole Stable Diffusion checkpoint"
@@ -405,9 +405,9 @@ def test_what_training_left_is_inert(tmp_path, sd15, lightning, monkeypatch, new
 
 
 def test_a_leftover_does_nothing():
-    thing = files.Leftover(1, "two", [3])
+    thing = files.Ignored(1, "two", [3])
     thing.__setstate__({"a": 1})
-    assert type(thing) is files.Leftover and vars(thing) == {}
+    assert type(thing) is files.Ignored and vars(thing) == {}
 
 
 # ---------------------------------------------------------------- what a file is
@@ -420,9 +420,9 @@ def test_a_leftover_does_nothing():
     ("x.ckpt", header(b"{", 2**60), f"nothing known (it begins with {header(b'{', 2**60)!r})"),
     ("x.png", b"\x89PNG\r\n\x1a\n", "a picture"), ("x.html", b" \n<html>", "a web page: the download failed"),
 ])
-def test_kind_of(tmp_path, name, start, kind):
+def test_file_kind(tmp_path, name, start, kind):
     (tmp_path / name).write_bytes(start)
-    assert kind_of(tmp_path / name) == kind
+    assert file_kind(tmp_path / name) == kind
 
 
 @pytest.mark.parametrize("length", [0x80, 0x280, 0x480, 0x180])

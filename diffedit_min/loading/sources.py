@@ -1,10 +1,10 @@
-"""A name -> the files of a checkpoint, its configs parsed, its weights not read.
+"""From a name to the files of a checkpoint: the configs are parsed, the weights not read yet.
 
-    tiny            the embedded model, and tiny-instruct, which has a U-Net of its own and all else from it
+    tiny            the embedded model; tiny-instruct has its own U-Net, and shares everything else with tiny
     a folder        in the usual layout: unet/ vae/ text_encoder/ [text_encoder_2/] tokenizer/ scheduler/
-    a Hub id        owner/name: the same layout, from the cache, or downloaded: just the files that are needed
-    one file        .safetensors or .ckpt with all networks. Configs and tokenizer, which it doesn't hold, are those of
-                    a folder or Hub id `config`, by default of the repository that the file's family comes from
+    a Hub id        owner/name: a repository in the same layout; only the files that are needed are downloaded
+    one file        .safetensors or .ckpt with all networks. It holds no configs and no tokenizer: they are taken from
+                    the folder or Hub id `config`, by default from the repository that published this family of models
 """
 
 import json
@@ -17,9 +17,9 @@ from ..networks.text import check_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
 from .files import Weights, foreign, open_weights
-from .hub import SAID, hub_folder, is_hub_id
+from .hub import WHAT_TO_GIVE, hub_folder, is_hub_id
 from .known import known_file, sha256
-from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files, weight_files
+from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files, tokenizers_of, weight_files
 from .names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
 
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
@@ -28,17 +28,17 @@ EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}
 
 @dataclass(frozen=True)
 class Network:
-    """One network's part of a checkpoint."""
+    """One network of a checkpoint."""
 
     config: dict[str, Any]
     weights: Weights
     origins: Origins
-    files: tuple[Path, ...]
+    files: tuple[Path, ...]             # of the weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a model is made of, found and parsed; of the weights, names and shapes."""
+    """Everything that a model is made from; of the weights, only names and shapes are known."""
 
     name: str
     networks: dict[str, Network]        # "unet", "vae", "text_encoder", and in SD XL "text_encoder_2"
@@ -58,7 +58,7 @@ def find(
     revision: str | None = None,
     token: str | None = None,
 ) -> Checkpoint:
-    """The checkpoint of that name. half: where there are files in both precisions, those in half.
+    """The checkpoint called `name`. half: prefer files in half precision, where there are both kinds.
 
     Raises ValueError, in one line that names what is wrong and the way out.
     """
@@ -71,29 +71,34 @@ def find(
         return single_file(path, name, half, prediction_type, config, revision, token)
     if is_hub_id(name):
         return folder(hub_folder(name, half, revision, token), name, half, prediction_type)
-    raise ValueError(f"{name!r} is neither a folder nor a file here: {SAID}")
+    raise ValueError(f"{name!r} is neither a folder nor a file here: {WHAT_TO_GIVE}")
 
 
 # ---------------------------------------------------------------- a folder
 
 
 def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Checkpoint:
-    """A folder in the usual layout."""
+    """A checkpoint from a folder in the usual layout."""
     listing = files_in(path)
     if missing := missing_files(listing, half, weights=True):
         raise ValueError(f"{str(path)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}"
-                         f"{instead(path, listing)}")
+                         f"{hint(path, listing)}")
     networks = {part: network(path, part, files) for part, files in weight_files(listing, half)[0].items()}
+    made = with_configs(name, networks, path, prediction_type)
+    return replace(made, card=read_json(path / CARD)) if CARD in listing else made
+
+
+def with_configs(name: str, networks: dict[str, Network], path: Path, prediction_type: str | None) -> Checkpoint:
+    """These networks with the tokenizers, schedule and index of the folder `path`."""
     scheduler = read_json(path / SCHEDULER)
     return Checkpoint(
-        name, networks, tuple(path / part.replace("text_encoder", "tokenizer") for part in networks if "text" in part),
-        scheduler, read_json(path / INDEX), prediction_type or scheduler.get("prediction_type", "epsilon"),
-        read_json(path / CARD) if CARD in listing else {},
+        name, networks, tuple(path / tokenizer for tokenizer in tokenizers_of(networks)), scheduler,
+        read_json(path / INDEX), prediction_type or scheduler.get("prediction_type", "epsilon"),
     )
 
 
 def network(path: Path, part: str, files: Sequence[str]) -> Network:
-    """One network of a folder."""
+    """The network of a folder that is called `part`, with its weights in `files`."""
     rule = {"unet": unet_origins, "vae": vae_origins}.get(part, text_origins)
     paths = tuple(path / file for file in files)
     stored = open_weights(paths)
@@ -101,7 +106,7 @@ def network(path: Path, part: str, files: Sequence[str]) -> Network:
 
 
 def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
-    """A model that comes with the package."""
+    """A checkpoint that comes with the package."""
     tiny = folder(EMBEDDED["tiny"], name, half, prediction_type)
     if name == "tiny":
         return tiny
@@ -110,8 +115,8 @@ def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
     return replace(tiny, networks={**tiny.networks, "unet": unet}, card=read_json(own / CARD))
 
 
-def instead(path: Path, listing: Collection[str]) -> str:
-    """For an error: what the file of weights is that such a folder holds outside of its folders."""
+def hint(path: Path, listing: Collection[str]) -> str:
+    """The end of the error about an incomplete folder: it describes a weights file that lies directly in the folder."""
     alone = sorted(file for file in listing if "/" not in file and file.endswith(".safetensors"))
     if not alone:
         return ""
@@ -122,7 +127,7 @@ def instead(path: Path, listing: Collection[str]) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A parsed JSON object; ValueError naming the file if it isn't one."""
+    """The JSON object in a file; ValueError that names the file if there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -137,13 +142,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Family:
-    """What a single file's names and shapes tell."""
+    """The kind of model in a single file, as its names and shapes show it."""
 
     name: str           # "SD 1.x", "SD 2.x" or "SD XL"
     channels: int       # of the U-Net's input: 4, 9 for inpainting, 8 for InstructPix2Pix
 
     def repository(self, prediction_type: str) -> str:
-        """Whose configs and tokenizer fit."""
+        """The Hub repository whose configs and tokenizer fit."""
         if self.name == "SD XL":
             return "stabilityai/stable-diffusion-xl-base-1.0"
         if self.name == "SD 2.x":
@@ -153,21 +158,21 @@ class Family:
 
 
 def family_of(weights: Weights) -> Family:
-    """Raises ValueError if the file is no checkpoint in the original layout."""
+    """The family of a single file. Raises ValueError if it is not a checkpoint in the original layout."""
     first, header = "model.diffusion_model.input_blocks.0.0.weight", weights.header
-    tells = {"conditioner.embedders.1.model.": "SD XL", "cond_stage_model.model.": "SD 2.x",
-             "cond_stage_model.transformer.": "SD 1.x"}
-    named = [family for prefix, family in tells.items() if any(name.startswith(prefix) for name in header)]
-    if first not in header or not named or header[first].ndim != 4:
+    prefixes = {"conditioner.embedders.1.model.": "SD XL", "cond_stage_model.model.": "SD 2.x",
+                "cond_stage_model.transformer.": "SD 1.x"}
+    found = [family for prefix, family in prefixes.items() if any(name.startswith(prefix) for name in header)]
+    if first not in header or not found or header[first].ndim != 4:
         raise ValueError(f"{weights.path} looks like {foreign(header)}; expected a whole Stable Diffusion checkpoint")
-    return Family(named[0], header[first].shape[1])
+    return Family(found[0], header[first].shape[1])
 
 
 def single_file(
     path: Path, name: str, half: bool, prediction_type: str | None, config: str | Path | None, revision: str | None,
     token: str | None,
 ) -> Checkpoint:
-    """All networks from one file, their configs from elsewhere."""
+    """A checkpoint whose networks are all in one file, with configs from a folder or the Hub."""
     weights = open_weights([path])
     family = family_of(weights)
     if prediction_type is None and config is None:
@@ -193,16 +198,12 @@ def single_file(
         check_text_config(configs[part], str(where / part / "config.json"))
         layers[part] = configs[part].get("num_hidden_layers", 12)
     origins = single_file_origins(weights.header, unet.layers_per_block, len(vae.block_out_channels), layers)
-    scheduler = read_json(where / SCHEDULER)
-    return Checkpoint(
-        name, {part: Network(configs[part], weights, origins[part], (path,)) for part in parts},
-        tuple(where / part.replace("text_encoder", "tokenizer") for part in parts[2:]), scheduler,
-        read_json(where / INDEX), prediction_type or scheduler.get("prediction_type", "epsilon"),
-    )
+    networks = {part: Network(configs[part], weights, origins[part], (path,)) for part in parts}
+    return with_configs(name, networks, where, prediction_type)
 
 
 def prediction_of(path: Path, family: Family) -> str:
-    """What a single file predicts. SD 2.x's can't be told apart but by their hash."""
+    """What a single file's U-Net predicts. For SD 2.x only the file's hash shows it."""
     if family.name != "SD 2.x":
         return "epsilon"
     known = known_file(sha256(path))

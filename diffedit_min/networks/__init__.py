@@ -1,1 +1,1 @@
-"""The networks: U-Net, VAE and text encoder, and `StableDiffusion`, which holds the three."""
+"""The networks: U-Net, VAE and text encoder, and `StableDiffusion`, the bundle of the three."""

@@ -1,7 +1,8 @@
-"""The U-Net's attention, and the seam through which it can be watched and changed: `attend`. A ready one keeps maps.
+"""The U-Net's attention layers, and `attend`: the argument by which a caller can read or replace attention.
 
-Attribute names are the published checkpoints'. Shapes: B batch, C channels, h x w cells, L tokens, D their width, d one
-head's width.
+`AttentionRecorder` is a ready `attend` that keeps the attention maps. The modules' attributes have the names that
+published checkpoints use. Shapes: B batch, C channels, h x w cells of a feature map, L tokens, D the width of a token,
+d the width of one head.
 """
 
 import math
@@ -13,40 +14,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORM_EPS = 1e-6     # of the norm before attention; the residual blocks have the config's `norm_eps`
-TILE = 2**21        # scores that `attention_in_tiles` holds at a time: 4 MB in bfloat16, which caches hold
+NORM_EPS = 1e-6     # epsilon of the norm before attention; the residual blocks use the config's `norm_eps`
+TILE = 2**21        # `attention_in_tiles` holds this many scores at a time: 4 MB in bfloat16, which fit into caches
 
 
 @dataclass(frozen=True)
 class Place:
-    """One attention of the U-Net, as `attend` is told of it."""
+    """Which attention layer of the U-Net is running: what `attend` is given beside q, k and v."""
 
     name: str       # the module's path, e.g. "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
-    cross: bool     # keys and values from the text (else: from the feature map itself)
-    height: int     # of the feature map whose cells ask: height * width = the number of queries
+    cross: bool     # True: keys and values come from the text; False: from the feature map itself
+    height: int     # of the feature map that the queries come from: height * width = the number of queries
     width: int
 
 
 class Attend(Protocol):
-    """What may stand in for attention at chosen places during one call of the U-Net.
+    """A function that replaces attention at chosen places during one call of the U-Net.
 
-    It is made for that call: it knows t, and which row of the batch is which.
+    The caller makes one for each call, so it can know t and what each row of the batch is.
     """
 
     def wants(self, place: Place) -> bool:
-        """Whether it is to be called at this place; elsewhere the fast kernel runs."""
+        """Whether this function replaces attention at this place; elsewhere PyTorch's fast kernel runs."""
         ...
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
-        """q (B, heads, hw, d), k and v (B, heads, hw or L, d) -> (B, heads, hw, d); by default
-        softmax(q k^T / sqrt(d)) v."""
+        """q (B, heads, hw, d), k and v (B, heads, hw or L, d) -> (B, heads, hw, d).
+
+        It replaces softmax(q k^T / sqrt(d)) v.
+        """
         ...
 
 
 class Attention(nn.Module):
-    """Multi-head attention, arXiv:1706.03762: from the cells of x to themselves or to the text's tokens."""
+    """Multi-head attention, arXiv:1706.03762: from the cells of x to the cells of x, or to the text's tokens."""
 
-    name = ""   # its path in the U-Net, which writes it here
+    name = ""   # the module's path; the U-Net sets it
 
     def __init__(self, width: int, context_width: int | None, heads: int, upcast: bool):
         super().__init__()
@@ -76,7 +79,8 @@ class Attention(nn.Module):
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v: q (B, heads, n, d), k and v (B, heads, L, d) -> (B, heads, n, d).
 
-    PyTorch's kernel does it, but on a CPU in bfloat16, for which that has no fast products.
+    PyTorch's own kernel is used, except on a CPU in bfloat16: there it does not use the processor's fast bfloat16
+    products, and `attention_in_tiles` is faster.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not torch.compiler.is_compiling():
         return attention_in_tiles(q, k, v)
@@ -84,26 +88,35 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attention_in_tiles(q: Tensor, k: Tensor, v: Tensor, tile: int = TILE) -> Tensor:
-    """The same by plain products, for some heads and queries at a time: a tile of the scores stays in the caches."""
+    """The same by plain matrix products, for some heads and some queries at a time.
+
+    At most about `tile` scores exist at once, so that they stay in the processor's caches.
+    """
     n, L, scale = q.shape[2], k.shape[2], 1 / math.sqrt(q.shape[3])
-    heads, queries = max(1, tile // (n * L)), max(1, tile // L)                 # of which the scores make a tile
-    rows = []
+    heads, queries = max(1, tile // (n * L)), max(1, tile // L)                 # per tile
+    outputs = []
     for q_, k_, v_ in zip(*(x.flatten(0, 1).split(heads) for x in (q, k, v)), strict=True):
         scores = (torch.baddbmm(q.new_zeros(()), some, k_.transpose(1, 2), beta=0, alpha=scale)
                   for some in q_.split(queries, dim=1))                         # (heads, queries, L) each
-        rows.append(torch.cat([torch.bmm(each.softmax(dim=2), v_) for each in scores], dim=1))
-    return torch.cat(rows).unflatten(0, q.shape[:2])                            # (B, heads, n, d)
+        outputs.append(torch.cat([torch.bmm(each.softmax(dim=2), v_) for each in scores], dim=1))
+    return torch.cat(outputs).unflatten(0, q.shape[:2])                         # (B, heads, n, d)
 
 
 def attention_maps(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) written out, in at least float32: q (B, heads, n, d), k (B, heads, L, d) ->
-    (B, heads, n, L)."""
-    scores = (q / math.sqrt(q.shape[3])) @ k.transpose(2, 3)        # divided first: float16 ends at 65504
+    """The attention weights softmax(q k^T / sqrt(d)), with the softmax in at least float32.
+
+    q (B, heads, n, d), k (B, heads, L, d) -> (B, heads, n, L).
+    """
+    scores = (q / math.sqrt(q.shape[3])) @ k.transpose(2, 3)        # dividing first avoids overflow in float16
     return scores.to(torch.promote_types(q.dtype, torch.float32)).softmax(dim=3)
 
 
 class Transformer(nn.Module):
-    """The cells of a feature map as a sequence, through `depth` transformer blocks, added to the map."""
+    """Runs the cells of a feature map, as a sequence, through `depth` transformer blocks; adds the result to the map.
+
+    linear: whether the projections before and after are linear layers on the sequence, or 1 x 1 convolutions on the
+    map. Both compute the same function; they differ in the shape of the weights.
+    """
 
     def __init__(
         self, width: int, heads: int, depth: int, context_width: int, groups: int, *, linear: bool, upcast: bool
@@ -118,18 +131,18 @@ class Transformer(nn.Module):
         self.proj_out = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, context: Tensor, attend: Attend | None) -> Tensor:
-        """(B, C, h, w), context (m B, L, D) -> (m B, C, h, w). The two kinds of projection differ in layout only."""
+        """x (B, C, h, w), context (m B, L, D) -> (m B, C, h, w)."""
         size = x.shape[-2:]
         h = self.norm(x)
         h = self.proj_in(cells(h)) if self.linear else cells(self.proj_in(h))   # (B, hw, C)
         for block in self.transformer_blocks:
             h = block(h, context, size, attend)
         h = grid(self.proj_out(h), size) if self.linear else self.proj_out(grid(h, size))
-        return as_many(x, len(h)) + h
+        return repeat_rows(x, len(h)) + h
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to the text, feed-forward: each normalised before and added after."""
+    """Self-attention, attention to the text, feed-forward: each has a norm before it, and is added to its input."""
 
     def __init__(self, width: int, context_width: int, heads: int, upcast: bool):
         super().__init__()
@@ -141,13 +154,16 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor, size: tuple[int, int], attend: Attend | None) -> Tensor:
         """x (B, hw, C), context (m B, L, D) -> (m B, hw, C)."""
         x = x + self.attn1(self.norm1(x), context, size, attend)
-        x = as_many(x, len(context))        # from here on the text tells rows apart
+        x = repeat_rows(x, len(context))    # from here on, rows with the same x differ by their text
         x = x + self.attn2(self.norm2(x), context, size, attend)
         return x + self.ff(self.norm3(x))
 
 
 class FeedForward(nn.Module):
-    """GEGLU, arXiv:2002.05202: (a, b) = W1 x, then W2 (a * gelu(b)). The empty middle is upstream's dropout."""
+    """GEGLU, arXiv:2002.05202: (a, b) = W1 x, then W2 (a * gelu(b)).
+
+    The identity in the middle stands where the published networks have dropout, so that the names agree.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -159,13 +175,13 @@ class FeedForward(nn.Module):
         return self.net[2](a * F.gelu(b))
 
 
-def as_many(x: Tensor, rows: int) -> Tensor:
-    """All rows, then all again, until there are so many: (B, ...) -> (rows, ...)."""
+def repeat_rows(x: Tensor, rows: int) -> Tensor:
+    """The whole batch repeated until it has `rows` rows, a multiple of B: (B, ...) -> (rows, ...)."""
     return x if len(x) == rows else torch.cat([x] * (rows // len(x)))
 
 
 def cells(x: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, hw, C), laid out so: as a mere view, every norm and product that follows would copy it."""
+    """(B, C, h, w) -> (B, hw, C), copied once here: of a view, every layer that follows would make its own copy."""
     return x.flatten(2).transpose(1, 2).contiguous()
 
 
@@ -175,43 +191,40 @@ def grid(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class AttentionRecorder:
-    """An `Attend` that keeps the attention maps and changes nothing, but for rounding.
+    """An `Attend` that keeps the attention maps. It does not change the result, except for rounding.
 
-    maps: by the place's name, in the network's order, each (B, heads, hw, L) on the network's device, in at least
-    float32 and without gradients. All the calls that it is given to are averaged, say those for several noises or
-    steps; they must have the same rows and sizes. For maps of its own, give a call a recorder of its own.
+    maps: from the place's name to its map (B, heads, hw, L), in the network's order; on the network's device, in at
+    least float32, without gradients. If several calls of the U-Net use one recorder (several noises or steps, say), it
+    keeps the mean of their maps; these calls must have the same rows and sizes. To keep the maps of a single call, use
+    a new recorder for it.
 
-    Maps are large: a head's self-attention in a feature map of 64 x 64 cells takes 67 MB a row, in float32.
+    Maps are large: self-attention on a feature map of 64 x 64 cells takes 67 MB per row and head, in float32.
     """
 
     def __init__(self, wants: Callable[[Place], bool] = lambda place: place.cross):
-        """wants: at which places maps are kept; by default, wherever cells attend to the text."""
+        """wants: at which places maps are kept; by default, at all places with attention to the text."""
         self.wants = wants
         self.maps: dict[str, Tensor] = {}
         self.places: dict[str, Place] = {}
-        self.calls: dict[str, int] = {}         # how many maps each is the mean of
+        self.calls: dict[str, int] = {}         # how many calls each map is the mean of
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
         """q (B, heads, hw, d), k and v (B, heads, hw or L, d) -> (B, heads, hw, d)."""
         maps = attention_maps(q, k)
-        self._keep(maps.detach(), place)
+        name, earlier, mean = place.name, self.calls.get(place.name, 0), maps.detach()
+        if earlier:
+            if self.maps[name].shape != maps.shape:
+                raise ValueError(f"{name}: maps of {tuple(maps.shape)} after maps of {tuple(self.maps[name].shape)}: "
+                                 "only calls with the same rows and sizes can be averaged")
+            mean = self.maps[name].lerp(mean, 1 / (earlier + 1))
+        self.maps[name], self.places[name], self.calls[name] = mean, place, earlier + 1
         return maps.to(v.dtype) @ v
 
-    def _keep(self, maps: Tensor, place: Place) -> None:
-        name, earlier = place.name, self.calls.get(place.name, 0)
-        if earlier:
-            mean = self.maps[name]
-            if mean.shape != maps.shape:
-                raise ValueError(f"{name}: maps of {tuple(maps.shape)} after maps of {tuple(mean.shape)}: only calls "
-                                 "with the same rows and sizes can be averaged")
-            maps = mean.lerp(maps, 1 / (earlier + 1))
-        self.maps[name], self.places[name], self.calls[name] = maps, place, earlier + 1
-
     def mean(self, size: tuple[int, int]) -> Tensor:
-        """The mean over heads and places, each place's map brought to `size` (h, w) before -> (B, L, h, w).
+        """The mean over heads and places (B, L, h, w), after each place's map was resized to `size` = (h, w).
 
-        Bilinear where a map grows, the mean of the cells that fall together where it shrinks: over L it still sums to
-        1 in every cell. Raises ValueError if nothing was kept, or maps over different L, as self-attention's are.
+        Maps are enlarged bilinearly and shrunk by averaging cells, so in every cell the sum over L is still 1. Raises
+        ValueError if nothing was kept, or if the maps have different L (as those of self-attention have).
         """
         lengths = {maps.shape[3] for maps in self.maps.values()}
         if len(lengths) != 1:

@@ -1,7 +1,8 @@
-"""Convolutions of feature maps so large that memory shouldn't hold them several times: the VAE's at 1024 pixels.
+"""Convolutions that save memory on large feature maps, such as the VAE's for pictures of 1024 x 1024 pixels.
 
-Exact, but for rounding: rows are worked on in bands, each with the row above it and the one below, under the whole
-map's statistics. Shapes: B pictures, C channels, h x w a feature map.
+A large map is worked on in bands of rows. Each band also gets the row above it and the row below it, and group norms
+use the statistics of the whole map. The result is that of the plain convolution, except for rounding.
+Shapes: B pictures, C channels, h x w a feature map.
 """
 
 from collections.abc import Callable
@@ -10,17 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LARGE = 2**28       # bytes of a feature map: a larger one is worked on in bands,
-BAND = 2**25        # of so many bytes each
+LARGE = 2**28       # bytes; a feature map larger than this is worked on in bands
+BAND = 2**25        # bytes of one band
 
 
 def norm_and_silu(norm: nn.GroupNorm, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """silu(norm(x)) as a function that can be called on x, or on parts of it with the whole map's statistics."""
+    """The function silu(norm(.)), to be called on x or on some rows of it; it uses the statistics of the whole x."""
     if x.nbytes <= LARGE:
         return lambda part: F.silu(norm(part))
-    exact = torch.promote_types(x.dtype, torch.float32)
+    at_least_float32 = torch.promote_types(x.dtype, torch.float32)
     groups = x.unflatten(1, (norm.num_groups, -1))                              # (B, groups, C / groups, h, w)
-    moments = [torch.var_mean(group.to(exact), dim=(1, 2, 3), correction=0) for group in groups.unbind(1)]
+    moments = [torch.var_mean(group.to(at_least_float32), dim=(1, 2, 3), correction=0)
+               for group in groups.unbind(1)]
     variance, mean = (torch.stack(each, dim=1) for each in zip(*moments, strict=True))      # (B, groups) each
     variance, mean = (each.repeat_interleave(groups.shape[2], dim=1) for each in (variance, mean))      # (B, C)
     scale = norm.weight * (variance + norm.eps).rsqrt()
@@ -32,10 +34,11 @@ def norm_and_silu(norm: nn.GroupNorm, x: Tensor) -> Callable[[Tensor], Tensor]:
 def conv_in_bands(
     conv: nn.Conv2d, prepare: Callable[[Tensor], Tensor] | None, x: Tensor, scale: int = 1, onto: Tensor | None = None
 ) -> Tensor:
-    """conv(prepare(x)), where what `prepare` makes of a large map is never in memory as a whole. conv: 3 x 3 or 1 x 1.
+    """conv(prepare(x)), without holding the whole prepare(x) of a large map in memory.
 
-    prepare: of any rows of the map, makes `scale` times as many, each of its nearest; None: nothing is done to them.
-    x (B, C, h, w) -> (B, C', scale h, scale w). onto: of that shape, what the result is added to, in place.
+    x (B, C, h, w) -> (B, C', scale h, scale w). conv: a 3 x 3 or 1 x 1 convolution. prepare: takes some rows of the
+    map and may enlarge them by `scale` (nearest neighbour); None leaves them as they are. onto: a tensor of the
+    result's shape to which the result is added in place.
     """
     prepare = prepare or (lambda part: part)
     size, (B, _, h, w) = scale**2 * x.nbytes, x.shape
@@ -48,9 +51,9 @@ def conv_in_bands(
     rows, halo = max(1, h * BAND // size), conv.kernel_size[0] // 2
     for top in range(0, h, rows):
         bottom = min(top + rows, h)
-        above, below = min(top, halo), min(h - bottom, halo)                    # rows of x beyond the band
+        above, below = min(top, halo), min(h - bottom, halo)                    # rows of x taken beyond the band
         band = prepare(x[:, :, top - above : bottom + below])
-        first, last = above * (scale - 1), band.shape[2] - below * (scale - 1)  # only one row beyond it is needed
-        band = F.pad(band[:, :, first:last], (0, 0, halo - above, halo - below))        # at the map's own edges only
+        first, last = above * (scale - 1), band.shape[2] - below * (scale - 1)  # keep `halo` enlarged rows beyond it
+        band = F.pad(band[:, :, first:last], (0, 0, halo - above, halo - below))        # zeros only at the map's edges
         onto[:, :, scale * top : scale * bottom] += F.conv2d(band, conv.weight, conv.bias, padding=(0, halo))
     return onto

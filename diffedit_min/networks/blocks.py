@@ -1,8 +1,8 @@
-"""The pieces that the U-Net and the VAE share: the residual block and the two changes of size; and the seam through
-which the U-Net's residual blocks can be watched and changed: `features`.
+"""The parts that the U-Net and the VAE share: residual block, downsampling, upsampling.
 
-Attribute names are the published checkpoints' (norm1, conv1, time_emb_proj, ...), so that a state dict loads by name.
-Shapes: B batch, C channels, h x w a feature map, E the width of the time embedding.
+`Features` is the argument by which a caller can read or change what the U-Net's residual blocks compute. The modules'
+attributes have the names that published checkpoints use (norm1, conv1, time_emb_proj, ...), so that weights load by
+name. Shapes: B batch, C channels, h x w a feature map, E the width of the time embedding.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .bands import conv_in_bands, norm_and_silu
 
 @dataclass(frozen=True)
 class BlockPlace:
-    """One residual block of the U-Net, as `features` is told of it."""
+    """Which residual block of the U-Net is running: what `features` is given beside the feature map."""
 
     name: str       # the module's path, e.g. "up_blocks.1.resnets.1"
     height: int     # of the feature map
@@ -24,19 +24,20 @@ class BlockPlace:
 
 
 class Features(Protocol):
-    """What may read and change the features at chosen residual blocks during one call of the U-Net.
+    """A function that reads or replaces the features at chosen residual blocks during one call of the U-Net.
 
-    A residual block computes features of its input and adds the input to them (through a 1 x 1 convolution, where the
-    numbers of channels differ). Here they are seen before that sum, which is where Plug-and-Play, arXiv:2211.12572,
-    puts another picture's in their place. It is made for that call: it knows t, and which row of the batch is which.
+    A residual block computes features of its input, then adds the input to them (through a 1 x 1 convolution if the
+    numbers of channels differ). This function gets the features before that sum: there Plug-and-Play,
+    arXiv:2211.12572, puts in the features of another picture. The caller makes one for each call, so it can know t and
+    what each row of the batch is.
     """
 
     def wants(self, place: BlockPlace) -> bool:
-        """Whether it is to be called at this place."""
+        """Whether this function is called at this place."""
         ...
 
     def __call__(self, x: Tensor, place: BlockPlace) -> Tensor:
-        """x (B, C, h, w), what the last convolution gave -> (B, C, h, w), to which the block's input is added.
+        """The features x (B, C, h, w), as the last convolution made them -> the features to use, (B, C, h, w).
 
         It may keep x and may return it, but must not change it in place.
         """
@@ -44,12 +45,12 @@ class Features(Protocol):
 
 
 class ResnetBlock(nn.Module):
-    """GroupNorm -> SiLU -> conv, twice, added to the input; in the U-Net the time embedding is added in between.
+    """GroupNorm -> SiLU -> conv, twice, added to the input; the U-Net adds the time embedding in between.
 
-    The VAE has no time (`time_channels=None`) and a smaller epsilon in its norms (1e-6 against 1e-5).
+    The VAE has no time embedding (`time_channels=None`) and a smaller epsilon in its norms (1e-6 instead of 1e-5).
     """
 
-    name = ""   # its path in the U-Net, which writes it here
+    name = ""   # the module's path; the U-Net sets it
 
     def __init__(self, channels_in: int, channels_out: int, time_channels: int | None, groups: int, norm_eps: float):
         super().__init__()
@@ -69,15 +70,15 @@ class ResnetBlock(nn.Module):
             h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]
         h = conv_in_bands(self.conv2, norm_and_silu(self.norm2, h), h)
         if features is not None and features.wants(place := BlockPlace(self.name, *h.shape[-2:])):
-            h = features(h, place).clone()      # `features` may keep its own, and the shortcut is added in place
+            h = features(h, place).clone()      # a copy, since the shortcut is added in place and x may be kept
         return conv_in_bands(self.conv_shortcut, None, x, onto=h) if hasattr(self, "conv_shortcut") else h + x
 
 
 class Downsample(nn.Module):
-    """Halve height and width with a strided convolution.
+    """Halves height and width with a strided convolution.
 
-    The U-Net pads all four sides by 1. The VAE pads the right and the bottom only, as it was trained: with symmetric
-    padding it still gives a picture, shifted by half a pixel at each level.
+    The U-Net pads all four sides by 1. The VAE was trained with padding on the right and at the bottom only; with
+    symmetric padding it would still return a picture, but shifted by half a pixel at each level.
     """
 
     def __init__(self, channels: int, pad_right_bottom: bool):
@@ -91,7 +92,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width: nearest neighbour, then a convolution."""
+    """Doubles height and width: nearest neighbour, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

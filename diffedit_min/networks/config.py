@@ -1,8 +1,9 @@
-"""What the networks' config dataclasses share: reading a published config.json without overlooking anything.
+"""Reading a published config.json into a network's config dataclass.
 
-Those files hold many switches. The ones a network implements become fields; a switch that it does not implement must
-stand at the value that leaves it out (`neutral`), or the checkpoint is refused: a network that ignores a switch loads
-without complaint and draws noise. Anything else in the file (names, versions, training settings) changes no result.
+These files hold many switches. The switches that a network implements are fields of its dataclass. Every other switch
+must have the value that turns it off (`neutral`); otherwise the checkpoint is refused, because a network that ignored
+the switch would load without an error and paint noise. Other entries (names, versions, training settings) change no
+result.
 """
 
 from dataclasses import fields
@@ -12,15 +13,15 @@ Config = TypeVar("Config")
 
 
 def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple], where: str) -> Config:
-    """Make the frozen dataclass `cls` from `raw`, the parsed config.json called `where` in errors.
+    """The frozen dataclass `cls` from `raw`, a parsed config.json that errors call `where`.
 
-    Fields that the file leaves out, or holds null for, keep their defaults. Lists become tuples. `neutral` maps each
-    unsupported switch to the values that switch it off. Raises ValueError naming the key, its value and the file.
+    Fields that are missing or null in the file keep their defaults. Lists become tuples. `neutral` maps each
+    unsupported switch to the values that turn it off. Raises ValueError that names the key, its value and the file.
     """
     for key, off in neutral.items():
         if key in raw and raw[key] not in off:
             raise ValueError(f"{where}: {key} = {raw[key]!r} is not supported (only {' or '.join(map(repr, off))})")
-    known = {f.name: _frozen(raw[f.name]) for f in fields(cls) if raw.get(f.name) is not None}
+    known = {f.name: as_tuples(raw[f.name]) for f in fields(cls) if raw.get(f.name) is not None}
     try:
         return cls(**known)
     except (TypeError, ValueError) as error:
@@ -28,7 +29,7 @@ def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple
 
 
 def list_of_names(raw: dict[str, Any], key: str, default: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """What `raw` lists under `key`, the default if it is left out; ValueError if it is no list of names."""
+    """The list of names at `raw[key]`, or the default if the key is missing; ValueError if it is something else."""
     value = default if raw.get(key) is None else raw[key]
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"{where}: {key} = {value!r} is not a list of names")
@@ -36,9 +37,9 @@ def list_of_names(raw: dict[str, Any], key: str, default: tuple[str, ...], where
 
 
 def check_sizes(config: Any, largest: dict[str, int]) -> None:
-    """ValueError unless each of these fields holds a whole number, or a tuple of them if it may, from 1 to its largest.
+    """ValueError unless each of these fields holds a whole number from 1 to its largest value (or a tuple of such).
 
-    Beyond, a config is a mistake or an attack: nothing is laid out, let alone allocated, for it.
+    A larger number is a mistake or an attack; it is refused before any network is built from it.
     """
     single = [f.name for f in fields(config) if f.type is int]
     for name, most in largest.items():
@@ -49,11 +50,11 @@ def check_sizes(config: Any, largest: dict[str, int]) -> None:
 
 
 def check_groups(config: Any) -> None:
-    """ValueError unless each level's channels can be divided into the groups that its norms need."""
+    """ValueError unless the number of channels at each level is a multiple of the number of norm groups."""
     for width in config.block_out_channels:
         if width % config.norm_num_groups:
             raise ValueError(f"a level of {width} channels can't be divided into {config.norm_num_groups} groups")
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+def as_tuples(value: Any) -> Any:
+    return tuple(as_tuples(v) for v in value) if isinstance(value, list) else value

@@ -1,9 +1,10 @@
-"""The bundle: text encoders, VAE, U-Net and schedule of one checkpoint, as the four functions that methods use.
+"""`StableDiffusion`: text encoders, VAE, U-Net and schedule of one checkpoint, with the four functions methods use.
 
     embed    prompts -> Context             encode   pixels (B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)
     decode   latents -> pixels              eps      (x, t, context) -> the noise in x
 
-This is where dtypes meet: each network runs in its own, whatever comes out is in the caller's.
+Dtypes are converted only here: each network runs in its own dtype. `eps` returns the dtype of x; `encode` and `decode`
+return at least float32.
 """
 
 import hashlib
@@ -15,30 +16,30 @@ import torch
 from torch import Tensor, nn
 
 from ..core.schedule import Schedule, eps_from_v
-from .attention import Attend, as_many
+from .attention import Attend, repeat_rows
 from .blocks import Features
 from .text import Context, TextModel, dropped_text, encode_text, encode_text_twice, tokenize
 from .unet import Summary, UNet
 from .vae import VAE
 
-# U-Net rows that run at once, counted in latent cells: 128 rows of 16 x 16, 8 of 64 x 64. More would need memory in
-# gigabytes and be no faster.
+# How many rows the U-Net runs at once, counted in latent cells: 128 rows of 16 x 16 cells, 8 rows of 64 x 64 cells.
+# More rows would need gigabytes of memory and not be faster.
 CELLS_AT_ONCE = 2**15
 
 
 @dataclass(eq=False)
 class StableDiffusion:
-    """One checkpoint, loaded."""
+    """A loaded checkpoint."""
 
     unet: UNet
     vae: VAE
-    texts: tuple[TextModel, ...]                                # one; in SD XL two
+    texts: tuple[TextModel, ...]                                # one; SD XL has two
     schedule: Schedule
     prediction_type: str = "epsilon"                            # what the U-Net predicts: "epsilon" or "v_prediction"
-    zero_empty_prompt: bool = False                             # SD XL: the empty text is told as zeros
-    defaults: dict[str, dict[str, Any]] = field(default_factory=dict)   # its card's settings, by method
-    name: str = ""                                              # for records and messages
-    rows_per_batch: int | None = None                           # U-Net rows that run at once; None: see rows_at_once
+    zero_empty_prompt: bool = False                             # SD XL: the empty text is embedded as zeros
+    defaults: dict[str, dict[str, Any]] = field(default_factory=dict)   # the card's options, by method
+    name: str = ""                                              # shown in records and messages
+    rows_per_batch: int | None = None                           # how many rows the U-Net runs at once; None: by size
 
     def __post_init__(self) -> None:
         kind = self.prediction_type
@@ -46,43 +47,44 @@ class StableDiffusion:
             raise ValueError(f"prediction_type {kind!r} is not known; known are epsilon and v_prediction")
 
     def __repr__(self) -> str:
-        """What fits on a screen; the networks themselves are `unet`, `vae` and `texts`."""
+        """A summary that fits on a screen."""
         parts = {"U-Net": [self.unet], "VAE": [self.vae], "text": [text.encoder for text in self.texts]}
-        counts = (f"{name} {sum(p.numel() for part in own for p in part.parameters()) / 1e6:.1f} M"
-                  for name, own in parts.items())
+        counts = (f"{name} {sum(p.numel() for network in networks for p in network.parameters()) / 1e6:.1f} M"
+                  for name, networks in parts.items())
         side = self.unet.config.sample_size
-        told = "".join(f"\n  recommends for {method}: {', '.join(f'{n}={v!r}' for n, v in options.items())}"
-                       for method, options in self.defaults.items())
+        recommended = "".join(f"\n  recommends for {method}: {', '.join(f'{n}={v!r}' for n, v in options.items())}"
+                              for method, options in self.defaults.items())
         return (f"StableDiffusion {self.name!r}: {', '.join(counts)}; {str(self.dtype).removeprefix('torch.')} on "
                 f"{self.device}\n  predicts {self.prediction_type}; pictures of {side * self.factor} x "
-                f"{side * self.factor} px, latents {self.vae.config.latent_channels} x {side} x {side}{told}")
+                f"{side * self.factor} px, latents {self.vae.config.latent_channels} x {side} x {side}{recommended}")
 
     @property
     def identity(self) -> str:
-        """What tells it from other checkpoints: name, dtype, and a hash of some numbers of every tensor."""
-        found = hashlib.sha256()
+        """A text that differs between checkpoints: name, dtype, and a hash of the first 16 numbers of every tensor."""
+        digest = hashlib.sha256()
         for network in (self.unet, self.vae, *(text.encoder for text in self.texts)):
             for tensor in network.parameters():
-                found.update(tensor.detach().flatten()[:16].double().cpu().numpy().tobytes())
-        return f"{self.name}, {str(self.dtype).removeprefix('torch.')}, {found.hexdigest()[:8]}"
+                digest.update(tensor.detach().flatten()[:16].double().cpu().numpy().tobytes())
+        return f"{self.name}, {str(self.dtype).removeprefix('torch.')}, {digest.hexdigest()[:8]}"
 
     @property
     def text_encoder(self) -> nn.Module:
-        """The first, in most models the only one."""
+        """The first text encoder; most models have only this one."""
         return self.texts[0].encoder
 
     @property
     def tokenizer(self) -> Any:
-        """The first; all of a model's tokenizers cut text into the same tokens."""
+        """The first tokenizer; all tokenizers of a model cut text into the same tokens."""
         return self.texts[0].tokenizer
 
     @property
     def device(self) -> torch.device:
+        """The device of the U-Net."""
         return self.unet.conv_in.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The U-Net's."""
+        """The dtype of the U-Net."""
         return self.unet.conv_in.weight.dtype
 
     @property
@@ -92,16 +94,16 @@ class StableDiffusion:
 
     @property
     def multiple(self) -> int:
-        """Pictures' sides must be multiples of this many pixels."""
+        """The sides of a picture, in pixels, must be multiples of this."""
         return self.factor * self.unet.config.multiple
 
     @property
     def native_area(self) -> int:
-        """Pixels of the pictures that the U-Net was trained on."""
+        """The number of pixels of the pictures that the U-Net was trained on."""
         return (self.unet.config.sample_size * self.factor) ** 2
 
     def embed(self, prompts: list[str]) -> Context:
-        """What the U-Net is told of each prompt. Warns of a prompt that is longer than the text model's places."""
+        """The U-Net's conditioning on each prompt. Warns if a prompt has more tokens than the text model takes."""
         for prompt in prompts:
             if dropped := dropped_text(self.tokenizer, prompt):
                 warnings.warn(f"the prompt is too long; dropped: {dropped!r}", stacklevel=2)
@@ -110,17 +112,20 @@ class StableDiffusion:
             return Context(encode_text(self.text_encoder, ids[0]), ids=ids[0])              # tokens (B, L, D)
         tokens, pooled = encode_text_twice([text.encoder for text in self.texts], ids)      # (B, L, D), (B, D')
         if self.zero_empty_prompt:
-            told = torch.tensor([prompt != "" for prompt in prompts], device=self.device)
-            tokens, pooled = tokens * told[:, None, None], pooled * told[:, None]
+            filled = torch.tensor([prompt != "" for prompt in prompts], device=self.device)
+            tokens, pooled = tokens * filled[:, None, None], pooled * filled[:, None]
         return Context(tokens, pooled, ids[0])
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, C, H/f, W/f): the posterior's mode, so that runs repeat, scaled."""
+        """Pixels (B, 3, H, W) in [-1, 1] -> latents (B, C, H/f, W/f), scaled by the VAE's `scaling_factor`.
+
+        It takes the posterior's mode instead of a sample, so the same picture always gives the same latents.
+        """
         mean, _ = self.vae.encode(pixels.to(self.device, next(self.vae.parameters()).dtype))
         return at_least_float32(mean) * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, 3, f h, f w), about [-1, 1]."""
+        """Latents (B, C, h, w) -> pixels (B, 3, f h, f w), about [-1, 1] (not clamped)."""
         latents = latents / self.vae.config.scaling_factor
         return at_least_float32(self.vae.decode(latents.to(next(self.vae.parameters()).dtype)))
 
@@ -134,45 +139,44 @@ class StableDiffusion:
         checkpointing: bool = False,
         features: Features | None = None,
     ) -> Tensor:
-        """The noise in x (B, C, h, w) at time t, in x's dtype, whatever the checkpoint predicts -> (m B, C, h, w).
+        """The noise prediction for x (B, C, h, w) at time t -> (m B, C, h, w), in x's dtype.
 
-        context: B prompts, or m times as many, which see the same x: all rows, then all again; a plain (m B, L, D)
-        tensor serves too.
-        attend, features: what watches or changes the U-Net's attention (model/attention.py) and its residual blocks
-        (model/blocks.py). Large batches run in parts, unless one of them is given: they must see all rows of the call.
-        sizes: what SD XL is told of the picture, in pixels: height and width before it was cropped, top and left of
-        the crop, height and width wanted; by default an uncropped one of x's size.
-        checkpointing: less memory for gradients, more time (model/unet.py).
+        It is a noise prediction also for checkpoints that predict v.
+        context: B prompts; or m B prompts, where prompts i, B + i, 2B + i, ... all see x[i]. A plain tensor of tokens
+        (m B, L, D) serves too.
+        attend, features: read or change the U-Net's attention (networks/attention.py) and its residual blocks
+        (networks/blocks.py). Large batches run in parts, but not if one of these is given: it must see all rows.
+        sizes: SD XL's conditioning on the picture's size, in pixels: height and width before cropping, top and left of
+        the crop, height and width of the result; by default an uncropped picture of x's size.
+        checkpointing: needs less memory for gradients, and more time (networks/unet.py).
+        Raises ValueError if the number of prompts is not a multiple of the number of latents.
         """
         if isinstance(context, Tensor):
             context = Context(context)
         if not len(x) or len(context) % len(x):
             raise ValueError(f"{len(x)} latents but {len(context)} prompts: give as many, or a multiple")
-        prompts = torch.arange(len(context)).unflatten(0, (-1, len(x)))         # (m, B): which ones see each x
+        prompts = torch.arange(len(context)).unflatten(0, (-1, len(x)))         # (m, B): the prompts that see each x
         summary = self.summary(x, context, sizes)
-        own, tokens = x.to(self.dtype), context.tokens.to(self.dtype)
-        time = torch.tensor(t, device=x.device)         # for a compiled U-Net every number would be a graph of its own
-        whole = attend is not None or features is not None
-        at_once = len(x) if whole else max(1, self.rows_at_once(x) // len(prompts))
+        latents, tokens = x.to(self.dtype), context.tokens.to(self.dtype)
+        time = torch.tensor(t, device=x.device)     # a tensor, since torch.compile would compile anew for each number
+        rows_per_batch = self.rows_per_batch or max(1, CELLS_AT_ONCE // (x.shape[-2] * x.shape[-1]))
+        undivided = attend is not None or features is not None
+        at_once = len(x) if undivided else max(1, rows_per_batch // len(prompts))
         parts = []
-        for rows, seen_by in zip(own.split(at_once), prompts.split(at_once, dim=1), strict=True):
-            told = seen_by.flatten()
-            summary_of = None if summary is None else summary[told]
-            out = self.unet(rows, time, tokens[told], attend, summary_of, checkpointing, features)
+        for rows, seen_by in zip(latents.split(at_once), prompts.split(at_once, dim=1), strict=True):
+            chosen = seen_by.flatten()
+            its_summary = None if summary is None else summary[chosen]
+            out = self.unet(rows, time, tokens[chosen], attend, its_summary, checkpointing, features)
             parts.append(out.unflatten(0, seen_by.shape))                       # (m, rows, C, h, w)
         out = torch.cat(parts, dim=1).flatten(0, 1).to(x.dtype)
         if self.prediction_type == "epsilon":
             return out
-        noisy = as_many(x[:, : out.shape[1]], len(out))                         # what comes after x_t isn't
-        return eps_from_v(noisy, out, self.schedule.abar[t])
-
-    def rows_at_once(self, x: Tensor) -> int:
-        """How many U-Net rows run in one call, for latents (B, C, h, w)."""
-        return self.rows_per_batch or max(1, CELLS_AT_ONCE // (x.shape[-2] * x.shape[-1]))
+        noisy = x[:, : out.shape[1]]                # drop InstructPix2Pix's image channels: they carry no noise
+        return eps_from_v(repeat_rows(noisy, len(out)), out, self.schedule.abar[t])
 
     def summary(self, x: Tensor, context: Context, sizes: tuple[int, ...] | None) -> Summary | None:
-        """What SD XL's U-Net is told beside the tokens; None for the others."""
-        if not self.unet.config.told_sizes:
+        """The conditioning that SD XL's U-Net needs besides the tokens; None for other models."""
+        if not self.unet.config.has_summary:
             return None
         if context.pooled is None:
             raise ValueError(f"{self.name!r} needs the prompts' pooled vectors too: pass what embed() returns")
@@ -182,5 +186,5 @@ class StableDiffusion:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Latents and pixels stay in float32 between steps even when the networks run in half; float64 stays."""
+    """x in float32 if it is in half precision: latents and pixels between steps keep at least float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

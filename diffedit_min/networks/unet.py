@@ -2,19 +2,18 @@
 
     SD 1.x: block_out_channels (320, 640, 1280, 1280), 2 layers a block, 8 heads, 768-wide text, conv projections
     SD 2.x: the same widths, heads (5, 10, 20, 20), 1024-wide text, linear projections
-    SD XL:  (320, 640, 1280), heads (5, 10, 20), up to 10 transformer blocks in a row, 2048-wide text; and it is told a
-            summary of the prompt and the picture's size, along with the time
+    SD XL:  (320, 640, 1280), heads (5, 10, 20), up to 10 transformer blocks in a row, 2048-wide text; also conditioned
+            on a vector for the whole prompt and on the picture's size, which are added to the time embedding
 
     x (B, 4, h, w) --conv_in--> down_blocks --> mid_block --> up_blocks --conv_out--> (B, 4, h, w)
                                  `--- every layer's output is kept, and concatenated on the way up ---^
 
-Attribute names are the published checkpoints'. Shapes: B batch, C channels, h x w cells, E time embedding, L tokens, D
-their width. Attention can be watched and changed through `attend` (attention.py), the residual blocks through
-`features` (blocks.py).
+The modules' attributes have the names that published checkpoints use. A caller can read or change attention through
+`attend` (attention.py) and the residual blocks through `features` (blocks.py).
+Shapes: B batch, C channels, h x w cells of a feature map, E the width of the time embedding, L tokens, D their width.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import Attend, Attention, Transformer, as_many
+from .attention import Attend, Attention, Transformer, repeat_rows
 from .blocks import Downsample, Features, ResnetBlock, Upsample
 from .config import check_groups, check_sizes, list_of_names, read_config
 
-# Switches of config.json that this network leaves out, and the values that mean "left out".
+# Switches of config.json that this network does not implement, and the values that turn them off.
 NEUTRAL = {
     "act_fn": ("silu",),
     "addition_embed_type": (None, "text_time"),
@@ -58,38 +57,38 @@ NEUTRAL = {
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """unet/config.json; the defaults are SD 1.x's."""
+    """The fields of unet/config.json; the defaults are those of SD 1.x."""
 
     in_channels: int = 4
     out_channels: int = 4
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)   # finest level first
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"         # None: there is no middle (bk-sdm)
-    layers_per_block: int = 2                                      # one more on the way up
-    attention_head_dim: int | tuple[int, ...] = 8                  # misnamed upstream: the NUMBER of heads
-    transformer_layers_per_block: int | tuple[int, ...] = 1        # transformer blocks in a row, by level
+    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"         # None: no middle block (bk-sdm)
+    layers_per_block: int = 2                                      # the up blocks have one more
+    attention_head_dim: int | tuple[int, ...] = 8                  # a wrong name in the files: the NUMBER of heads
+    transformer_layers_per_block: int | tuple[int, ...] = 1        # transformer blocks in a row
     cross_attention_dim: int = 768                                 # D, the width of the text's tokens
-    use_linear_projection: bool = False                            # into and out of attention: nn.Linear or 1x1 conv
-    upcast_attention: bool = False                                 # attention in float32 when the net is in half
+    use_linear_projection: bool = False                            # around attention: linear layers or 1x1 convs
+    upcast_attention: bool = False                                 # attention in float32 in half-precision networks
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
-    addition_embed_type: str | None = None                         # "text_time": SD XL's summary and sizes
-    addition_time_embed_dim: int = 256                             # waves for each of the six size numbers
-    projection_class_embeddings_input_dim: int = 2816              # the summary's width + 6 x those
-    sample_size: int = 64                                          # latent side of the pictures it was trained on
+    addition_embed_type: str | None = None                         # "text_time": SD XL's additional conditioning
+    addition_time_embed_dim: int = 256                             # length of the encoding of each of the six sizes
+    projection_class_embeddings_input_dim: int = 2816              # the pooled vector's width + 6 of these
+    sample_size: int = 64                                          # side of the latents it was trained on
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], where: str = "unet/config.json") -> "UNetConfig":
-        """Read a parsed config.json; raises ValueError for a switch that this network leaves out."""
+        """Read a parsed config.json; ValueError for a switch that this network does not implement."""
         downs = list_of_names(raw, "down_block_types", cls.down_block_types, where)
         mirrored = tuple(kind.replace("Down", "Up") for kind in reversed(downs))
         ups = list_of_names(raw, "up_block_types", mirrored, where)
         if ups != mirrored:
             raise ValueError(f"{where}: up_block_types {ups} do not mirror down_block_types {downs}")
-        if raw.get("num_attention_heads") is not None:             # newer files say what they mean
+        if raw.get("num_attention_heads") is not None:             # the right name, in newer files
             raw = {**raw, "attention_head_dim": raw["num_attention_heads"]}
         config = read_config(cls, raw, NEUTRAL, where)
-        # `null` is a value here, not "left out".
+        # For this key null is a value of its own: no middle block. Elsewhere null means that the default holds.
         return config if raw.get("mid_block_type", "") is not None else cls(**{**vars(config), "mid_block_type": None})
 
     def __post_init__(self) -> None:
@@ -116,7 +115,7 @@ class UNetConfig:
                 raise ValueError(f"a level of {width} channels can't be split into {heads} heads")
 
     def at_each_level(self, name: str) -> tuple[int, ...]:
-        """A field that may be one number for all levels."""
+        """One number for each level, of a field that may also hold a single number for all levels."""
         value = getattr(self, name)
         return value if isinstance(value, tuple) else (value,) * len(self.block_out_channels)
 
@@ -126,13 +125,13 @@ class UNetConfig:
         return self.at_each_level("attention_head_dim")
 
     @property
-    def told_sizes(self) -> bool:
-        """Whether the network is told a summary of the prompt and the picture's sizes (SD XL)."""
+    def has_summary(self) -> bool:
+        """Whether the network is also conditioned on a `Summary` (SD XL)."""
         return self.addition_embed_type == "text_time"
 
     @property
     def multiple(self) -> int:
-        """Latent sides must be multiples of this: it is halved between levels."""
+        """The sides of a latent must be multiples of this, since every level halves them."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
@@ -141,18 +140,19 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class Summary:
-    """What SD XL is told beside the tokens."""
+    """SD XL's conditioning besides the tokens."""
 
-    pooled: Tensor      # (B, D'), the whole prompt in one vector
-    sizes: Tensor       # (B, 6), in pixels: the original's height and width, the crop's top and left, the wanted ones
+    pooled: Tensor      # (B, D'), one vector for the whole prompt
+    sizes: Tensor       # (B, 6), in pixels: height and width before cropping, top and left of the crop, height and
+                        # width of the result
 
     def __getitem__(self, rows: Tensor) -> "Summary":
-        """Some of the rows."""
+        """The Summary of some of the rows."""
         return Summary(self.pooled[rows], self.sizes[rows])
 
 
 class UNet(nn.Module):
-    """eps or v = UNet(x_t, t, text): what the checkpoint was trained to predict."""
+    """UNet(x_t, t, text) = eps or v, whichever the checkpoint was trained to predict."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -160,7 +160,7 @@ class UNet(nn.Module):
         widths, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], 4 * widths[0])
-        if config.told_sizes:
+        if config.has_summary:
             self.add_embedding = TimeEmbedding(config.projection_class_embeddings_input_dim, 4 * widths[0])
 
         self.down_blocks, skips, channels = nn.ModuleList(), [widths[0]], widths[0]
@@ -199,19 +199,19 @@ class UNet(nn.Module):
     ) -> Tensor:
         """x (B, C_in, h, w), t an int or (B,) ints in 0..T-1, context (B, L, D) -> (B, C_out, h, w).
 
-        context may hold m prompts for each x, as guidance needs them: all rows, then all again (m B, L, D), for one t.
-        What comes before the first attention to the text is then computed once for each x, unless attend or features is
-        given: these see all m B rows everywhere.
-        checkpointing: keep only what enters each layer, and compute its inside again when gradients go back through:
-        attend and features are then called again.
+        For guidance, context may hold m prompts for each x: (m B, L, D), where prompts i, B + i, 2B + i, ... all see
+        x[i]; then t is one int, and the layers before the first attention to the text run once for each x. If attend,
+        features or summary is given, all layers run on all m B rows.
+        checkpointing: keep only the input of each layer, and compute the layer again in the backward pass; attend and
+        features are then called twice.
         Raises ValueError if h or w is not a multiple of `config.multiple`.
         """
         (h, w), multiple = x.shape[-2:], self.config.multiple
         if h % multiple or w % multiple:
             raise ValueError(f"latents of {h}x{w}: the U-Net needs sides that are multiples of {multiple}")
-        call = partial(checkpoint, use_reentrant=False) if checkpointing else call_plainly
-        if attend is not None or features is not None or summary is not None:       # which have a say in every row
-            x = as_many(x, len(context))
+        call = partial(checkpoint, use_reentrant=False) if checkpointing else lambda layer, *inputs: layer(*inputs)
+        if attend is not None or features is not None or summary is not None:
+            x = repeat_rows(x, len(context))
         time = self.embed_time(t, summary, x.device)        # (1 or B, E)
         x = self.conv_in(x)
         skips = [x]
@@ -226,47 +226,43 @@ class UNet(nn.Module):
             x = call(self.mid_block, x, time, context, attend, features)
         for block in self.up_blocks:
             for i in range(len(block.resnets)):
-                x = torch.cat([x, as_many(skips.pop(), len(x))], dim=1)     # (m B, C + C_skip, h, w)
+                x = torch.cat([x, repeat_rows(skips.pop(), len(x))], dim=1)     # (m B, C + C_skip, h, w)
                 x = call(block.layer, i, x, time, context, attend, features)
             for resize in block.upsamplers:
                 x = resize(x)                               # (B, C, 2h, 2w)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
     def embed_time(self, t: int | Tensor, summary: Summary | None, device: torch.device) -> Tensor:
-        """What every residual block is told: the time, in SD XL with the summary and the sizes.
+        """The embedding that every residual block adds: of the time, and in SD XL of the summary too.
 
-        -> (B, E), or (1, E) if it is the same for all.
+        -> (B, E), or (1, E) if t is one int and there is no summary.
         """
         t = torch.as_tensor(t, device=device).reshape(-1)
-        time = self.time_embedding(waves(t, self.config.block_out_channels[0]))
-        if not self.config.told_sizes:
+        time = self.time_embedding(sinusoids(t, self.config.block_out_channels[0]))
+        if not self.config.has_summary:
             return time
-        sizes = waves(summary.sizes.flatten(), self.config.addition_time_embed_dim).unflatten(0, (-1, 6)).flatten(1)
-        told = torch.cat([summary.pooled, sizes.to(summary.pooled.dtype)], dim=1)     # (B, D' + 6 waves)
-        return time + self.add_embedding(told)
-
-
-def call_plainly(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    return function(*arguments)
+        count = self.config.addition_time_embed_dim
+        sizes = sinusoids(summary.sizes.flatten(), count).unflatten(0, (-1, 6)).flatten(1)     # (B, 6 count)
+        return time + self.add_embedding(torch.cat([summary.pooled, sizes.to(summary.pooled.dtype)], dim=1))
 
 
 class TimeEmbedding(nn.Module):
-    """Two linear layers, from waves to E."""
+    """Two linear layers, from an encoding of numbers to E."""
 
-    def __init__(self, waves: int, width: int):
+    def __init__(self, length: int, width: int):
         super().__init__()
-        self.linear_1 = nn.Linear(waves, width)
+        self.linear_1 = nn.Linear(length, width)
         self.linear_2 = nn.Linear(width, width)
 
-    def forward(self, waves: Tensor) -> Tensor:
-        """(B, number of waves) -> (B, E), in the network's dtype."""
-        return self.linear_2(F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype))))
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, length) -> (B, E), in the network's dtype."""
+        return self.linear_2(F.silu(self.linear_1(x.to(self.linear_1.weight.dtype))))
 
 
-def waves(numbers: Tensor, count: int) -> Tensor:
-    """Numbers (n,) -> their cosines and sines at count/2 frequencies from 1 down to 1/10,000, (n, count).
+def sinusoids(numbers: Tensor, count: int) -> Tensor:
+    """The sinusoidal encoding of numbers (n,): cosines and sines at count/2 frequencies, 1 down to 1/10,000 (n, count).
 
-    In float32 whatever the network's dtype, as the checkpoints were trained (and as diffusers has it).
+    Always in float32, whatever the network's dtype: so the checkpoints were trained, and so diffusers computes it.
     """
     half = count // 2
     frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=numbers.device) / half)
@@ -275,7 +271,7 @@ def waves(numbers: Tensor, count: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """One level, down or up: residual blocks, each followed by attention where the level has it, then a resize."""
+    """One level, down or up: residual blocks, at some levels each followed by attention, and then a change of size."""
 
     def __init__(self, config: UNetConfig, level: int, inputs: list[int], resize: str | None):
         super().__init__()
@@ -291,13 +287,13 @@ class Block(nn.Module):
     def layer(
         self, i: int, x: Tensor, time: Tensor, context: Tensor, attend: Attend | None, features: Features | None
     ) -> Tensor:
-        """The i-th residual block with its attention: (B, C_in, h, w) -> (B, C, h, w)."""
+        """The i-th residual block, then its attention if there is one: (B, C_in, h, w) -> (B, C, h, w)."""
         x = self.resnets[i](x, time, features)
         return self.attentions[i](x, context, attend) if self.attentions else x
 
 
 class MidBlock(nn.Module):
-    """Residual block, attention, residual block at the coarsest level."""
+    """Residual block, attention, residual block, at the coarsest level."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -316,6 +312,7 @@ class MidBlock(nn.Module):
 
 
 def make_transformer(config: UNetConfig, level: int) -> Transformer:
+    """The transformer that follows a residual block at this level."""
     return Transformer(
         config.block_out_channels[level], config.heads[level],
         config.at_each_level("transformer_layers_per_block")[level], config.cross_attention_dim, config.norm_num_groups,

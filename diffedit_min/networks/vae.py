@@ -1,9 +1,10 @@
-"""The autoencoder (KL-VAE) that takes pictures to latents and back, arXiv:2112.10752 section 3.1.
+"""The autoencoder (KL-VAE) between pictures and latents, arXiv:2112.10752 section 3.1.
 
     Stable Diffusion: block_out_channels (128, 256, 512, 512), 2 layers a block, 4 latent channels, f = 8
     pixels (B, 3, 512, 512) -> moments (B, 8, 64, 64): the mean and log-variance of the latent's Gaussian
 
-Attribute names are the published checkpoints'. B batch, H x W pixels, h x w = H/f x W/f latent cells, C their channels.
+The modules' attributes have the names that published checkpoints use.
+Shapes: B batch, H x W pixels, h x w = H/f x W/f latent cells, C latent channels.
 """
 
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from .bands import conv_in_bands, norm_and_silu
 from .blocks import Downsample, ResnetBlock, Upsample
 from .config import check_groups, check_sizes, list_of_names, read_config
 
-NORM_EPS = 1e-6     # every norm of the VAE; the U-Net's residual blocks have 1e-5
+NORM_EPS = 1e-6     # epsilon of every norm of the VAE; the U-Net's residual blocks have 1e-5
 
-# Switches of config.json that this network leaves out, and the values that mean "left out".
+# Switches of config.json that this network does not implement, and the values that turn them off.
 NEUTRAL = {
     "act_fn": ("silu",),
     "use_quant_conv": (True, None),
@@ -32,7 +33,7 @@ NEUTRAL = {
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """vae/config.json. The defaults are Stable Diffusion's: its files leave `scaling_factor` out."""
+    """The fields of vae/config.json; the defaults are Stable Diffusion's, whose files lack `scaling_factor`."""
 
     in_channels: int = 3
     out_channels: int = 3
@@ -40,8 +41,8 @@ class VAEConfig:
     layers_per_block: int = 2           # the decoder has one more
     latent_channels: int = 4
     norm_num_groups: int = 32
-    scaling_factor: float = 0.18215     # latents are multiplied by it, so that they have about unit variance
-    force_upcast: bool = False          # SD XL's overflows in half precision: it stays in float32
+    scaling_factor: float = 0.18215     # latents are multiplied by this, so that their variance is about 1
+    force_upcast: bool = False          # True for SD XL's VAE, which overflows in half precision: keep it in float32
 
     def __post_init__(self) -> None:
         check_sizes(self, {"in_channels": 2**10, "out_channels": 2**10, "block_out_channels": 2**14,
@@ -52,7 +53,7 @@ class VAEConfig:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], where: str = "vae/config.json") -> "VAEConfig":
-        """Read a parsed config.json; raises ValueError for a switch that this network leaves out."""
+        """Read a parsed config.json; ValueError for a switch that this network does not implement."""
         for key, name in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             for kind in list_of_names(raw, key, (), where):
                 if kind != name:
@@ -61,12 +62,12 @@ class VAEConfig:
 
     @property
     def factor(self) -> int:
-        """f: pixels per latent cell, along each side."""
+        """f: the side of a latent cell in pixels."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
 class VAE(nn.Module):
-    """encode: pixels -> moments; decode: latents -> pixels. Unscaled: `scaling_factor` is applied by the bundle."""
+    """encode: pixels -> moments; decode: latents -> pixels. `scaling_factor` is applied by `StableDiffusion`."""
 
     def __init__(self, config: VAEConfig):
         super().__init__()
@@ -79,7 +80,7 @@ class VAE(nn.Module):
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """pixels (B, 3, H, W) in [-1, 1] -> mean and log-variance of q(z | picture), each (B, C, H/f, W/f).
 
-        The mean is the posterior's mode too. Raises ValueError if H or W is not a multiple of f.
+        The mean is also the posterior's mode. Raises ValueError if H or W is not a multiple of f.
         """
         (H, W), f = pixels.shape[-2:], self.config.factor
         if H % f or W % f:
@@ -100,7 +101,7 @@ class Encoder(nn.Module):
         widths, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
-            DownBlock(before, width, config.layers_per_block, groups, down=i < len(widths) - 1)
+            Block(before, width, config.layers_per_block, groups, resize="down" if i < len(widths) - 1 else None)
             for i, (before, width) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True))
         )
         self.mid_block = MidBlock(widths[-1], groups)
@@ -125,7 +126,7 @@ class Decoder(nn.Module):
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = MidBlock(widths[0], groups)
         self.up_blocks = nn.ModuleList(
-            UpBlock(before, width, config.layers_per_block + 1, groups, up=i < len(widths) - 1)
+            Block(before, width, config.layers_per_block + 1, groups, resize="up" if i < len(widths) - 1 else None)
             for i, (before, width) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True))
         )
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=NORM_EPS)
@@ -135,43 +136,32 @@ class Decoder(nn.Module):
         """(B, C, h, w) -> (B, 3, f h, f w)."""
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
-            for layer in block.layers():    # rather than block(x): nothing keeps what a block was given
+            for layer in block.layers():    # not block(x): its caller would keep the block's large input in memory
                 x = layer(x)
         return conv_in_bands(self.conv_out, norm_and_silu(self.conv_norm_out, x), x)
 
 
-class DownBlock(nn.Module):
-    """One level of the encoder."""
+class Block(nn.Module):
+    """One level of the encoder or the decoder: residual blocks, and then a change of size."""
 
-    def __init__(self, channels_in: int, channels_out: int, layers: int, groups: int, down: bool):
+    def __init__(self, channels_in: int, channels_out: int, layers: int, groups: int, resize: str | None):
         super().__init__()
         self.resnets = nn.ModuleList(
             ResnetBlock(channels_in if i == 0 else channels_out, channels_out, None, groups, NORM_EPS)
             for i in range(layers)
         )
-        self.downsamplers = nn.ModuleList([Downsample(channels_out, pad_right_bottom=True)] if down else [])
-
-    def layers(self) -> tuple[nn.Module, ...]:
-        return *self.resnets, *self.downsamplers
-
-
-class UpBlock(nn.Module):
-    """One level of the decoder."""
-
-    def __init__(self, channels_in: int, channels_out: int, layers: int, groups: int, up: bool):
-        super().__init__()
-        self.resnets = nn.ModuleList(
-            ResnetBlock(channels_in if i == 0 else channels_out, channels_out, None, groups, NORM_EPS)
-            for i in range(layers)
+        self.downsamplers = nn.ModuleList(
+            [Downsample(channels_out, pad_right_bottom=True)] if resize == "down" else []
         )
-        self.upsamplers = nn.ModuleList([Upsample(channels_out)] if up else [])
+        self.upsamplers = nn.ModuleList([Upsample(channels_out)] if resize == "up" else [])
 
     def layers(self) -> tuple[nn.Module, ...]:
-        return *self.resnets, *self.upsamplers
+        """The layers in the order in which they run."""
+        return *self.resnets, *self.downsamplers, *self.upsamplers
 
 
 class MidBlock(nn.Module):
-    """Residual block, self-attention, residual block at the coarsest level."""
+    """Residual block, self-attention, residual block, at the coarsest level."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
@@ -179,11 +169,12 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([SpatialAttention(channels, groups)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
 class SpatialAttention(nn.Module):
-    """Self-attention over the cells of a feature map, one head as wide as the map is deep, added to its input."""
+    """Self-attention over the cells of a feature map, with one head of width C, added to its input."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__()

@@ -1,18 +1,18 @@
-"""Masks grown and feathered, untouched pixels put back, and parts of a picture edited alone.
+"""Growing masks, keeping the input's pixels outside the mask, and editing only a part of a picture.
 
-    edit = dm.diffedit(model, picture, query)
     from diffedit_min.pictures import compositing
-    compositing.composite(picture, edit.image, edit.mask_image, feather=8)      # outside the mask, the input's bits
+    edit = dm.diffedit(model, picture, query)
+    compositing.composite(picture, edit.image, edit.mask_image, feather=8)      # outside the mask: the input, exactly
 
-    box = compositing.mask_box(mask, picture.size)                              # the part around a mask, ...
-    edit = dm.diffedit(model, picture.crop(box), query, mask=mask.crop(box))        # at full resolution
+    box = compositing.mask_box(mask, picture.size)                              # edit only the part around a mask,
+    edit = dm.diffedit(model, picture.crop(box), query, mask=mask.crop(box))    # at full resolution
     compositing.put_back(picture, edit.image, box)
 
-    grown = compositing.grow(edit.mask_image, 12)                               # another mask, the same encoding
+    grown = compositing.grow(edit.mask_image, 12)                               # another mask for the same encoding
     dm.diffedit(model, picture, query, mask=grown, encoded=edit.encoded)
 
-Masks are pictures, white (>= 128 of 255) = edit. Sizes are (width, height), boxes (left, top, right, bottom), as in
-PIL; distances are in pixels.
+A mask is a picture in which white (>= 128 of 255) means "edit". Sizes are (width, height) and boxes (left, top, right,
+bottom), as in PIL; distances are in pixels.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from PIL import Image
 from .picture import WHITE_FROM, Frame, fit_mask, mask_image
 from .picture_files import to_rgb, upright
 
-MARGIN = 32     # px around a mask's box, at least: what is edited should be seen with what is around it
+MARGIN = 32     # px; the least margin around a mask's box, so that the model sees what surrounds the edited part
 
 Box = tuple[int, int, int, int]
 
@@ -30,15 +30,18 @@ Box = tuple[int, int, int, int]
 
 
 def at_size(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A mask of any size laid over a picture of `size`: "L", 0 or 255. A pixel is white if any of the mask's in it is.
+    """A mask of any size, resized to a picture of `size`: mode "L", 0 or 255.
+
+    A pixel of the result is white if any white pixel of the mask falls into it.
     """
     frame = Frame(size, size, size)
     return mask_image(fit_mask(mask, frame, 1), frame, 1)
 
 
 def grow(mask: Image.Image, pixels: int) -> Image.Image:
-    """The mask with all pixels that lie within `pixels` of it; negative: without those within as many of what is
-    outside it. "L", 0 or 255. The picture's border is no edge: a white mask stays white.
+    """The mask grown by so many pixels on all sides, or shrunk if `pixels` is negative: mode "L", 0 or 255.
+
+    The mask is not shrunk at the picture's border: a mask that is white all over stays so.
     """
     inside = _inside(mask)
     grown = distance(inside, pixels) <= pixels if pixels >= 0 else distance(~inside, -pixels) > -pixels
@@ -46,36 +49,39 @@ def grow(mask: Image.Image, pixels: int) -> Image.Image:
 
 
 def distance(to: np.ndarray, limit: int) -> np.ndarray:
-    """How far each pixel is from the nearest True one, centre to centre: bool (H,W) -> float (H,W); inf beyond limit.
+    """The distance of each pixel to the nearest True pixel, from centre to centre: bool (H,W) -> float (H,W).
+
+    It is inf where it is larger than `limit`.
     """
     height, width = to.shape
     limit = min(limit, height + width)
     rows, far = np.arange(height, dtype=np.int64)[:, None], limit + 1
     above = np.maximum.accumulate(np.where(to, rows, -far), axis=0)
     below = np.minimum.accumulate(np.where(to, rows, height + limit)[::-1], axis=0)[::-1]
-    square = np.minimum(np.minimum(rows - above, below - rows), far) ** 2       # to the nearest in the same column
+    square = np.minimum(np.minimum(rows - above, below - rows), far) ** 2       # to the nearest True in the same column
     nearest = square.copy()
-    for across in range(1, min(far, width)):                                    # and in the columns beside it
+    for across in range(1, min(far, width)):                                    # and in the other columns
         nearest[:, across:] = np.minimum(nearest[:, across:], square[:, :-across] + across**2)
         nearest[:, :-across] = np.minimum(nearest[:, :-across], square[:, across:] + across**2)
     return np.where(nearest > limit**2, np.inf, np.sqrt(nearest))
 
 
 def _inside(mask: Image.Image) -> np.ndarray:
+    """Bool (H,W): where the mask is white."""
     return np.asarray(mask.convert("L")) >= WHITE_FROM
 
 
-# ---- the input's own pixels outside the mask
+# ---- the input's pixels outside the mask
 
 
 def composite(original: Image.Image, edited: Image.Image, mask: Image.Image, feather: int = 0) -> Image.Image:
-    """`edited` inside the mask, which may have any size, and `original` outside it, bit for bit.
+    """`edited` inside the mask and `original` outside it, bit for bit. The mask may have any size.
 
         result = w edited + (1 - w) original,   w = min(1, d / (feather + 1)) inside the mask, 0 outside
 
-    d: the distance to the nearest pixel outside the mask, so that the seam is softened inwards, over `feather` pixels.
-    The result is as `upright` has the original: RGB, or RGBA if it can be transparent; what was edited is opaque.
-    Raises ValueError if the pictures' sizes differ, or feather is negative.
+    d is the distance to the nearest pixel outside the mask: the transition is `feather` pixels wide, all of it inside
+    the mask. The result has the mode that `upright` gives the original: RGB, or RGBA if it can be transparent; the
+    edited part is opaque. Raises ValueError if the pictures' sizes differ, or if feather is negative.
     """
     if edited.size != original.size:
         raise ValueError(f"the edited picture's size {edited.size} is not the original's {original.size}")
@@ -95,7 +101,10 @@ def composite(original: Image.Image, edited: Image.Image, mask: Image.Image, fea
 
 
 def _mixed(before: np.ndarray, after: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """w after + (1 - w) before, uint8 (n, 3 or 4), w (n, 1): colours count as much as they are opaque."""
+    """w after + (1 - w) before, for pixels uint8 (n, 3 or 4) and w (n, 1).
+
+    Colours are also weighted by their opacity, so a transparent pixel's colour doesn't show.
+    """
     opacities = [each[:, 3:] if each.shape[1] == 4 else np.full((1, 1), 255) for each in (before, after)]
     old, new = (1 - w) * opacities[0], w * opacities[1]
     colours = (old * before[:, :3] + new * after[:, :3]) / (old + new)
@@ -107,7 +116,7 @@ def _mixed(before: np.ndarray, after: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def crop_box(left: int, top: int, width: int, height: int, size: tuple[int, int]) -> Box:
-    """The box with that corner and those sides. Raises ValueError unless it lies in a picture of `size`."""
+    """The box with this corner, width and height. Raises ValueError unless it lies inside a picture of `size`."""
     if min(left, top) < 0 or min(width, height) < 1 or left + width > size[0] or top + height > size[1]:
         raise ValueError(f"crop {left},{top},{width},{height} (left, top, width, height) does not lie in the picture, "
                          f"which has {size[0]} x {size[1]} pixels")
@@ -115,10 +124,10 @@ def crop_box(left: int, top: int, width: int, height: int, size: tuple[int, int]
 
 
 def mask_box(mask: Image.Image, size: tuple[int, int]) -> Box:
-    """The box around what is white in a mask of any size, laid over a picture of `size`, and a margin around it.
+    """The box around the white part of a mask, in a picture of `size`, with a margin. The mask may have any size.
 
-    The margin is a quarter of its longer side, but at least `MARGIN` pixels, as far as the picture goes.
-    Raises ValueError for a black mask.
+    The margin is a quarter of the box's longer side and at least `MARGIN` pixels; it ends at the picture's border.
+    Raises ValueError if the mask is black all over.
     """
     box = at_size(mask, size).getbbox()
     if box is None:
@@ -129,9 +138,9 @@ def mask_box(mask: Image.Image, size: tuple[int, int]) -> Box:
 
 
 def put_back(picture: Image.Image, part: Image.Image, box: Box) -> Image.Image:
-    """The picture, as `upright` has it, with what is in the box replaced; what is outside stays, bit for bit.
+    """The picture with the inside of the box replaced by `part`; outside it stays as it is, bit for bit.
 
-    Raises ValueError if the part is not as large as the box.
+    The result is `upright`. Raises ValueError if the part does not have the box's size.
     """
     if part.size != (box[2] - box[0], box[3] - box[1]):
         raise ValueError(f"the part's size {part.size} is not that of the box {box}")

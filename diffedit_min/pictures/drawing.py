@@ -1,4 +1,4 @@
-"""Pictures to look at: a mask over its picture, and pictures in a row with captions."""
+"""Drawings for people: a mask shown on its picture, and pictures in a row with captions."""
 
 import math
 import unicodedata
@@ -13,16 +13,17 @@ SHOWN_HEIGHT = 192  # px; `strip` enlarges smaller pictures to at least this
 
 
 def overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """The picture, darkened outside the mask ("L" image of the same size, white = inside), and the mask's outline."""
+    """The picture, darkened outside the mask, with the mask's outline. The mask has the picture's size; white = inside.
+    """
     rgb = to_rgb(image)
     inside = mask.convert("L").point([255 * (level >= WHITE_FROM) for level in range(256)])
     if inside.size != rgb.size:
         raise ValueError(f"the mask's size {inside.size} is not the picture's {rgb.size}")
     outer, inner = inside, inside
-    for _ in range(max(1, round(max(rgb.size) / 400))):  # a line that is as visible on a large picture
+    for _ in range(max(1, round(max(rgb.size) / 400))):  # the line gets thicker with the picture
         outer, inner = outer.filter(ImageFilter.MaxFilter(3)), inner.filter(ImageFilter.MinFilter(3))
     shown = Image.composite(rgb, Image.blend(rgb, Image.new("RGB", rgb.size), 0.6), inside)
-    # Two lines side by side, black outside and yellow inside: one of them shows on any ground.
+    # A black line outside and a yellow line inside: one of them is visible on any background.
     black, yellow = Image.new("RGB", rgb.size), Image.new("RGB", rgb.size, (255, 230, 0))
     outlined = Image.composite(yellow, Image.composite(black, shown, outer), inside)
     return Image.composite(shown, outlined, inner)
@@ -31,11 +32,11 @@ def overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
 def strip(
     images: Sequence[Image.Image], captions: Sequence[str], scale: float | None = None, gap: int = 8
 ) -> Image.Image:
-    """A row of pictures on white, each with its caption below, wrapped to its width.
+    """A row of pictures on a white background, each with its caption below it.
 
-    All are shown at one height: that of the tallest times `scale`, by default the least whole number that makes it
-    192 px or more. `gap` px lie between pictures and around them. Pillow's own font knows ASCII only: accents are left
-    out, other letters show as boxes.
+    All pictures are scaled to one height: the height of the tallest one times `scale`, by default the smallest whole
+    number with which that is at least 192 px. There are `gap` px between the pictures and around them. Pillow's
+    built-in font has only ASCII: accents are left out, and other letters show as boxes.
     """
     if not images or len(images) != len(captions):
         raise ValueError(f"expected one or more pictures and a caption for each: {len(images)} and {len(captions)}")
@@ -46,7 +47,7 @@ def strip(
 
     font = ImageFont.load_default(max(12, height // 24))
     line = sum(font.getmetrics())  # px from one line of text to the next
-    columns = [max(width, 6 * line) for width, _ in sizes]  # room for a word under a narrow picture
+    columns = [max(width, 6 * line) for width, _ in sizes]  # wide enough for a word
     texts = [_wrap(caption, font, column) for caption, column in zip(captions, columns, strict=True)]
     below = gap // 2 + line * max(len(text) for text in texts)
     row = Image.new("RGB", (sum(columns) + gap * (len(columns) + 1), height + below + 2 * gap), "white")
@@ -62,7 +63,7 @@ def strip(
 
 
 def headed(row: Image.Image, heading: str) -> Image.Image:
-    """A row of pictures, with a line or more of text above it."""
+    """A picture with a text above it, in as many lines as it needs."""
     font = ImageFont.load_default(18)
     lines = _wrap(heading, font, row.width - 16)
     line = sum(font.getmetrics())
@@ -74,7 +75,7 @@ def headed(row: Image.Image, heading: str) -> Image.Image:
 
 
 def stacked(rows: Sequence[Image.Image]) -> Image.Image:
-    """Pictures one below the other."""
+    """Pictures on a white background, one below the other."""
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     for i, row in enumerate(rows):
         sheet.paste(row, (0, sum(above.height for above in rows[:i])))
@@ -82,7 +83,7 @@ def stacked(rows: Sequence[Image.Image]) -> Image.Image:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """The text in lines no wider than `width` px, broken between words, or within one that is too long."""
+    """The text in lines of at most `width` px, broken between words, or inside a word that is too long."""
     lines = []
     for rest in unicodedata.normalize("NFKD", text).splitlines():
         rest = "".join(letter for letter in rest if not unicodedata.combining(letter)).strip()  # accents

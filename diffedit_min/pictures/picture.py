@@ -1,12 +1,12 @@
-"""Pictures: PIL images to tensors and back, their sizes and their masks. Their files: picture_files.
+"""Pictures as tensors: PIL images to pixels and back, sizes and masks. (picture_files reads and writes their files.)
 
-A network wants pixels in [-1, 1], sides that are multiples of some number, and no more pixels than it was trained on.
-A person has a picture of any size. `fit` goes one way and gives a `Frame`, which remembers the way back:
+A network needs pixels in [-1, 1], sides that are multiples of some number, and not more pixels than it was trained on.
+A person's picture has any size. `fit` makes pixels of it, and a `Frame` with which `unfit` goes back:
 
     picture  --scale, aspect kept-->  scaled  --mirror on the right and at the bottom-->  padded
 
-A latent cell is a square of factor x factor padded pixels (8 for Stable Diffusion). Sizes are (width, height), as in
-PIL; shapes of tensors and arrays are (..., height, width).
+A latent cell is a square of factor x factor pixels of the padded picture (factor: 8 for Stable Diffusion). Sizes are
+(width, height), as in PIL; shapes of tensors and arrays are (..., height, width).
 """
 
 import math
@@ -21,23 +21,23 @@ from torch import Tensor
 from .picture_files import flattened, to_rgb
 
 WHITE_FROM = 128  # a mask pixel this bright or brighter (0..255) means "edit"
-HEAT = ((0, 0, 4), (87, 15, 109), (187, 55, 84), (249, 142, 8), (252, 255, 164))  # "inferno" at 0, 1/4 .. 1; rising
+HEAT = ((0, 0, 4), (87, 15, 109), (187, 55, 84), (249, 142, 8), (252, 255, 164))  # "inferno" at 0, 1/4, 1/2, 3/4, 1
 
 
 # ---- pixels: (1,3,H,W) float32 in [-1,1]
 
 
 def to_pixels(image: Image.Image) -> Tensor:
-    """A picture as pixels (1,3,H,W), float32 in [-1, 1], at its own size. `to_image` gives the same bytes back."""
+    """A picture as pixels (1,3,H,W), float32 in [-1, 1], in its own size. `to_image` gives exactly the same picture."""
     return _to_pixels(np.asarray(to_rgb(image)))
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """Pixels (1,3,H,W) or (3,H,W) in [-1, 1] as an RGB image; clamped, then rounded. Raises ValueError for NaN."""
+    """Pixels (1,3,H,W) or (3,H,W) in [-1, 1] as an RGB image: clamped, then rounded. Raises ValueError for NaN."""
     if pixels.ndim not in (3, 4) or pixels.shape[-3] != 3 or (pixels.ndim == 4 and len(pixels) != 1):
         raise ValueError(f"expected pixels of shape (1,3,H,W) or (3,H,W), not {tuple(pixels.shape)}")
     values = pixels.detach().to("cpu", torch.float32).reshape(pixels.shape[-3:])
-    if values.isnan().any():  # would turn into black silently
+    if values.isnan().any():  # it would become black without an error
         raise ValueError('the decoded picture holds NaN: half precision may have overflowed, try dtype="float32"')
     values = ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
@@ -53,37 +53,37 @@ def _to_pixels(rgb: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture was fitted to a network. Each is (width, height) in pixels."""
+    """How a picture was fitted to a network: its sizes (width, height), in pixels."""
 
-    size: tuple[int, int]  # of the picture
-    scaled: tuple[int, int]  # after scaling, the aspect kept; equal to size if it was not scaled
-    padded: tuple[int, int]  # after padding on the right and at the bottom: what the network sees
+    size: tuple[int, int]  # of the picture itself
+    scaled: tuple[int, int]  # after scaling, which keeps the aspect; equal to `size` if it was not scaled
+    padded: tuple[int, int]  # after padding on the right and at the bottom; the network gets this size
 
     def grid(self, factor: int) -> tuple[int, int]:
-        """(h, w) of the latent whose cells are factor x factor pixels. Raises ValueError if that leaves a remainder."""
+        """(h, w) of the latent, whose cells are factor x factor pixels. ValueError if these don't fill `padded`."""
         width, height = self.padded
         if width % factor or height % factor:
             raise ValueError(f"{width} x {height} pixels can't be cut into cells of {factor} x {factor}")
         return height // factor, width // factor
 
     def valid(self, factor: int) -> Tensor:
-        """Bool (h, w): which latent cells hold at least one pixel of the picture, not padding alone."""
+        """Bool (h, w): True for latent cells with at least one pixel of the picture, False for padding only."""
         valid = torch.zeros(self.grid(factor), dtype=torch.bool)
         width, height = self.scaled
         valid[: math.ceil(height / factor), : math.ceil(width / factor)] = True
         return valid
 
     def share(self, mask: Tensor, factor: int) -> float:
-        """How much of the picture, padding not counted, a mask bool (h, w) covers: 0 to 1."""
+        """The share of the picture, without padding, that a mask bool (h, w) covers: 0 to 1."""
         return mask.cpu()[self.valid(factor)].float().mean().item()
 
 
 def fit(image: Image.Image, multiple: int, area: int, size: int | None = None) -> tuple[Tensor, Frame]:
-    """Pixels (1,3,H,W) in [-1, 1] that a network can take, H and W multiples of `multiple`; and the Frame, to get back.
+    """Pixels (1,3,H,W) in [-1, 1] for a network, with H and W multiples of `multiple`; and the Frame for `unfit`.
 
-    A picture of more than `area` pixels is shrunk to about `area`; a smaller one keeps its size. With `size` it is
-    scaled, up or down, to about size x size pixels instead. Its aspect is kept, to a pixel's rounding; the rest of H
-    and W is mirrored.
+    A picture of more than `area` pixels is shrunk to about `area` pixels; a smaller one keeps its size. If `size` is
+    given, it is scaled (up or down) to about size x size pixels instead. Scaling keeps the aspect, up to rounding. The
+    padding up to H and W is the picture's mirror image.
     """
     check_size(size)
     rgb = to_rgb(image)
@@ -100,13 +100,13 @@ def fit(image: Image.Image, multiple: int, area: int, size: int | None = None) -
 
 
 def check_size(size: int | None) -> None:
-    """ValueError unless `fit` can take it."""
+    """ValueError unless `size` is one that `fit` takes: None, or 1 or more."""
     if size is not None and size < 1:
         raise ValueError(f"size is {size}: give the side in pixels, 1 or more")
 
 
 def unfit(pixels: Tensor, frame: Frame) -> Image.Image:
-    """The way back from `fit`: pixels (1,3,H,W) or (3,H,W), padded, as a picture of the size that the first one had."""
+    """The inverse of `fit`: padded pixels (1,3,H,W) or (3,H,W) -> a picture of the original's size."""
     if tuple(pixels.shape[-2:]) != frame.padded[::-1]:
         raise ValueError(f"expected pixels of shape {(1, 3, *frame.padded[::-1])}, not {tuple(pixels.shape)}")
     width, height = frame.scaled
@@ -115,23 +115,23 @@ def unfit(pixels: Tensor, frame: Frame) -> Image.Image:
 
 
 def _mirror(length: int, padded: int) -> np.ndarray:
-    """Indices 0 .. padded-1 reflected into 0 .. length-1, as often as it takes: length 3 -> 0 1 2 1 0 1 2 ..."""
+    """For each of `padded` pixels, the index of the pixel it mirrors: for length 3 these are 0 1 2 1 0 1 2 ..."""
     period = max(2 * (length - 1), 1)  # a single pixel repeats
-    place = np.arange(padded) % period
-    return np.minimum(place, period - place)
+    index = np.arange(padded) % period
+    return np.minimum(index, period - index)
 
 
-# ---- masks: bool at the latent grid, True = edit
+# ---- masks: bool, one value for each latent cell, True = edit
 
 
 def fit_mask(mask: Image.Image | np.ndarray | Tensor, frame: Frame, factor: int) -> Tensor:
     """A mask for the latent: bool (1,1,h,w), True = edit.
 
-    An image of any size, white (>= 128 of 255, transparency over black) = edit, is laid over the whole picture: a cell
-    is True if any white pixel has its centre in it, so thin lines survive. Cells of padding alone follow the nearest
-    cell that isn't: a white mask is white all over.
-    An array or tensor of the latent grid's shape (h,w), or (1,1,h,w), is taken as it is, True or >= 0.5 = edit. Raises
-    ValueError for other shapes.
+    An image may have any size and covers the whole picture; white (>= 128 of 255) = edit, transparent counts as black.
+    A cell is True if the centre of any white pixel lies in it, so thin lines are kept. A cell of padding only gets the
+    value of the nearest cell of the picture, so a mask that is white all over stays so.
+    An array or tensor must have the latent's shape, (h,w) or (1,1,h,w), and is used directly: True or >= 0.5 = edit.
+    Raises ValueError for other shapes.
     """
     grid = frame.grid(factor)
     if isinstance(mask, (np.ndarray, Tensor)):
@@ -145,9 +145,10 @@ def fit_mask(mask: Image.Image | np.ndarray | Tensor, frame: Frame, factor: int)
 
 
 def mask_image(mask: np.ndarray | Tensor, frame: Frame, factor: int) -> Image.Image:
-    """A latent mask, bool (h,w) or (1,1,h,w), as an "L" image, 0 or 255, at the picture's own size.
+    """A latent mask, bool (h,w) or (1,1,h,w), as an image of the picture's size: mode "L", 0 or 255.
 
-    `fit_mask` of it gives the mask back (in the cells that hold picture), unless the picture was enlarged to fit.
+    `fit_mask` makes the same mask of that image (in cells that are not padding only), unless the picture was enlarged
+    to fit.
     """
     cells = _plane(mask, frame.grid(factor)) >= 0.5
     (width, height), (scaled_width, scaled_height) = frame.size, frame.scaled
@@ -156,16 +157,19 @@ def mask_image(mask: np.ndarray | Tensor, frame: Frame, factor: int) -> Image.Im
 
 
 def _cell_of(pixels: int, scaled: int, factor: int) -> np.ndarray:
-    """Along one side of an image of any resolution: the latent cell in which each pixel's centre falls, (pixels,)."""
-    return (2 * np.arange(pixels, dtype=np.int64) + 1) * scaled // (2 * pixels * factor)  # integers: exact at borders
+    """Along one side of an image with `pixels` pixels: the latent cell in which each pixel's centre lies, (pixels,)."""
+    return (2 * np.arange(pixels, dtype=np.int64) + 1) * scaled // (2 * pixels * factor)  # integers: no rounding
 
 
 def _spans(pixels: int, scaled: int, factor: int) -> Iterator[tuple[int, int]]:
-    """Along one side, for each latent cell, the pixels from..to whose centres fall in it; never none."""
+    """Along one side, for each latent cell: the first pixel whose centre lies in it, and the one after the last.
+
+    There is always at least one: if no centre lies in the cell, it is the pixel that covers the cell's middle.
+    """
     cell_of = _cell_of(pixels, scaled, factor)
     for cell in range(math.ceil(scaled / factor)):
         start, stop = np.searchsorted(cell_of, [cell, cell + 1])
-        if start == stop:  # a pixel larger than a cell: take the one that lies over the cell's middle
+        if start == stop:  # pixels are larger than cells
             start = (cell * factor + min((cell + 1) * factor, scaled)) * pixels // (2 * scaled)
             stop = start + 1
         yield int(start), int(stop)
@@ -181,25 +185,26 @@ def _plane(values: np.ndarray | Tensor, grid: tuple[int, int]) -> np.ndarray:
     return np.asarray(values).reshape(grid)
 
 
-# ---- to look at
+# ---- maps as pictures, and the difference of pictures
 
 
 def heat(values: np.ndarray | Tensor, frame: Frame, factor: int) -> Image.Image:
-    """A latent map (h,w), numbers in [0, 1], as an RGB image of the picture's size: black, purple, orange, yellow."""
+    """A latent map (h,w) of numbers in [0, 1] as an RGB image of the picture's size, from black to yellow."""
     plane = np.nan_to_num(_plane(values, frame.grid(factor)).astype(np.float32))
     width, height = frame.scaled
-    plane = plane[: math.ceil(height / factor), : math.ceil(width / factor)]  # padding must not bleed into the border
+    plane = plane[: math.ceil(height / factor), : math.ceil(width / factor)]  # padding would blur into the border
     box = (0, 0, width / factor, height / factor)
     smooth = np.asarray(Image.fromarray(plane).resize(frame.size, Image.Resampling.BILINEAR, box=box))
-    places = np.linspace(0, 1, len(HEAT))
-    channels = [np.interp(smooth, places, channel) for channel in zip(*HEAT, strict=True)]
+    levels = np.linspace(0, 1, len(HEAT))
+    channels = [np.interp(smooth, levels, channel) for channel in zip(*HEAT, strict=True)]
     return Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
 
 
 def psnr(a: Image.Image | np.ndarray, b: Image.Image | np.ndarray, where: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio in dB, 10 log10(1 / mean squared difference); inf for equal ones.
+    """Peak signal-to-noise ratio in dB: 10 log10(1 / mean squared difference); inf if the pictures are equal.
 
-    a, b: PIL images, or arrays (H,W) or (H,W,3) in [0, 1] (uint8: in 0..255). where: bool (H,W), the pixels that count.
+    a, b: PIL images, or arrays (H,W) or (H,W,3) with values in [0, 1] (uint8 arrays: in 0..255). where: bool (H,W),
+    True for the pixels that count. Raises ValueError if the shapes differ, or if no pixel counts.
     """
     a, b = _unit(a), _unit(b)
     if a.shape != b.shape:
@@ -215,6 +220,6 @@ def psnr(a: Image.Image | np.ndarray, b: Image.Image | np.ndarray, where: np.nda
 
 
 def _unit(image: Image.Image | np.ndarray) -> np.ndarray:
-    """float64 in [0, 1]: (H,W,3) of an image; an array keeps its shape."""
+    """The picture as float64 in [0, 1]: (H,W,3) for an image; an array keeps its shape."""
     values = np.asarray(to_rgb(image) if isinstance(image, Image.Image) else image)
     return values / 255 if values.dtype == np.uint8 else values.astype(np.float64)

@@ -1,6 +1,6 @@
-"""Picture files: read as what a viewer shows, in 8 bits; written whole or not at all, with text in them.
+"""Picture files: read as a viewer shows them, in 8 bits; written completely or not at all, with texts inside.
 
-Any format that Pillow can read; PNG, JPEG and WebP are written.
+Every format that Pillow can read is read; PNG, JPEG and WebP are written.
 """
 
 import os
@@ -17,43 +17,43 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # little loss: the background that an edit keeps is to stay
+JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # high quality: the background should hardly change
 FORMATS = {".png": {"format": "PNG"}, ".jpg": JPEG, ".jpeg": JPEG, ".webp": {"format": "WEBP", "quality": 95}}
-TEXTS = ("parameters", "diffedit")      # what `read_text` looks for; in EXIF, UserComment and ImageDescription
-EXIF_MOST = 65_000                      # bytes; a JPEG can't hold more
+TEXTS = ("parameters", "diffedit")      # names of the texts that are kept; in EXIF: UserComment, ImageDescription
+LARGEST_EXIF = 65_000                   # bytes; a JPEG can't hold more
 
 
 # ---- from files and PIL images to 8 bits
 
 
 def open_picture(path: str | os.PathLike) -> Image.Image:
-    """The picture in a file, upright and in RGB (see `to_rgb`); of an animation, the first frame, with a warning.
+    """The picture in a file, upright and in RGB (see `to_rgb`). Of an animation it is the first frame, with a warning.
 
-    Raises ValueError, in one line that names the path and the way out, for whatever can't be read as a picture.
+    Raises ValueError, in one line that names the path and the way out, if there is no picture that can be read.
     """
     return _open(path, lambda image: to_rgb(_first_frame(image, path)))
 
 
 def open_mask(path: str | os.PathLike) -> Image.Image:
-    """The mask in a file, likewise; but what is transparent is black, not to be edited, where a picture has white."""
+    """The mask in a file, read like a picture, but transparent parts become black (not edited) instead of white."""
     return _open(path, lambda image: flattened(_first_frame(image, path), 0))
 
 
 def open_upright(path: str | os.PathLike) -> Image.Image:
-    """The picture in a file, likewise; but what is transparent stays so (see `upright`)."""
+    """The picture in a file, read like any picture, but transparent parts stay transparent (see `upright`)."""
     return _open(path, lambda image: upright(_first_frame(image, path)))
 
 
 def read_text(path: str | os.PathLike) -> dict[str, str]:
-    """The text that `save` wrote into a picture: what there is of "parameters" and "diffedit"."""
+    """The texts that `save` wrote into a picture, by name: "parameters", "diffedit", both or none."""
     return _open(path, _text_of)
 
 
 def check_readable(path: str | os.PathLike) -> None:
-    """Refuse, before any work, what can't be a picture's file: ValueError in one line. The file isn't read."""
+    """ValueError, in one line, if the path can't be that of a picture. The file isn't read, so this is quick."""
     name = repr(os.fspath(path))
     if web := re.match(r"(https?|ftp):/+", os.fspath(path), re.IGNORECASE):
-        address = f"{web[1]}://{os.fspath(path)[web.end():]}"  # of // pathlib makes /
+        address = f"{web[1]}://{os.fspath(path)[web.end():]}"  # pathlib turns // into /
         raise ValueError(f"{name} is a web address: download it first (curl -O {shlex.quote(address)}) "
                          "and give the file's path")
     if os.path.isdir(path):
@@ -67,12 +67,12 @@ def check_readable(path: str | os.PathLike) -> None:
 
 
 def _open(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
-    """What `read` makes of the opened picture; any failure as a ValueError in one line."""
+    """The result of `read` on the opened picture; any error becomes a ValueError in one line."""
     check_readable(path)
     name = repr(os.fspath(path))
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # what matters of them is in the errors that follow
+            warnings.filterwarnings("ignore", module="PIL")  # where they matter, an error follows
             with Image.open(path) as image:
                 return read(image)
     except UnidentifiedImageError:
@@ -82,27 +82,27 @@ def _open(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.strerror:  # the system's, not a decoder's
+        if isinstance(error, OSError) and error.strerror:  # an error of the system, not of a decoder
             raise ValueError(f"{name} can't be opened ({_reason(error)}): check the path") from None
-        # A damaged file raises nearly anything: OSError, SyntaxError, struct.error, zlib.error.
+        # A damaged file can raise almost any error: OSError, SyntaxError, struct.error, zlib.error.
         raise ValueError(f"{name} is cut short, damaged or unusual ({_reason(error)}): export it again") from error
 
 
 def _first_frame(image: Image.Image, path: str | os.PathLike) -> Image.Image:
-    """The image itself, which stands at its first frame; a warning if there are more."""
+    """The image itself, which is at its first frame; warns if there are more frames."""
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format not in ("MPO", "PSD"):  # a JPEG with its preview; layers
+    if frames > 1 and image.format not in ("MPO", "PSD"):  # MPO: a JPEG with a preview; PSD: layers
         warnings.warn(f"{os.fspath(path)!r} has {frames} frames or pages: the first one is taken", stacklevel=4)
     return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A new 8-bit RGB image of what a viewer shows: `upright`, and what is transparent over white."""
+    """A new 8-bit RGB image of what a viewer shows: `upright`, and transparent parts on white."""
     return flattened(image, 255)
 
 
 def flattened(image: Image.Image, background: int) -> Image.Image:
-    """`upright`, in RGB, over a grey of 0..255."""
+    """The picture `upright`, in RGB, on a background of this grey (0..255)."""
     shown = upright(image)
     if shown.mode == "RGB":
         return shown
@@ -113,33 +113,33 @@ def flattened(image: Image.Image, background: int) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A new 8-bit image, RGB, or RGBA where the picture can be transparent; EXIF orientation applied.
+    """A new 8-bit image: RGB, or RGBA if the picture can be transparent; turned as its EXIF orientation says.
 
-    16 bits (modes I;16 and I, read as 0..65535) are scaled to 8, not clipped. Of the metadata only a colour profile
-    for RGB stays (`info["icc_profile"]`). Raises TypeError for anything but a PIL image, ValueError for one with no
-    pixels or with numbers of no agreed range (mode F; mode I beyond 16 bits).
+    16 bits (modes I;16 and I, taken as 0..65535) are scaled to 8 bits, not clipped. Of the metadata only a colour
+    profile for RGB is kept (`info["icc_profile"]`). Raises TypeError if it is not a PIL image, ValueError if it has no
+    pixels, or pixels of unknown range (mode F; mode I with more than 16 bits).
     """
     if not isinstance(image, Image.Image):
         raise TypeError(f"expected a PIL image, not {type(image).__name__}: use PIL.Image.open or PIL.Image.fromarray")
     if 0 in image.size:
         raise ValueError(f"the picture has no pixels: its size is {image.width} x {image.height}")
-    image.load()  # here, so that a damaged file is not taken for damaged EXIF below
+    image.load()  # here, so that the `except` below does not hide a damaged file
     profile = image.info.get("icc_profile")
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF says nothing about the orientation; viewers show such a picture as it lies
+    except Exception:  # damaged EXIF: viewers then show the picture unturned
         pass
     image = _eight_bits(image)
-    if image.mode == "La":  # premultiplied grey, which Pillow converts to LA only
+    if image.mode == "La":  # premultiplied grey; Pillow converts it only to LA
         image = image.convert("LA")
-    # Transparent: an alpha channel, or a colour marked so in a palette, PNG or GIF.
+    # A picture can be transparent by an alpha channel, or by a colour marked as transparent (palettes, PNG, GIF).
     result = image.convert("RGBA" if image.has_transparency_data else "RGB")  # always a copy
     result.info = {"icc_profile": profile} if profile and profile[16:20] == b"RGB " else {}
     return result
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits scaled to 8, exactly rounded; other modes as they are. (Pillow's own conversion clips.)"""
+    """16-bit grey scaled to 8 bits with exact rounding; other modes unchanged. (Pillow's own conversion clips.)"""
     if image.mode == "F":
         raise ValueError("the picture's pixels are floats (mode F), of no agreed range: convert it to 8 bits first")
     if not image.mode.startswith("I"):
@@ -151,7 +151,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """In one line."""
+    """The error's message in one line."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
@@ -159,11 +159,11 @@ def _reason(error: Exception) -> str:
 
 
 def save(image: Image.Image, path: str | os.PathLike, text: Mapping[str, str] | None = None) -> None:
-    """Write a picture whole or not at all: an old file at `path` stays as it is until the new one is complete.
+    """Write a picture completely or not at all: an old file at `path` stays until the new one is complete.
 
-    The suffix says the format: .png (exact), .jpg, .jpeg, .webp. `text` goes into a PNG's text chunks; of it the others
-    hold `TEXTS`, in EXIF, if that is not too long for it. An RGB image's colour profile is kept.
-    Raises ValueError, in one line, for another suffix, a missing folder, or a folder at `path`.
+    The suffix decides the format: .png (lossless), .jpg, .jpeg, .webp. A PNG gets all of `text` as text chunks; the
+    other formats get the texts named in `TEXTS`, as EXIF, unless they are too long for it. The colour profile of an RGB
+    image is kept. Raises ValueError, in one line, for another suffix, a missing folder, or a folder at `path`.
     """
     path = Path(path)
     check_target(path)
@@ -174,9 +174,9 @@ def save(image: Image.Image, path: str | os.PathLike, text: Mapping[str, str] | 
             chunks.add_text(key, value)
         options["pnginfo"] = chunks
     else:
-        if image.mode not in ("L", "RGB"):  # neither holds a palette or 16 bits, and JPEG no transparency
+        if image.mode not in ("L", "RGB"):  # JPEG and WebP have no palettes, no 16 bits; JPEG no alpha
             image = to_rgb(image)
-        if 0 < len(exif := _exif(text)) < EXIF_MOST:
+        if 0 < len(exif := _exif(text)) < LARGEST_EXIF:
             options["exif"] = exif
     if profile := image.info.get("icc_profile"):
         options["icc_profile"] = profile
@@ -185,7 +185,7 @@ def save(image: Image.Image, path: str | os.PathLike, text: Mapping[str, str] | 
 
 
 def _exif(text: Mapping[str, str]) -> bytes:
-    """`TEXTS` as EXIF; b"" if there is none of them."""
+    """The texts named in `TEXTS` as EXIF; b"" if there are none."""
     exif = Image.Exif()
     if "diffedit" in text:
         exif[ExifTags.Base.ImageDescription] = text["diffedit"]
@@ -195,7 +195,7 @@ def _exif(text: Mapping[str, str]) -> bytes:
 
 
 def _text_of(image: Image.Image) -> dict[str, str]:
-    """`TEXTS` of an opened file, as far as it has them."""
+    """The texts named in `TEXTS` that an opened file holds."""
     if image.format == "PNG":
         found = {key: image.info.get(key) for key in TEXTS}
     else:
@@ -208,7 +208,10 @@ def _text_of(image: Image.Image) -> dict[str, str]:
 
 
 def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
-    """Refuse, before any work, a path that couldn't be written to after it, by default by `save`: ValueError."""
+    """ValueError if a file at `path` couldn't be written; by default `suffixes` are those that `save` writes.
+
+    To be called before long work, so that its result isn't lost.
+    """
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(suffixes)}")
     if not path.parent.is_dir():
@@ -221,10 +224,10 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A new file beside `path`, which takes its place when the block ends, and vanishes if the block raises."""
+    """A new file beside `path`: it replaces `path` when the block ends, and is deleted if the block raises."""
     beside = Path(path).with_name(f"{_mark(path)}{secrets.token_hex(4)}.part")
     try:
-        with open(beside, "xb") as file:  # not tempfile: its files can be read by their owner only
+        with open(beside, "xb") as file:  # files of tempfile could be read only by their owner
             yield file
         os.replace(beside, path)
     except BaseException:  # Ctrl-C too
@@ -233,12 +236,12 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def leftovers(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """What `replacing` one of these paths left beside it when its process was killed."""
+    """Unfinished files that `replacing` left beside these paths because their process was killed."""
     marks = {(Path(path).parent, _mark(path)) for path in paths}
     return [part for folder in {folder for folder, _ in marks} for part in folder.glob(".*.part")
             if (folder, part.name[:10]) in marks]
 
 
 def _mark(path: str | os.PathLike) -> str:
-    """How the names of unfinished files for `path` begin: 10 letters, however long its own name."""
+    """The first 10 letters of the name of every unfinished file for `path`, whatever the length of its name."""
     return f".{zlib.crc32(os.fsencode(Path(path).name)):08x}-"

@@ -1,6 +1,6 @@
-"""What a checkpoint is, from its configs and the headers of its files: `diffedit-min info`.
+"""`diffedit-min info`: a description of a checkpoint, from its configs and the headers of its files.
 
-No weights are read, except to verify them and for the files' hashes.
+The weights themselves are read only to compute the files' hashes, and with --verify.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import __version__
 from ..core.options import Declared, declared, name_of
 from ..core.schedule import Schedule
 from ..core.state import Sampler
 from ..loading import empty_networks, random_model
-from ..loading.files import WEIGHTS_ARE, Weights, check_finite, open_weights
+from ..loading.files import WEIGHT_DTYPES, Weights, check_finite, open_weights
 from ..loading.known import LICENCES, MOVED, known_file, sha256
-from ..loading.names import LEFTOVER, PARTS, check_exactly
+from ..loading.names import PARTS, UNUSED, check_exactly
 from ..loading.sources import Checkpoint, Family, family_of, find
 from ..methods import METHODS, Method
 from ..methods.help import about, sentence_of, shown, wrapped
@@ -34,11 +35,12 @@ NAMES = {"unet": "U-Net", "vae": "VAE", "text_encoder": "text encoder", "text_en
 def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[str, Any]:
     """A record that JSON can hold: family, networks, pictures, schedule, files with their hashes, defaults.
 
-    verify: read every number too. where: prediction_type, config, revision, token, as `load` takes them. A single file
-    is described by itself, without the configs that it needs to be loaded. Raises ValueError as `load` does.
+    verify: also read all weights and check that every number is finite. where: prediction_type, config, revision and
+    token, as in `load`. A single file is described without the configs that are needed to load it. Raises ValueError
+    as `load` does.
     """
     if name == "random":
-        return describe_random()
+        return {**describe_random(), "files": [], "licence": None}
     path = Path(name).expanduser()
     if path.is_file():
         opened = [open_weights([path])]
@@ -48,108 +50,117 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
         record = describe_checkpoint(checkpoint, name)
         files = {file: f"{part}/{file.name}" for part, network in checkpoint.networks.items() for file in network.files}
         opened = [network.weights for network in checkpoint.networks.values()]
-    hashes = {label: sha256(file) for file, label in files.items()}
-    record["files"] = [
-        {"name": label, "bytes": file.stat().st_size, "sha256": hashes[label],
-         "known": " of ".join(known[:2]) if (known := known_file(hashes[label])) else None}
-        for file, label in files.items()
-    ]
-    owners = [name, MOVED.get(name), *(known.repository for h in hashes.values() if (known := known_file(h)))]
-    record["licence"] = next((LICENCES[owner] for owner in owners if owner in LICENCES), None)
-    if path.is_file() and (known := known_file(hashes[path.name])) and known.prediction_type:
-        record["predicts"] = known.prediction_type
+    record["files"], found = [], []
+    for file, label in files.items():
+        digest = sha256(file)
+        known = known_file(digest)
+        record["files"].append({"name": label, "bytes": file.stat().st_size, "sha256": digest,
+                                "known": f"{known.name} of {known.repository}" if known else None})
+        if known:
+            found.append(known)
+    repositories = [name, MOVED.get(name), *(known.repository for known in found)]
+    record["licence"] = next((LICENCES[owner] for owner in repositories if owner in LICENCES), None)
+    if path.is_file() and found and found[0].prediction_type:
+        record["predicts"] = found[0].prediction_type
     if verify:
         for weights in opened:
-            verify_weights(weights)
+            for key, empty in weights.header.items():
+                if empty.dtype in WEIGHT_DTYPES:
+                    check_finite(weights.get(key), f"{weights.path}: {key}")
         record["verified"] = True
     return record
 
 
 def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    """All but the files. Raises ValueError if the weights don't fit the configs."""
-    modules = empty_networks(checkpoint)
-    networks = {}
+    """A checkpoint without its files. Raises ValueError if the weights don't fit the configs."""
+    modules, stored = empty_networks(checkpoint), {}
     for part, module in modules.items():
         network = checkpoint.networks[part]
         check_exactly(module, network.origins, network.weights.header, str(network.weights.path))
-        used = [network.weights.header[origin.name] for origin in network.origins.values()]
-        networks[part] = {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": dtypes(used)}
-    return {
-        "name": name, "family": family_name(modules["unet"].config), "predicts": checkpoint.prediction_type,
-        "networks": networks, **sizes(modules["unet"].config, modules["vae"].config),
-        "schedule": schedule(checkpoint.scheduler),
-        "defaults": defaults(checkpoint.card.get("defaults", {}), modules["unet"].config.in_channels),
-    }
+        stored[part] = [network.weights.header[origin.name] for origin in network.origins.values()]
+    return describe_networks(name, modules, stored, checkpoint.prediction_type, checkpoint.scheduler,
+                             checkpoint.card.get("defaults", {}))
+
+
+def describe_random() -> dict[str, Any]:
+    """The model called "random"."""
+    model = random_model(0, "epsilon", torch.device("cpu"), torch.float32)
+    modules = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
+    stored = {part: list(module.parameters()) for part, module in modules.items()}
+    return describe_networks("random", modules, stored, "epsilon", {}, {})
+
+
+def describe_networks(
+    name: str, modules: Mapping[str, nn.Module], stored: Mapping[str, list[torch.Tensor]], prediction_type: str,
+    scheduler: dict[str, Any], card: dict[str, Any],
+) -> dict[str, Any]:
+    """A model with these networks; `stored` holds the weights of each as they are in the files."""
+    unet, vae = modules["unet"].config, modules["vae"].config
+    networks = {part: {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": dtypes(stored[part])}
+                for part, module in modules.items()}
+    return {"name": name, "family": family_name(unet), "predicts": prediction_type, "networks": networks,
+            **sizes(unet, vae), "schedule": schedule(scheduler), "defaults": defaults(card, unet.in_channels)}
 
 
 def describe_single_file(weights: Weights, prediction_type: str | None) -> dict[str, Any]:
+    """A single file without its hash."""
     family = family_of(weights)
     networks: dict[str, dict[str, Any]] = {}
     for prefix, part in PARTS.items():
-        used = [t for name, t in weights.header.items() if name.startswith(prefix) and not LEFTOVER.fullmatch(name)]
+        used = [t for name, t in weights.header.items() if name.startswith(prefix) and not UNUSED.fullmatch(name)]
         if used:
             networks[part] = {"parameters": sum(t.numel() for t in used), "dtypes": dtypes(used)}
     predicts = prediction_type or ("epsilon" if family.name != "SD 2.x" else None)
     return {"name": str(weights.path), "family": with_purpose(family), "predicts": predicts, "networks": networks}
 
 
-def describe_random() -> dict[str, Any]:
-    model = random_model(0, "epsilon", torch.device("cpu"), torch.float32)
-    modules = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
-    networks = {part: {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": ["float32"]}
-                for part, module in modules.items()}
-    return {"name": "random", "family": family_name(model.unet.config), "predicts": "epsilon", "networks": networks,
-            **sizes(model.unet.config, model.vae.config), "schedule": schedule({}), "defaults": defaults({}, 4),
-            "files": [], "licence": None}
-
-
 def family_name(unet: UNetConfig) -> str:
-    """By the U-Net's sizes."""
-    kind = "SD XL" if unet.told_sizes else {768: "SD 1.x", 1024: "SD 2.x"}.get(unet.cross_attention_dim)
+    """The family and purpose of a model, as the sizes of its U-Net show them."""
+    kind = "SD XL" if unet.has_summary else {768: "SD 1.x", 1024: "SD 2.x"}.get(unet.cross_attention_dim)
     if kind is None:
-        return "Stable Diffusion's make, of its own size"
+        return "Stable Diffusion's architecture, in a size of its own"
     small = unet.layers_per_block == 1
     return with_purpose(Family(kind, unet.in_channels)) + (", made smaller (as bk-sdm is)" if small else "")
 
 
 def with_purpose(family: Family) -> str:
+    """The family's name, followed by what its U-Net's input channels are for."""
     return family.name + {4: "", 8: ", InstructPix2Pix", 9: ", inpainting"}.get(family.channels, ", of unknown purpose")
 
 
 def sizes(unet: UNetConfig, vae: VAEConfig) -> dict[str, Any]:
+    """The sizes of pictures and latents that a model is made for."""
     return {"pixels": unet.sample_size * vae.factor, "multiple": unet.multiple * vae.factor,
             "latents": [vae.latent_channels, unet.sample_size, unet.sample_size], "factor": vae.factor}
 
 
 def schedule(raw: dict[str, Any]) -> dict[str, Any]:
+    """The main numbers of the noise schedule that a scheduler's config gives."""
     made = Schedule.from_config(raw)
     return {"times": made.T, "first abar": made.abar[0], "last abar": made.abar[-1], "offset": made.steps_offset,
             "clean abar": made.levels(1)[0].abar}
 
 
 def defaults(card: dict[str, Any], channels: int) -> dict[str, Any]:
-    """The settings of the method that this model is for, DiffEdit if it can, and which of them are its card's."""
+    """The default options of the method that fits this model, and which of them its card sets.
+
+    The method is the first one whose U-Net takes this number of channels: DiffEdit, if the model can run it.
+    """
     method = next((method for method in METHODS.values() if method.channels == channels), METHODS["diffedit"])
     own = method.recommended(card)
     return {"method": method.name, "values": method.made(own).record(), "from the card": sorted(own)}
 
 
 def dtypes(weights: list[torch.Tensor]) -> list[str]:
+    """The names of the dtypes that occur, each once."""
     return sorted({str(weight.dtype).split(".")[1] for weight in weights})
 
 
-def verify_weights(weights: Weights) -> None:
-    """Read every number. ValueError naming the first tensor with one that is infinite or none at all."""
-    for name, empty in weights.header.items():
-        if empty.dtype in WEIGHTS_ARE:
-            check_finite(weights.get(name), f"{weights.path}: {name}")
-
-
-# ---------------------------------------------------------------- for people
+# ---------------------------------------------------------------- as text
 
 
 def lines(record: dict[str, Any]) -> Iterator[str]:
-    """What `describe` found, then the methods with their options."""
+    """The record of `describe`, then all methods and samplers with their options."""
     yield f"diffedit_min {__version__}, torch {torch.__version__}"
     predicts = record["predicts"] or "epsilon or v, which the file doesn't say"
     yield f"model        {record['name']}: {record['family']}; predicts {predicts}"
@@ -157,7 +168,7 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     counts = [f"{NAMES[part]} {network['parameters']:,} ({' and '.join(network['dtypes'])})"
               for part, network in record["networks"].items()]
     yield f"parameters   {', '.join(counts)}"
-    if "pixels" in record:      # of a single file, only its configs would tell
+    if "pixels" in record:      # a single file lacks the configs that contain these sizes
         channels, side, _ = record["latents"]
         yield (f"pictures     {record['pixels']} x {record['pixels']} px at their best; sides are padded to a multiple "
                f"of {record['multiple']}")
@@ -185,14 +196,14 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
 
 
 def sampler_lines(sampler: Sampler) -> Iterator[str]:
-    """What a sampler is, and what each of its options does."""
+    """One sampler: what it is, and what each of its options does."""
     yield f"{name_of(sampler)} (-o sampler=name:option=value): {getattr(sampler, 'title', '')}"
     for option in declared(type(sampler)).values() if is_dataclass(sampler) else ():
         yield from wrapped(f"{option.name}={shown(option.default)}", sentence_of(option))
 
 
 def method_lines(method: Method) -> Iterator[str]:
-    """What a method is, and what each of its options does."""
+    """One method: what it is, and what each of its options does."""
     yield f"{method.dashed} (--method)"
     yield from textwrap.wrap(about(method), 110, initial_indent="  ", subsequent_indent="  ")
     yield "\noptions (-o name=value), with the values where no card says otherwise"
@@ -203,4 +214,5 @@ def method_lines(method: Method) -> Iterator[str]:
 
 
 def listed(options: Mapping[str, Any]) -> str:
+    """Options in one line: "name=value, name=value"."""
     return ", ".join(f"{name}={value!r}" for name, value in options.items())

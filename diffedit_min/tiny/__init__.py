@@ -1,3 +1,3 @@
-"""The embedded model: its pictures, its training, its evaluation, and its checkpoint."""
+"""The embedded models: their pictures (scenes), their training and their checkpoints."""
 
 from . import scenes as scenes

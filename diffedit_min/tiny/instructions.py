@@ -1,12 +1,12 @@
-"""Instructions for the embedded scenes: what to say so that one attribute changes.
+"""Instructions for the embedded scenes: a sentence that asks for one attribute to be changed.
 
-The tokenizer knows their words; the embedded text encoder has never seen most of them and isn't trained for them: a
-U-Net that follows instructions learns what they mean (`train_instruct`).
+The tokenizer has a token for each of their words, but the embedded text encoder was not trained on most of them. The
+U-Net of the model that follows instructions learns their meaning (`train_instruct`).
 """
 
 from .scene import Contents, with_article
 
-# The first of each kind is how tests and examples say it.
+# Tests and examples use the first template of each attribute.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "container": ("put them in {a new}", "replace the {old} with {a new}", "turn the {old} into {a new}",
                   "swap the {old} for {a new}", "change it to {a new}"),
@@ -18,6 +18,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def instruction(kind: str, before: Contents, after: Contents, template: int = 0) -> str:
-    """What to say to turn one scene into the other, which differ in the attribute `kind`: "put them in a basket"."""
+    """An instruction that turns the scene `before` into `after`, such as "put them in a basket".
+
+    kind: the attribute in which the two scenes differ. template: which of its TEMPLATES to use.
+    """
     old, new = getattr(before, kind), getattr(after, kind)
     return TEMPLATES[kind][template].replace("{old}", old).replace("{a new}", with_article(new)).replace("{new}", new)

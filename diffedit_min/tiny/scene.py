@@ -1,4 +1,4 @@
-"""What a scene holds: three attributes that a caption names, and a layout that it does not.
+"""The contents of a scene: three attributes that the caption names, and a layout that it does not name.
 
 Coordinates are in units of the picture: x to the right and y down, both in [0, 1].
 """
@@ -19,8 +19,8 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 
 
-class Place(NamedTuple):
-    """One fruit of the heap, in rim half-widths from the middle of the rim: x right, y down."""
+class Fruit(NamedTuple):
+    """One fruit of the heap. Lengths are in rim half-widths; x (right) and y (down) start at the rim's middle."""
 
     x: float
     y: float
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What one picture shows: what the caption names, then the layout that all its edits share."""
+    """What one picture shows: three attributes that the caption names, and the layout that all its edits share."""
 
     container: str
     fruit: str
@@ -41,20 +41,20 @@ class Contents:
     rim: float  # y of the rim's middle
     height: float  # of the container, rim to base
     horizon: float  # y where the ground meets the wall
-    heap: tuple[Place, ...]  # the fruits, furthest first
+    heap: tuple[Fruit, ...]  # from the back to the front
     light: tuple[float, float, float]  # unit vector towards the light: x right, y down, z to the viewer
     strength: float  # of the light, about 1
     wall: tuple[float, float, float]  # its colour
 
     @property
     def caption(self) -> str:
-        """For example "a basket of plums on a wooden table"."""
+        """The text that names all attributes, for example "a basket of plums on a wooden table"."""
         return self.partial_caption(VALUES)
 
     def partial_caption(self, attributes: Iterable[str]) -> str:
-        """The caption with only some of the attributes, in whatever order they are given; "" for none.
+        """The caption with only some of the attributes, given in any order; "" for none of them.
 
-        `scene.partial_caption(["fruit", "surface"])` is for example "plums on a wooden table".
+        For example, `scene.partial_caption(["fruit", "surface"])` is "plums on a wooden table".
         Raises ValueError for an attribute that is not in `VALUES`.
         """
         named = tuple(attributes)
@@ -62,11 +62,11 @@ class Contents:
             _check_attribute(attribute)
         words = {"container": with_article(self.container), "fruit": self.fruit}
         things = " of ".join(words[attribute] for attribute in words if attribute in named)
-        place = with_article(self.surface) if "surface" in named else ""
-        return " on ".join(filter(None, (things, place)))
+        surface = with_article(self.surface) if "surface" in named else ""
+        return " on ".join(filter(None, (things, surface)))
 
     def replace(self, **changes: str) -> Self:
-        """The same layout with some attributes changed: `scene.replace(fruit="pears")`.
+        """The scene with the same layout and some other attributes: `scene.replace(fruit="pears")`.
 
         Raises ValueError for an attribute or a value that is not in `VALUES`.
         """
@@ -78,7 +78,7 @@ class Contents:
         return dataclasses.replace(self, **changes)
 
     def edits(self) -> list[tuple[str, Self]]:
-        """All 10 changes of exactly one attribute, as (attribute, changed scene)."""
+        """All 10 scenes that differ from this one in one attribute, as (attribute, scene)."""
         return [(attribute, self.replace(**{attribute: value}))
                 for attribute, values in VALUES.items() for value in values
                 if value != getattr(self, attribute)]
@@ -90,5 +90,5 @@ def _check_attribute(attribute: str) -> None:
 
 
 def with_article(value: str) -> str:
-    """The value as a caption says it: "a bowl", "a wooden table", but "grass", "sand", "marble"."""
+    """A value as a caption names it: "a bowl", "a wooden table", but "grass", "sand", "marble"."""
     return value if value in ("marble", "grass", "sand") else f"a {value}"

@@ -1,20 +1,20 @@
 """The embedded model's tokenizer files: CLIP's byte-pair encoding with a vocabulary of a few dozen whole words.
 
-CLIP's tokenizer spells a word in characters and joins pairs in the order that merges.txt lists. Here the list is made
-so that every known word ends up as one token; unknown words stay spelled out, in tokens that were never trained.
+CLIP's tokenizer splits a word into characters and joins pairs of pieces in the order in which merges.txt lists them.
+Here the list is made so that each known word becomes one token. Other words stay split into several tokens, which were
+never trained.
 """
 
 import json
-import os
 from pathlib import Path
 
 from . import scenes
 
-LENGTH = 24         # token places of a prompt; Stable Diffusion has 77
+LENGTH = 24         # the number of tokens of a prompt, after padding; Stable Diffusion has 77
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 FUNCTION_WORDS = "a an of on in the and with"
-# Untrained, for methods that teach the model instructions or a new word.
+# These words are not trained; they are for methods that teach the model instructions or a new word.
 INSTRUCTION_WORDS = (
     "replace put them it to make into change turn move fill swap for from place set instead picture photo"
 )
@@ -22,13 +22,13 @@ RARE_WORDS = "sks zwx mmdd beikkpic"
 
 
 def words() -> list[str]:
-    """All whole-word tokens, each once."""
+    """All words that become one token, each once."""
     named = " ".join(value for values in scenes.VALUES.values() for value in values)
     return list(dict.fromkeys(" ".join([FUNCTION_WORDS, named, INSTRUCTION_WORDS, RARE_WORDS]).split()))
 
 
 def write_tokenizer(folder: Path) -> int:
-    """Write vocab.json, merges.txt and the two small files beside them; returns the number of tokens."""
+    """Write vocab.json, merges.txt and the tokenizer's two small files; returns the number of tokens."""
     merges = make_merges(words())
     alphabet = sorted(byte_characters())
     tokens = [*alphabet, *(c + "</w>" for c in alphabet), *("".join(pair) for pair in merges), START, END]
@@ -41,16 +41,15 @@ def write_tokenizer(folder: Path) -> int:
         "tokenizer_config.json": json.dumps(config, indent=2),
         "special_tokens_map.json": json.dumps(special, indent=2),
     }.items():
-        (folder / f"{name}.part").write_text(text, encoding="utf-8")
-        os.replace(folder / f"{name}.part", folder / name)
+        (folder / name).write_text(text, encoding="utf-8")
     return len(tokens)
 
 
 def make_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Pairs to join, in order, so that each word becomes one token.
+    """The pairs to join, in order, so that each word becomes one token.
 
-    A later pair never breaks an earlier word: the earliest pair in the list always goes first, and an earlier word's
-    own pairs come before.
+    A pair that is added for a later word never changes an earlier word: pairs are joined in the order of the list, and
+    those of the earlier word stand before it.
     """
     merges: list[tuple[str, str]] = []
     for word in words:
@@ -62,7 +61,7 @@ def make_merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def apply_merges(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
-    """Byte-pair encoding: join the pair that stands first in the list, everywhere; again, until none is left."""
+    """Byte-pair encoding: join the pair that is first in the list wherever it occurs; repeat until no pair is left."""
     rank = {pair: i for i, pair in enumerate(merges)}
     while True:
         pairs = [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in rank]
@@ -78,6 +77,6 @@ def apply_merges(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
 
 
 def byte_characters() -> list[str]:
-    """GPT-2's stand-ins for the 256 bytes: printable ones for themselves, the others from U+0100 on."""
+    """GPT-2's characters for the 256 bytes: a printable byte is itself, the others are U+0100 and following."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]

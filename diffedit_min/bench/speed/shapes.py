@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...core.schedule import Schedule
-from ...loading import HALF, order_of
+from ...loading import HALF, memory_format_of
 from ...loading.sources import TINY
 from ...networks.stable_diffusion import StableDiffusion
 from ...networks.text import TextModel, make_text_encoder, make_tokenizer
@@ -93,7 +93,7 @@ def fill_randomly(network: nn.Module, dtype: torch.dtype) -> None:
             weight.normal_(0, 1 / math.sqrt(weight[0].numel()), generator=random)
         else:
             weight.fill_(1.0 if name.endswith("weight") else 0.0)       # of norms; biases
-        weight.data = weight.contiguous(memory_format=order_of(weight, dtype))
+        weight.data = weight.contiguous(memory_format=memory_format_of(weight, dtype))
     for buffer in network.buffers():        # CLIP counts its token places in one
         buffer.copy_(torch.arange(buffer.shape[-1]))
     network.eval().requires_grad_(False)
