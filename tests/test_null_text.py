@@ -71,8 +71,10 @@ def tuning(model, *seeds, **options):
         found.levels = task.model.schedule.levels(options.steps)[: k + 1]
         found.pivot = yield from encode(task, options, task.reference, found.levels)
         found.null = yield from module.tune(task, options, found.levels, found.pivot)
-        found.rows, found.backward = task.rows.forward["tune"], task.rows.backward["tune"]
-        assert task.rows.backward.total() == found.backward
+        counts = [task.rows, *task.rows.alone.values()]
+        found.rows = sum(rows.forward["tune"] for rows in counts)
+        found.backward = sum(rows.backward["tune"] for rows in counts)
+        assert sum(rows.backward.total() for rows in counts) == found.backward
         return Outcome(task.x0)
 
     replace(NULL_TEXT, run=run)(model, [picture(seed) for seed in seeds], QUERY, REFERENCE, **{**FEW, **options})
@@ -252,13 +254,24 @@ def test_a_picture_that_stops_early_is_the_same_in_a_batch(model, after):
         assert error <= 1e-12, f"picture {i}: {error:.1e}"
 
 
+def test_rows_of_a_picture_that_stops_early_are_its_own(model):
+    """In a batch each picture counts the rows that it takes alone, however many the other one takes."""
+    first, second = (losses(model, seed, 1) for seed in (0, 1))
+    options = {"iterations": 4, "stop_at": (first[0] + second[0]) / 2, **ONE_LEVEL}     # the first one stops at once
+    pictures = [picture(0), picture(1)]
+    batch = NULL_TEXT(model, pictures, QUERY, REFERENCE, **options)
+    alone = [NULL_TEXT(model, one, QUERY, REFERENCE, **options) for one in pictures]
+    assert [edit.rows_for for edit in batch] == [edit.rows_for for edit in alone]
+    assert [edit.rows_for["tune"] for edit in alone] == [3, 6], "the text once, each look, the step itself"
+
+
 # ---------------------------------------------------------------- the authors' schedule
 
 
 @pytest.fixture
 def told(monkeypatch):
     """The rate of each Adam, and the bound of each level's tuning, in order."""
-    rates, bounds, adam, tuned = [], [], torch.optim.Adam, module.Leaving.tuned
+    rates, bounds, adam, tuned = [], [], torch.optim.Adam, module.GuidedStep.tuned
 
     def spy_adam(parameters, lr, **options):
         rates.append(lr)
@@ -269,7 +282,7 @@ def told(monkeypatch):
         return tuned(self, null, wanted, rate, enough)
 
     monkeypatch.setattr(torch.optim, "Adam", spy_adam)
-    monkeypatch.setattr(module.Leaving, "tuned", spy_tuned)
+    monkeypatch.setattr(module.GuidedStep, "tuned", spy_tuned)
     return SimpleNamespace(rates=rates, bounds=bounds)
 
 
