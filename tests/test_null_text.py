@@ -154,11 +154,11 @@ def test_the_source_branch_walks_the_tuned_path(model, options):
         assert distance(source, tuned) <= 1e-12
 
 
-def guided_step(model, z, left, reached, null, context, scale):
+def guided_step(model, z, level_from, level_to, null, context, scale):
     """One DDIM step in plain lines, guided away from the embedding null (B, L, D)."""
-    eps = (1 - scale) * model.eps(z, left.t, null) + scale * model.eps(z, left.t, context)
-    x0 = (z - (1 - left.abar) ** 0.5 * eps) / left.abar**0.5
-    return reached.abar**0.5 * x0 + (1 - reached.abar) ** 0.5 * eps
+    eps = (1 - scale) * model.eps(z, level_from.t, null) + scale * model.eps(z, level_from.t, context)
+    x0 = (z - (1 - level_from.abar) ** 0.5 * eps) / level_from.abar**0.5
+    return level_to.abar**0.5 * x0 + (1 - level_to.abar) ** 0.5 * eps
 
 
 @pytest.mark.parametrize(("iterations", "scale", "negative"), [(1, 7.5, ""), (3, 7.5, ""), (2, 2.0, "grass")])
@@ -168,17 +168,18 @@ def test_the_tuning_is_adam_on_the_loss(model, iterations, scale, negative):
     null, context = model.embed([negative]).tokens, model.embed([REFERENCE]).tokens
     z = found.pivot[-1].latent
     for j in range(5, 0, -1):
-        left, reached = found.levels[j], found.levels[j - 1]
+        level_from, level_to = found.levels[j], found.levels[j - 1]
         null = null.clone().requires_grad_()
         adam = torch.optim.Adam([null], lr=0.01)
         for _ in range(iterations):
-            loss = mse_loss(guided_step(model, z, left, reached, null, context, scale), found.pivot[j - 1].latent)
+            made = guided_step(model, z, level_from, level_to, null, context, scale)
+            loss = mse_loss(made, found.pivot[j - 1].latent)
             (null.grad,) = torch.autograd.grad(loss, [null])
             adam.step()
         null = null.detach()
         assert distance(found.null[j], null) <= 1e-12, f"level {j}"
         with torch.no_grad():
-            z = guided_step(model, z, left, reached, null, context, scale)
+            z = guided_step(model, z, level_from, level_to, null, context, scale)
     assert set(found.null) == {1, 2, 3, 4, 5}
 
 

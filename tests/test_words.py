@@ -61,7 +61,7 @@ def test_a_words_places_are_its_tokens():
 
 @pytest.mark.parametrize(("word", "count"), TOKENS.items())
 def test_the_words_of_these_tests_have_so_many_tokens(word, count):
-    assert len(prompt(word).places[0]) == count
+    assert len(prompt(word).positions[0]) == count
 
 
 @given(st.text(alphabet="abz BO é'.,!(1-\t", max_size=14))

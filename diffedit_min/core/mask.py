@@ -67,7 +67,7 @@ def remove_extremes(raw: Tensor, clip: str = "mean", at: float = 3.0, valid: Ten
 
 
 def rescale(clipped: Tensor, how: str = "minmax", valid: Tensor | None = None) -> Tensor:
-    """To [0, 1], per picture: "minmax", (m - min) / (max - min), or "max", m / max. Where this divides by 0, 0.
+    """To [0, 1], per picture: "minmax", (m - min) / (max - min), or "max", m / max; 0 if the divisor is 0.
 
     (B, h, w) -> (B, h, w). A cell of padding (not `valid`) takes the value of the nearest cell of the picture.
     """

@@ -49,8 +49,8 @@ class Method:
     name: str
     run: Callable[[Task, Any], Generator[Step, None, Outcome]] | None = None
     options: type[Options] | None = None
-    based_on: Method | None = None      # a model's recommendations and the presets for that one hold for this one too
-    presets: Mapping[str, Mapping[str, Any]] | None = None      # by a preset's name, its options
+    based_on: Method | None = None      # its presets, and what a model's card recommends for it, hold for this one too
+    presets: Mapping[str, Mapping[str, Any]] | None = None      # name of a preset -> values of options
     uses: frozenset[str] | None = None  # a part of `USES`
     takes_query: bool | None = None
     needs_reference: bool | None = None     # True: the reference must not be empty
@@ -64,6 +64,16 @@ class Method:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(f"method {self.name!r} needs a name that Python takes, for example my_method")
+        self._inherit()
+        self._check_fields()
+        if self.based_on is not None and self.presets is self.based_on.presets:
+            self._set("presets", {name: {option: value for option, value in values.items() if option in self.known}
+                                  for name, values in self.presets.items()})    # without the options that it lacks
+        self._set("__signature__", signature(self))
+        self._set("__doc__", help_text(self))
+
+    def _inherit(self) -> None:
+        """Fill in the fields that are left out. Texts are taken from `based_on` only if they describe the same run."""
         base = self.based_on
         if not (base is None or isinstance(base, Method)):
             raise ValueError(f"method {self.name!r}: based_on takes a method such as dm.diffedit, not {base!r}")
@@ -71,23 +81,23 @@ class Method:
         for name, default in INHERITED.items():
             if getattr(self, name) is None:
                 from_base = base is not None and (name != "texts" or same_run)
-                object.__setattr__(self, name, getattr(base, name) if from_base else default)
+                self._set(name, getattr(base, name) if from_base else default)
+
+    def _check_fields(self) -> None:
+        """Raise ValueError, which names it, for a field that can't be."""
         if self.run is None:
             raise ValueError(f"method {self.name!r} needs a run(task, options), or another method to be based on")
         if isinstance(self.uses, str) or not set(self.uses) <= USES:
             raise ValueError(f"method {self.name!r}: uses is a set of {', '.join(sorted(USES))}, not {self.uses!r}")
-        object.__setattr__(self, "uses", frozenset(self.uses))
+        self._set("uses", frozenset(self.uses))
         if not (isinstance(self.options, type) and issubclass(self.options, Options)):
             raise ValueError(f"method {self.name!r}: {getattr(self.options, '__name__', self.options)!s} must be a "
                              "dataclass based on Options or on one of its kind, such as DiffEditOptions")
-        own = declared(self.options)        # raises ValueError for a field that can't be an option
-        if base is not None and self.presets is base.presets:       # without the options that this method lacks
-            presets = {name: {option: value for option, value in values.items() if option in own}
-                       for name, values in base.presets.items()}
-            object.__setattr__(self, "presets", presets)
+        declared(self.options)      # raises ValueError for a field that can't be an option
         check_names(self)
-        object.__setattr__(self, "__signature__", signature(self))
-        object.__setattr__(self, "__doc__", help_text(self))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)       # as the dataclass is frozen
 
     def __repr__(self) -> str:
         return f"<method {self.name}: {about(self)} help() lists its options>"
