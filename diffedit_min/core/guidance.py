@@ -28,8 +28,9 @@ ModelEps = Callable[[Tensor, int, Any], Tensor]     # model.eps: (x, t, context)
 class Rows:
     """The number of function evaluations for one batch: rows that went through the U-Net, by what they were for.
 
-    Labels are "mask", "encode", "decode", ... Every picture of the batch has an equal part of these rows; rows of which
-    the pictures need different numbers are counted in alone[i] instead, for picture i.
+    Labels are "mask", "encode", "decode", ... Every picture of the batch has an equal part of these rows. Where the
+    pictures need different numbers of rows (a tuning that stops early, for example), the rows of picture i are counted
+    in alone[i] instead.
     """
 
     forward: Counter[str] = field(default_factory=Counter)
