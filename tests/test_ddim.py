@@ -147,9 +147,9 @@ def test_unknown_time_is_refused():
 
 
 def test_an_encoding_step_is_a_decoding_step_taken_back():
-    left, reached = SD.levels(50)[20:22]
-    moved = step(X0, NOISE, left.abar, reached.abar)
-    error = (step(moved, NOISE, reached.abar, left.abar) - X0).abs().max().item()
+    level_from, level_to = SD.levels(50)[20:22]
+    moved = step(X0, NOISE, level_from.abar, level_to.abar)
+    error = (step(moved, NOISE, level_to.abar, level_from.abar) - X0).abs().max().item()
     assert error < 1e-14, f"off by {error}"
 
 

@@ -71,8 +71,10 @@ def tuning(model, *seeds, **options):
         found.levels = task.model.schedule.levels(options.steps)[: k + 1]
         found.pivot = yield from encode(task, options, task.reference, found.levels)
         found.null = yield from module.tune(task, options, found.levels, found.pivot)
-        found.rows, found.backward = task.rows.forward["tune"], task.rows.backward["tune"]
-        assert task.rows.backward.total() == found.backward
+        counts = [task.rows, *task.rows.alone.values()]
+        found.rows = sum(rows.forward["tune"] for rows in counts)
+        found.backward = sum(rows.backward["tune"] for rows in counts)
+        assert sum(rows.backward.total() for rows in counts) == found.backward
         return Outcome(task.x0)
 
     replace(NULL_TEXT, run=run)(model, [picture(seed) for seed in seeds], QUERY, REFERENCE, **{**FEW, **options})
@@ -152,11 +154,11 @@ def test_the_source_branch_walks_the_tuned_path(model, options):
         assert distance(source, tuned) <= 1e-12
 
 
-def guided_step(model, z, left, reached, null, context, scale):
+def guided_step(model, z, level_from, level_to, null, context, scale):
     """One DDIM step in plain lines, guided away from the embedding null (B, L, D)."""
-    eps = (1 - scale) * model.eps(z, left.t, null) + scale * model.eps(z, left.t, context)
-    x0 = (z - (1 - left.abar) ** 0.5 * eps) / left.abar**0.5
-    return reached.abar**0.5 * x0 + (1 - reached.abar) ** 0.5 * eps
+    eps = (1 - scale) * model.eps(z, level_from.t, null) + scale * model.eps(z, level_from.t, context)
+    x0 = (z - (1 - level_from.abar) ** 0.5 * eps) / level_from.abar**0.5
+    return level_to.abar**0.5 * x0 + (1 - level_to.abar) ** 0.5 * eps
 
 
 @pytest.mark.parametrize(("iterations", "scale", "negative"), [(1, 7.5, ""), (3, 7.5, ""), (2, 2.0, "grass")])
@@ -166,17 +168,18 @@ def test_the_tuning_is_adam_on_the_loss(model, iterations, scale, negative):
     null, context = model.embed([negative]).tokens, model.embed([REFERENCE]).tokens
     z = found.pivot[-1].latent
     for j in range(5, 0, -1):
-        left, reached = found.levels[j], found.levels[j - 1]
+        level_from, level_to = found.levels[j], found.levels[j - 1]
         null = null.clone().requires_grad_()
         adam = torch.optim.Adam([null], lr=0.01)
         for _ in range(iterations):
-            loss = mse_loss(guided_step(model, z, left, reached, null, context, scale), found.pivot[j - 1].latent)
+            made = guided_step(model, z, level_from, level_to, null, context, scale)
+            loss = mse_loss(made, found.pivot[j - 1].latent)
             (null.grad,) = torch.autograd.grad(loss, [null])
             adam.step()
         null = null.detach()
         assert distance(found.null[j], null) <= 1e-12, f"level {j}"
         with torch.no_grad():
-            z = guided_step(model, z, left, reached, null, context, scale)
+            z = guided_step(model, z, level_from, level_to, null, context, scale)
     assert set(found.null) == {1, 2, 3, 4, 5}
 
 
@@ -252,13 +255,24 @@ def test_a_picture_that_stops_early_is_the_same_in_a_batch(model, after):
         assert error <= 1e-12, f"picture {i}: {error:.1e}"
 
 
+def test_rows_of_a_picture_that_stops_early_are_its_own(model):
+    """In a batch each picture counts the rows that it takes alone, however many the other one takes."""
+    first, second = (losses(model, seed, 1) for seed in (0, 1))
+    options = {"iterations": 4, "stop_at": (first[0] + second[0]) / 2, **ONE_LEVEL}     # the first one stops at once
+    pictures = [picture(0), picture(1)]
+    batch = NULL_TEXT(model, pictures, QUERY, REFERENCE, **options)
+    alone = [NULL_TEXT(model, one, QUERY, REFERENCE, **options) for one in pictures]
+    assert [edit.rows_for for edit in batch] == [edit.rows_for for edit in alone]
+    assert [edit.rows_for["tune"] for edit in alone] == [3, 6], "the text once, each look, the step itself"
+
+
 # ---------------------------------------------------------------- the authors' schedule
 
 
 @pytest.fixture
 def told(monkeypatch):
     """The rate of each Adam, and the bound of each level's tuning, in order."""
-    rates, bounds, adam, tuned = [], [], torch.optim.Adam, module.Leaving.tuned
+    rates, bounds, adam, tuned = [], [], torch.optim.Adam, module.GuidedStep.tuned
 
     def spy_adam(parameters, lr, **options):
         rates.append(lr)
@@ -269,7 +283,7 @@ def told(monkeypatch):
         return tuned(self, null, wanted, rate, enough)
 
     monkeypatch.setattr(torch.optim, "Adam", spy_adam)
-    monkeypatch.setattr(module.Leaving, "tuned", spy_tuned)
+    monkeypatch.setattr(module.GuidedStep, "tuned", spy_tuned)
     return SimpleNamespace(rates=rates, bounds=bounds)
 
 

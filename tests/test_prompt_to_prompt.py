@@ -191,7 +191,8 @@ def frogs(model):
 
 
 def control_of(task, k=4, **options):
-    return Control.of(task, dm.METHODS["prompt_to_prompt"].settings(task.model, options), k)
+    settings = dm.METHODS["prompt_to_prompt"].settings(task.model, options)
+    return Control.of(task, settings, task.model.schedule.levels(k))
 
 
 @pytest.mark.parametrize(("options", "step", "taken", "weights", "own_height"), [

@@ -18,7 +18,8 @@ from diffedit_min.core.schedule import Level, Schedule, add_noise, eps_from_x0
 from diffedit_min.samplers.stochastic import mean, sigma, toward
 
 SD = Schedule.from_config({})
-STEPS = [(left, reached) for N in (7, 50, 999) for reached, left in pairwise(SD.levels(N))]     # from noise to clean
+# (level_from, level_to), from noise to clean
+STEPS = [(level_from, level_to) for N in (7, 50, 999) for level_to, level_from in pairwise(SD.levels(N))]
 X, EPS, Z = torch.randn(3, 2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 quick = settings(deadline=None, database=None, derandomize=True, max_examples=60)
 etas = st.floats(0, 1)
@@ -41,18 +42,19 @@ def distance(a, b):
 @pytest.mark.parametrize("clean_abar", [None, 1.0])
 def test_eta_0_is_ddims_step(clean_abar):
     levels = Schedule(SD.abar, clean_abar=clean_abar).levels(50)
-    for reached, left in pairwise(levels):
-        deviation = sigma(0.0, left, reached)
+    for level_to, level_from in pairwise(levels):
+        deviation = sigma(0.0, level_from, level_to)
         assert deviation == 0
-        assert distance(mean(X, EPS, left, reached, deviation), step(X, EPS, left.abar, reached.abar)) <= 1e-14
+        error = distance(mean(X, EPS, level_from, level_to, deviation), step(X, EPS, level_from.abar, level_to.abar))
+        assert error <= 1e-14
 
 
 @given(levels=two_levels())
 @quick
 def test_eta_0_is_ddims_step_between_any_two_levels(levels):
-    left, reached = levels
-    assert distance(mean(X, EPS, left, reached, sigma(0.0, left, reached)),
-                    step(X, EPS, left.abar, reached.abar)) <= 1e-14
+    level_from, level_to = levels
+    assert distance(mean(X, EPS, level_from, level_to, sigma(0.0, level_from, level_to)),
+                    step(X, EPS, level_from.abar, level_to.abar)) <= 1e-14
 
 
 # ---------------------------------------------------------------- eta = 1
@@ -60,38 +62,38 @@ def test_eta_0_is_ddims_step_between_any_two_levels(levels):
 
 def test_eta_1_has_ddpms_posterior_deviation():
     """Sqrt of beta~ in Eq. (7) of arXiv:2006.11239, where beta is that of the whole jump."""
-    for left, reached in STEPS:
-        beta = 1 - left.abar / reached.abar
-        expected = math.sqrt((1 - reached.abar) / (1 - left.abar) * beta)
+    for level_from, level_to in STEPS:
+        beta = 1 - level_from.abar / level_to.abar
+        expected = math.sqrt((1 - level_to.abar) / (1 - level_from.abar) * beta)
         assert expected > 0
-        assert sigma(1.0, left, reached) == pytest.approx(expected, rel=1e-14)
+        assert sigma(1.0, level_from, level_to) == pytest.approx(expected, rel=1e-14)
 
 
 def test_eta_1_with_the_true_noise_has_ddpms_posterior_mean():
     """Eq. (7) again, which is written in x0 and x_t instead of x0 and eps."""
     x0 = Z
-    for left, reached in STEPS:
-        alpha = left.abar / reached.abar
-        expected = (math.sqrt(reached.abar) * (1 - alpha) / (1 - left.abar) * x0
-                    + math.sqrt(alpha) * (1 - reached.abar) / (1 - left.abar) * X)
-        ours = toward(x0, eps_from_x0(X, x0, left.abar), reached, sigma(1.0, left, reached))
-        assert distance(ours, expected) <= 1e-11, f"t = {left.t}"
+    for level_from, level_to in STEPS:
+        alpha = level_from.abar / level_to.abar
+        expected = (math.sqrt(level_to.abar) * (1 - alpha) / (1 - level_from.abar) * x0
+                    + math.sqrt(alpha) * (1 - level_to.abar) / (1 - level_from.abar) * X)
+        ours = toward(x0, eps_from_x0(X, x0, level_from.abar), level_to, sigma(1.0, level_from, level_to))
+        assert distance(ours, expected) <= 1e-11, f"t = {level_from.t}"
 
 
 @given(levels=two_levels())
 @quick
 def test_eta_1_is_k_diffusions_euler_ancestral_step(levels):
     """Which is written for a latent whose picture is not scaled: x = x0 + s noise, s its "sigma"."""
-    left, reached = levels
+    level_from, level_to = levels
     s_from, s_to = (math.sqrt((1 - level.abar) / level.abar) for level in levels)
     s_up = min(s_to, math.sqrt(s_to**2 * (s_from**2 - s_to**2) / s_from**2))
     s_down = math.sqrt(s_to**2 - s_up**2)
-    x = X / math.sqrt(left.abar)
+    x = X / math.sqrt(level_from.abar)
     denoised = x - s_from * EPS
     x = x + (x - denoised) / s_from * (s_down - s_from) + s_up * Z
-    deviation = sigma(1.0, left, reached)
-    ours = mean(X, EPS, left, reached, deviation) + deviation * Z
-    assert distance(ours / math.sqrt(reached.abar), x) <= 1e-11
+    deviation = sigma(1.0, level_from, level_to)
+    ours = mean(X, EPS, level_from, level_to, deviation) + deviation * Z
+    assert distance(ours / math.sqrt(level_to.abar), x) <= 1e-11
 
 
 # ---------------------------------------------------------------- any eta
@@ -101,20 +103,20 @@ def test_eta_1_is_k_diffusions_euler_ancestral_step(levels):
 @quick
 def test_a_step_with_the_true_picture_and_noise_keeps_the_marginal(levels, eta):
     """x_to = a x0 + b eps + sigma z with a^2 = abar_to and b^2 + sigma^2 = 1 - abar_to."""
-    left, reached = levels
-    deviation, one, none = sigma(eta, left, reached), torch.ones(1, dtype=torch.float64), torch.zeros(1)
-    a, b = toward(one, none, reached, deviation).item(), toward(none, one, reached, deviation).item()
-    assert a == pytest.approx(math.sqrt(reached.abar), rel=1e-14)
-    assert b >= 0 and b**2 + deviation**2 == pytest.approx(1 - reached.abar, rel=1e-9)
+    level_from, level_to = levels
+    deviation, one, none = sigma(eta, level_from, level_to), torch.ones(1, dtype=torch.float64), torch.zeros(1)
+    a, b = toward(one, none, level_to, deviation).item(), toward(none, one, level_to, deviation).item()
+    assert a == pytest.approx(math.sqrt(level_to.abar), rel=1e-14)
+    assert b >= 0 and b**2 + deviation**2 == pytest.approx(1 - level_to.abar, rel=1e-9)
 
 
 @given(levels=two_levels(), eta=etas)
 @quick
 def test_mean_finds_the_picture_in_x_itself(levels, eta):
-    left, reached = levels
-    deviation = sigma(eta, left, reached)
-    ours = mean(add_noise(Z, EPS, left.abar), EPS, left, reached, deviation)
-    assert distance(ours, toward(Z, EPS, reached, deviation)) <= 1e-11
+    level_from, level_to = levels
+    deviation = sigma(eta, level_from, level_to)
+    ours = mean(add_noise(Z, EPS, level_from.abar), EPS, level_from, level_to, deviation)
+    assert distance(ours, toward(Z, EPS, level_to, deviation)) <= 1e-11
 
 
 @given(levels=two_levels(), eta=etas)
@@ -129,9 +131,9 @@ def test_a_single_picture_is_found_from_any_noise(eta):
     """With data that is one picture the best eps is the true one, so the path ends at the clean level's marginal."""
     picture, levels = Z[:1], SD.levels(50)
     eps_fn, x = kit.gaussian_eps(picture, 0.0, SD), X
-    for reached, left in reversed(list(pairwise(levels))):
-        deviation = sigma(eta, left, reached)
-        x = mean(x, eps_fn(x, left.t), left, reached, deviation) + deviation * EPS
+    for level_to, level_from in reversed(list(pairwise(levels))):
+        deviation = sigma(eta, level_from, level_to)
+        x = mean(x, eps_fn(x, level_from.t), level_from, level_to, deviation) + deviation * EPS
     noise = (x - math.sqrt(levels[0].abar) * picture) / math.sqrt(1 - levels[0].abar)
     assert distance(x, picture.expand_as(x)) < 0.1      # the clean level is not quite clean
     if eta == 0:
@@ -140,6 +142,6 @@ def test_a_single_picture_is_found_from_any_noise(eta):
 
 
 def test_only_a_perfectly_clean_level_takes_no_noise():
-    left, clean, almost = SD.at(1), Level(0, 1.0), Level(0, SD.abar[0])
-    assert sigma(1.0, left, clean) == 0 < sigma(1.0, left, almost)
+    level_from, clean, almost = SD.at(1), Level(0, 1.0), Level(0, SD.abar[0])
+    assert sigma(1.0, level_from, clean) == 0 < sigma(1.0, level_from, almost)
     assert torch.equal(toward(X, EPS, clean, 0.0), X)

@@ -55,13 +55,13 @@ def test_weights_are_read_and_taken_out(typed, plain, weights):
 def test_a_words_places_are_its_tokens():
     own = prompt("a red lamp, on SAND")
     assert own.words == ["a", "red", "lamp,", "on", "sand"]
-    assert own.places == [range(1, 2), range(2, 4), range(4, 9), range(9, 10), range(10, 11)]
+    assert own.positions == [range(1, 2), range(2, 4), range(4, 9), range(9, 10), range(10, 11)]
     assert (own.end, own.length) == (11, L)
 
 
 @pytest.mark.parametrize(("word", "count"), TOKENS.items())
 def test_the_words_of_these_tests_have_so_many_tokens(word, count):
-    assert len(prompt(word).places[0]) == count
+    assert len(prompt(word).positions[0]) == count
 
 
 @given(st.text(alphabet="abz BO é'.,!(1-\t", max_size=14))
@@ -76,7 +76,7 @@ def test_places_are_those_of_the_text_model(text):
         return
     own = prompt(text)
     assert own.ids == ids and own.end == len(ids) + 1
-    assert [place for word in own.places for place in word] == list(range(1, own.end))
+    assert [place for word in own.positions for place in word] == list(range(1, own.end))
 
 
 def test_the_longest_prompt_and_one_token_more():

@@ -1,6 +1,7 @@
-"""E_r and D_r as methods use them, and the options that these need. Both are generators that yield a `Step` a step.
+"""E_r and D_r, encoding and decoding, as methods call them, and the options that they need.
 
-An encoding is taken up where an earlier edit left one: `encode` asks reuse.py.
+Both are generators that yield a `Step` for each step taken. Where reuse.py allows it, `encode` takes an earlier edit's
+encoding instead.
 """
 
 from collections.abc import Generator, Sequence
@@ -17,43 +18,43 @@ from .task import Context, Step, Task
 
 @dataclass(frozen=True)
 class Options(Declared):
-    """What every method can be told. Defaults are the papers'."""
+    """The options that every method has. The defaults are the papers'."""
 
-    steps: int = option(50, "N, the levels of the whole timeline, of which the encoding ratio's part is walked; more "
-                        "are finer and slower", least=1, usual=(1, 200), stage="levels")
+    steps: int = option(50, "N, the number of noise levels on the whole timeline, of which the encoding ratio takes a "
+                        "part; more are finer and slower", least=1, usual=(1, 200), stage="levels")
     guidance_scale: float = option(7.5, "s, how much the query counts while decoding; 1 is its plain prediction",
                                    least=0, usual=(0, 40), stage="decoding")
-    negative_prompt: str = option("", "stands in for the empty text in guidance", stage="decoding")
+    negative_prompt: str = option("", "takes the place of the empty text in guidance", stage="decoding")
 
-    sampler = DDIM()        # of methods that offer no choice
+    sampler = DDIM()        # for methods without an option `sampler`
 
     def check_count(self, pictures: int) -> None:
-        """ValueError if so many pictures at once are too many for these options."""
+        """Raise ValueError if these options don't allow so many pictures in one call."""
 
 
 @dataclass(frozen=True)
 class RatioOptions(Options):
-    """Of methods that start from the picture's own latent, brought to some level of noise."""
+    """For methods that bring the picture's own latent to some noise level and start from there."""
 
     encoding_ratio: float = option(0.8, "r, how far towards noise the picture goes; more changes more", least=0, most=1,
                                    stage="levels")
 
     def levels(self, schedule: Schedule) -> tuple[Level, ...]:
-        """Those that are walked: the clean one, and k noisier ones."""
+        """The levels of the encoding: the clean one, and k noisier ones."""
         return schedule.levels(self.steps, self.encoding_ratio)
 
 
 @dataclass(frozen=True)
 class CodingOptions(RatioOptions):
-    """Of methods that encode the picture: with which sampler, along which levels."""
+    """For methods that encode the picture: with which sampler, at which levels."""
 
-    sampler: Sampler = option(DDIM(), "walks to noise and back: a name, or an object with encode and decode",
+    sampler: Sampler = option(DDIM(), "encodes and decodes: a name, or an object with encode and decode",
                               stage="encoding")
-    grid: str = option("leading", "levels evenly in t, as the paper's (leading), or evenly in log(signal / noise) "
+    grid: str = option("leading", "levels at even distances in t, as in the paper (leading), or in log(signal / noise) "
                        "(lambda)", choices=("leading", "lambda"), stage="levels")
 
     def levels(self, schedule: Schedule) -> tuple[Level, ...]:
-        """Those that are walked. On both grids a smaller encoding ratio's are the first ones of a larger's."""
+        """The levels of the encoding. A smaller encoding ratio gives the first ones of those of a larger ratio."""
         if self.grid == "leading":
             return super().levels(schedule)
         evenly = even_in_log_snr(schedule, schedule.levels(self.steps))
@@ -62,25 +63,29 @@ class CodingOptions(RatioOptions):
 
 @dataclass(frozen=True)
 class IntervalOptions(CodingOptions):
-    """Guidance in a limited interval of noise levels, arXiv:2404.07724: elsewhere the query's own prediction, 1 row."""
+    """Guidance in a limited interval of noise levels only, arXiv:2404.07724.
 
-    guidance_from: float = option(0.0, "guide from this part t / T of the training timeline on", least=0, most=1,
-                                  stage="decoding")
-    guidance_until: float = option(1.0, "guide up to this part of it", least=0, most=1, stage="decoding")
+    Elsewhere the prediction is the one conditioned on the query, without guidance: one row instead of two.
+    """
+
+    guidance_from: float = option(0.0, "the lowest t / T, as a part of the training timeline, with guidance", least=0,
+                                  most=1, stage="decoding")
+    guidance_until: float = option(1.0, "the highest t / T with guidance", least=0, most=1, stage="decoding")
 
 
 def encode(
-    task: Task, options: Options, told: Context, levels: Sequence[Level]
+    task: Task, options: Options, context: Context, levels: Sequence[Level]
 ) -> Generator[Step, None, Trajectory]:
-    """E_r(x_0) under `told`, unguided: the states at all levels, x_0 first. DDIM: k rows a picture.
+    """E_r(x_0) conditioned on `context`, without guidance: the states at all levels, x_0 first. DDIM: k rows a picture.
 
-    told: one of the task's contexts, as a rule `task.empty`. An earlier edit's encoding that the same has made, as long
-    or longer, serves as it is. Raises ValueError for one that the caller gave and that something else has made.
+    context: one of the task's contexts, in the paper `task.empty`. An earlier edit's encoding is used instead, if the
+    same things would make it again and it goes far enough. Raises ValueError for one that the caller gave and that
+    something else has made.
     """
-    made = made_of_encoding(task, options, task.texts_of(told))
+    made = made_of_encoding(task, options, task.texts_of(context))
     if earlier := earlier_encoding(task.offers, made, task.x0, levels):
         return earlier
-    eps_fn, encoded = conditional(task.model.eps, told, task.rows, "encode"), []
+    eps_fn, encoded = conditional(task.model.eps, context, task.rows, "encode"), []
     for state in options.sampler.encode(eps_fn, task.x0, levels):
         encoded.append(state)
         if state.index > 0:
@@ -92,9 +97,9 @@ def decode(
     task: Task, options: Options, eps_fn: EpsFn, start: State, levels: Sequence[Level], blend: Blend | None = None,
     shown: slice = slice(None),
 ) -> Generator[Step, None, Trajectory]:
-    """D_r(start) with this prediction: the states at all levels, the clean one first; that one alone without a trace.
+    """D_r(start) with this noise prediction: the states at all levels, the clean one first.
 
-    shown: which latents of the batch the steps show.
+    Only the clean one is kept unless the task keeps a trace. shown: the part of the batch that a `Step` shows.
     """
     decoded: list[State] = []
     for state in options.sampler.decode(eps_fn, start, levels, blend):
@@ -105,9 +110,9 @@ def decode(
 
 
 def eps_of_query(task: Task, options: Options) -> EpsFn:
-    """The guided prediction under the query: DDIM takes 2k rows a picture with it, or k at guidance scale 1.
+    """The guided noise prediction, conditioned on the query: 2k rows a picture with DDIM, or k at guidance scale 1.
 
-    With `IntervalOptions` it is the query's own prediction outside the interval.
+    With `IntervalOptions` there is guidance in the interval only.
     """
     everywhere = guided(task.model.eps, task.query, task.negative, options.guidance_scale, task.rows, "decode")
     if not isinstance(options, IntervalOptions):
@@ -117,5 +122,5 @@ def eps_of_query(task: Task, options: Options) -> EpsFn:
 
 
 def kept(decoded: list[State], state: State, keep: str) -> list[State]:
-    """A decoding's states so far, by level, with the one below them; only that one if no trace is kept."""
+    """The states of a decoding so far, by level, and the next one before them; only that one if no trace is kept."""
     return [state, *decoded] if keep == "trace" else [state]

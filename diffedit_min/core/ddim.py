@@ -1,7 +1,7 @@
 """DDIM without noise, the paper's sampler, both ways: Eq. (2) of arXiv:2210.11427, Eq. (12) of arXiv:2010.02502.
 
-It is Euler's method on Eq. (3), du = eps d(tau), so it is of first order, and decoding undoes encoding only up to the
-step size: the network is asked at x_from while encoding but at x_to while decoding.
+It is Euler's method on Eq. (3), du = eps d(tau), hence of first order. Decoding undoes encoding only approximately: for
+the same step, encoding asks the network about the cleaner latent and decoding about the noisier one.
 """
 
 import math
@@ -31,8 +31,8 @@ def step(x: Tensor, eps: Tensor, abar_from: float, abar_to: float) -> Tensor:
 class DDIM(Declared):
     """The sampler of the paper."""
 
-    time: str = option("destination", "the t that the network sees while encoding: that of the level reached "
-                       "(destination) or left (source)", choices=("destination", "source"))
+    time: str = option("destination", "the t that the network sees while encoding: that of the level that the step "
+                       "goes to (destination) or comes from (source)", choices=("destination", "source"))
 
     name, title, source = "ddim", "DDIM", "arXiv:2010.02502"
     equation = "x_{to} = √ᾱ_{to} (x_{from} − √(1 − ᾱ_{from}) ε) / √ᾱ_{from} + √(1 − ᾱ_{to}) ε"
@@ -41,8 +41,8 @@ class DDIM(Declared):
     def encode(self, eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level]) -> Iterator[State]:
         """E_r: from x0 at levels[0] up to levels[-1]. 1 call a step.
 
-        time="destination" is the convention of public inversion code: it makes the step the first iterate of decoding's
-        exact inverse. time="source" is Euler's method to the letter.
+        time="source" is exactly Euler's method. time="destination" is the convention of public inversion code: then the
+        step is the first iteration of the exact inverse of decoding (samplers/fixed_point.py).
         """
         x = x0
         yield State(0, levels[0], x)
@@ -54,9 +54,9 @@ class DDIM(Declared):
     def decode(
         self, eps_fn: EpsFn, state: State, levels: Sequence[Level], blend: Blend | None = None
     ) -> Iterator[State]:
-        """D_r: from `state` down to levels[0]. 1 call a step; the network sees the t of the level left.
+        """D_r: from `state` down to levels[0]. 1 call a step; the network sees the t of level_from.
 
-        `blend`, applied to each new latent, is section 3.2's mask-guided update.
+        `blend` is applied to each new latent: it is the mask-guided update of section 3.2.
         """
         yield state
         y = state.latent

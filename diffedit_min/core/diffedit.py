@@ -4,8 +4,8 @@
     2  encode    x_0 = picture's latent, x_1, ..., x_k = reverse DDIM, with the empty text, without guidance   E_r
     3  decode    y_k = x_k;   y_j = M D(y_{j+1}, query) + (1 - M) x_j   for j = k-1, ..., 0                    D_r
 
-Both sides of the blend are at the same level j, the last one included, where x_0 is the picture's own latent: outside
-the mask the result is what the VAE makes of the input, whatever the query.
+Both sides of the blend are at the same level j, also at j = 0, where x_0 is the picture's own latent. So the result
+outside the mask is always the VAE's reconstruction of the input, whatever the query says.
 """
 
 from collections.abc import Generator
@@ -36,8 +36,8 @@ from .task import Outcome, Step, Task
 
 @dataclass(frozen=True)
 class MapOptions(IntervalOptions):
-    """How the map of step 1 is made. Defaults are the paper's where it names a value, and the usual rule (with the
-    threshold: map > 1.5 x its mean) where it doesn't."""
+    """How the map of step 1 is made. The defaults are the paper's, where it names a value. Otherwise they are those of
+    the common rule "map > 1.5 x its mean", which is what they give together with the threshold 0.5."""
 
     mask_noise_ratio: float = option(0.5, "how noisy the latents of step 1 are, as a part of the training timeline",
                                      least=0, most=1, stage="map")
@@ -60,17 +60,17 @@ class MapOptions(IntervalOptions):
 
 @dataclass(frozen=True)
 class DiffEditOptions(MapOptions):
-    """And how it becomes a mask."""
+    """How the map of step 1 is made, and how it becomes a mask."""
 
-    mask_threshold: float = option(0.5, "where the rescaled map is above it, the picture is edited", least=0, most=1,
+    mask_threshold: float = option(0.5, "the picture is edited where the rescaled map is above it", least=0, most=1,
                                    stage="mask")
 
 
 def run(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
-    """The algorithm: its three steps in order. 2n + k + 2k rows a picture, for n noises and k levels."""
+    """The algorithm: its three steps in order. 2n + k + 2k rows a picture, for n noises and k steps."""
     levels = options.levels(task.model.schedule)
 
-    # Step 1. A mask from the caller takes its place.
+    # Step 1, unless the caller gives a mask.
     if task.mask is not None:
         mask, mask_map, trace = task.mask, None, {}
     else:
@@ -80,12 +80,12 @@ def run(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
         if not mask.any():
             return Outcome(None, mask, mask_map, trace=trace)
 
-    # Step 2. Every x_j is kept: the blend needs them all.
+    # Step 2. Every x_j is kept, since the blend needs them all.
     x = yield from encode(task, options, task.empty, levels)
 
     # Step 3.
     def blend(y: Tensor, j: int) -> Tensor:
-        """y_j inside the mask, x_j outside. (`where`, so that what is outside stays the same to the last bit.)"""
+        """y_j inside the mask, x_j outside. (With `where` and not with products: so x_j stays the same to the bit.)"""
         return torch.where(mask, y, x[j].latents)
 
     y = yield from decode(task, options, eps_of_query(task, options), x[-1], levels, blend)
@@ -93,11 +93,11 @@ def run(task: Task, options: DiffEditOptions) -> Generator[Step, None, Outcome]:
 
 
 def find_map(task: Task, options: MapOptions) -> tuple[Tensor, dict[str, Tensor]]:
-    """Step 1 up to the threshold: the map in [0, 1] (B, h, w), and its intermediates if they are to be kept.
+    """Step 1 without the threshold: the map in [0, 1] (B, h, w); and its intermediates with keep="trace", else none.
 
-    Query and reference see the same noises. There is no guidance: it would multiply the difference, and the rescaling
-    would divide it out again. Equal prompts need no prediction: their map is 0. An earlier edit's map that the same has
-    made serves as it is; ValueError for one that the caller gave and that something else has made.
+    The noises are the same under query and reference. Guidance isn't used: it would only multiply the difference, which
+    the rescaling undoes. Equal prompts need no prediction, since their map is 0. An earlier edit's map is used if the
+    same things would make it again; ValueError for one from the caller that something else has made.
     """
     model, x0, made = task.model, task.x0, made_of_map(task, options)
     if (earlier := earlier_maps(task.offers, made)) is not None:
@@ -126,9 +126,9 @@ def find_map(task: Task, options: MapOptions) -> tuple[Tensor, dict[str, Tensor]
 def edit_inside(
     task: Task, options: MapOptions, mask: Tensor, mask_map: Tensor | None = None
 ) -> Generator[Step, None, Outcome]:
-    """Steps 2 and 3 for a mask, bool (B, 1, h, w), that was found in another way: what a variant of step 1 ends with.
+    """Steps 2 and 3, for variants that find the mask in their own way: bool (B, 1, h, w).
 
-    mask_map (B, h, w): what the mask was cut from, for the Edit to hold. ValueError for a mask of another kind.
+    mask_map (B, h, w): the map that the mask was made of, for the Edit. ValueError for a mask of another type or shape.
     """
     if mask.dtype != torch.bool or mask.shape != task.x0[:, :1].shape:
         raise ValueError(f"a mask must be bool, of the shape {tuple(task.x0[:, :1].shape)}, not {mask.dtype} of "

@@ -1,10 +1,10 @@
 """From a network to a noise prediction: the `EpsFn` contract, and classifier-free guidance.
 
-Samplers and masks see nothing of the model but an eps_fn. The ones built here bind what the network is told (the text)
-and count every row that goes through it.
+Samplers and masks see nothing of the model but an eps_fn. Those built here hold the context that the prediction is
+conditioned on (the text), and count the rows: a row is one sample that goes through the U-Net once.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,32 +21,32 @@ class EpsFn(Protocol):
         ...
 
 
-ModelEps = Callable[[Tensor, int, Any], Tensor]     # model.eps: (x, t, context) -> eps; a row for each prompt
+ModelEps = Callable[[Tensor, int, Any], Tensor]     # model.eps: (x, t, context) -> eps, one row for each prompt
 
 
 @dataclass
 class Rows:
-    """Counts the samples that went through the U-Net during one edit, and those that went back for a gradient.
+    """The number of function evaluations for one batch: rows that went through the U-Net, by what they were for.
 
-    Each with a label of what it was for: "mask", "encode", "decode", ...
+    Labels are "mask", "encode", "decode", ... Every picture of the batch has an equal part of these rows. Where the
+    pictures need different numbers of rows (a tuning that stops early, for example), the rows of picture i are counted
+    in alone[i] instead.
     """
 
     forward: Counter[str] = field(default_factory=Counter)
-    backward: Counter[str] = field(default_factory=Counter)
+    backward: Counter[str] = field(default_factory=Counter)     # rows of which a gradient was computed
+    alone: defaultdict[int, "Rows"] = field(default_factory=lambda: defaultdict(Rows))
 
 
 def classifier_free_guidance(eps_uncond: Tensor, eps_cond: Tensor, s: float) -> Tensor:
-    """eps_uncond + s (eps_cond - eps_uncond), arXiv:2207.12598. s = 1: the text alone; s = 0: the empty text alone.
-
-    (That paper's w, and some codes' "0 is off", is s - 1.)
-    """
+    """eps_uncond + s (eps_cond - eps_uncond), arXiv:2207.12598 (its w is s - 1). s = 1: eps_cond; s = 0: eps_uncond."""
     return eps_uncond + s * (eps_cond - eps_uncond)
 
 
 def conditional(model_eps: ModelEps, context: Any, rows: Rows, label: str) -> EpsFn:
     """eps(x, t | context): one row a sample. With the empty text's context it is the unconditional prediction.
 
-    With a context of m prompts for each sample, as `join` makes it: m rows each, (m B, C, h, w). label: what for.
+    m prompts for each sample, as `join` makes them, give m rows a sample, (m B, C, h, w). label: for `Rows`.
     """
 
     def eps_fn(x: Tensor, t: int) -> Tensor:
@@ -58,9 +58,9 @@ def conditional(model_eps: ModelEps, context: Any, rows: Rows, label: str) -> Ep
 
 
 def guided(model_eps: ModelEps, context: Any, negative: Any, s: float, rows: Rows, label: str) -> EpsFn:
-    """The guided prediction: two rows a sample, in one call; only one where s = 1 or s = 0 needs no more.
+    """The guided prediction: two rows a sample, in one call. With s = 1 or s = 0 one row is enough.
 
-    `context` and `negative` hold one entry a sample and can be joined by `torch.cat` or have a method `join`.
+    context and negative hold one prompt a sample; both are plain tensors, or both have a method `join`.
     """
     if s == 1:
         return conditional(model_eps, context, rows, label)

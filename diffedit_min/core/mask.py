@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .guidance import EpsFn
 
-# A map whose largest value is below this part of the predictions' own size is rounding, not a difference: min-max
-# would blow it up to half a mask. In float32 rows of different batches agree to 1e-6.
+# A map whose largest value is below this part of the predictions' own size is only rounding error, and becomes 0:
+# otherwise min-max rescaling would make half a mask of it. (In float32, rows of different batches agree to 1e-6.)
 FLOOR = 1e-4
 
 NORMS = ("l1", "l2")
@@ -26,7 +26,7 @@ RESCALES = ("minmax", "max")
 def predictions(eps_fn: EpsFn, noised: Tensor, t: int) -> Tensor:
     """eps(x_t, t) for n noised copies of each latent, as one batch: (n, B, C, h, w) -> (m, n, B, C, h, w).
 
-    m: how many prompts the eps_fn sees each of them with.
+    m: the number of prompts for which the eps_fn predicts the noise in each copy.
     """
     return eps_fn(noised.flatten(0, 1), t).unflatten(0, (-1, *noised.shape[:2]))
 
@@ -36,9 +36,9 @@ def difference_map(eps_query: Tensor, eps_reference: Tensor, norm: str = "l1", a
 
     eps_query, eps_reference (n, B, C, h, w) -> (B, h, w), in units of the noise's standard deviation.
     norm: "l1", the mean over channels of |difference|, or "l2", the root of the mean square.
-    average: "maps", the norm first, then the mean over noises; or "differences", the mean over noises first, which
-    lets what is random in the differences cancel.
-    Map 0 where the whole picture's differences are rounding (`FLOOR`).
+    average: "maps", the norm first, then the mean over noises; or "differences", the mean over noises first, in which
+    the random parts of the differences cancel.
+    The map is 0 if a picture's differences are nothing but rounding error (`FLOOR`).
     """
     check(norm, NORMS, "mask_norm")
     check(average, AVERAGES, "mask_average")
@@ -53,11 +53,11 @@ def difference_map(eps_query: Tensor, eps_reference: Tensor, norm: str = "l1", a
 
 
 def remove_extremes(raw: Tensor, clip: str = "mean", at: float = 3.0, valid: Tensor | None = None) -> Tensor:
-    """Cut the map off at a ceiling: (B, h, w) -> (B, h, w).
+    """Replace values above a ceiling by the ceiling: (B, h, w) -> (B, h, w).
 
-    clip: "mean", at `at` times the picture's mean; "quantile", at its `at`-quantile (0..1); "none".
-    valid (B, h, w): the cells that count (those that aren't padding). The paper says "we remove extreme values in
-    noise predictions"; cutting the *difference* instead keeps the mask independent of the guidance scale.
+    clip: where the ceiling is: "mean", `at` times the picture's mean; "quantile", its `at`-quantile (0..1); "none".
+    valid (B, h, w): False for padding, which doesn't count. The paper removes "extreme values in noise predictions";
+    here they are removed in the *difference*, so that the mask doesn't depend on the guidance scale.
     """
     check_clip(clip, at)
     if clip == "none":
@@ -67,9 +67,9 @@ def remove_extremes(raw: Tensor, clip: str = "mean", at: float = 3.0, valid: Ten
 
 
 def rescale(clipped: Tensor, how: str = "minmax", valid: Tensor | None = None) -> Tensor:
-    """To [0, 1], per picture: "minmax", (m - min) / (max - min), or "max", m / max. A constant map becomes 0.
+    """To [0, 1], per picture: "minmax", (m - min) / (max - min), or "max", m / max; 0 if the divisor is 0.
 
-    (B, h, w) -> (B, h, w); cells of padding (not `valid`) take the value of the nearest one that isn't.
+    (B, h, w) -> (B, h, w). A cell of padding (not `valid`) takes the value of the nearest cell of the picture.
     """
     check(how, RESCALES, "mask_rescale")
     rescaled = []
@@ -80,12 +80,12 @@ def rescale(clipped: Tensor, how: str = "minmax", valid: Tensor | None = None) -
     result = torch.stack(rescaled)
     if valid is None:
         return result
-    # Padding is a margin on the right and at the bottom.
+    # Padding is on the right and at the bottom, so in rows and columns the valid cells come first.
     return torch.stack([m[nearest(v.any(dim=1))][:, nearest(v.any(dim=0))] for m, v in zip(result, valid, strict=True)])
 
 
 def nearest(valid: Tensor) -> Tensor:
-    """Which valid cell lies nearest to each of a line, of which the first ones are valid: bool (n,) -> indices (n,)."""
+    """The index of the nearest valid cell, for each cell of a line that starts with valid ones: bool (n,) -> (n,)."""
     return torch.arange(len(valid), device=valid.device).clamp(max=int(valid.sum()) - 1)
 
 
@@ -97,12 +97,12 @@ def binarise(mask_map: Tensor, threshold: float = 0.5) -> Tensor:
 
 
 def cells(maps: Tensor, valid: Tensor | None) -> list[Tensor]:
-    """Each picture's values that count, flat: (B, h, w) -> B tensors (at most h w,)."""
+    """Each picture's valid values as one flat tensor: (B, h, w) -> B tensors of at most h w numbers."""
     return [m.flatten() if valid is None else m[v] for m, v in zip(maps, maps if valid is None else valid, strict=True)]
 
 
 def check_clip(clip: str, at: float) -> None:
-    """ValueError unless `remove_extremes` knows the rule and `at` is in its range."""
+    """Raise ValueError unless `clip` is a rule of `remove_extremes` and `at` is in its range."""
     check(clip, CLIPS, "mask_clip")
     if clip == "quantile" and not 0 <= at <= 1:
         raise ValueError(f"mask_clip_at must be from 0 to 1 for the quantile, not {at}")

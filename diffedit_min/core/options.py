@@ -1,11 +1,11 @@
-"""What a method or a sampler can be told: each option is declared once, as a field of a frozen dataclass.
+"""The options of methods and samplers. Each one is declared once, as a field of a frozen dataclass:
 
     @dataclass(frozen=True)
     class MyOptions(DiffEditOptions):
-        grow: int = option(0, "the mask is grown by so many cells", least=0, stage="mask")
+        grow: int = option(0, "how many cells the mask is grown by", least=0, stage="mask")
 
-From that one line come the check and its message, `help`, the command's parsing, the page's widgets, the report's
-tooltips, and what of an earlier edit may be used again (reuse.py).
+This one line serves for the check and its message, `help`, the command's parsing, the page's widgets, the report's
+tooltips, and for the question of what may be used again from an earlier edit (reuse.py).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .state import Sampler
 
-# From where on an option matters. "levels": it chooses the levels, which the states of an encoding tell by themselves.
-# "cost": the result doesn't depend on it. None, if nothing is said: it matters from the start.
+# The first stage of an edit whose result depends on the option. "levels": it chooses the noise levels (each state of an
+# encoding holds its own). "cost": no result depends on it. None, without a declaration: everything depends on it.
 STAGES = ("levels", "encoding", "map", "mask", "decoding", "cost", None)
 
 
@@ -30,23 +30,23 @@ class Option:
     """One option, as it was declared."""
 
     name: str
-    kind: type                          # of its values: int, float, str, bool, dict, tuple or Sampler
+    kind: type                          # the type of its values: int, float, str, bool, dict, tuple or Sampler
     default: Any
     sentence: str = ""                  # what it does
-    least: float | None = None          # the range of a number, or of each number of a tuple
-    above: float | None = None
-    most: float | None = None
-    choices: tuple[Any, ...] = ()
-    usual: tuple[float, float] | None = None    # what a slider offers of a range that is open
-    stage: str | None = None
-    needs: Mapping[str, Any] = field(default_factory=dict)      # values of other options with which it matters
-    file: bool = False                  # it names a file or a model
-    optional: bool = False              # None is a value too
-    length: int | None = None           # of a tuple; None: any
+    least: float | None = None          # the range of the number, or of each number of the tuple: value >= least,
+    above: float | None = None          # value > above,
+    most: float | None = None           # value <= most
+    choices: tuple[Any, ...] = ()       # the allowed values; empty: any
+    usual: tuple[float, float] | None = None    # a slider's ends, where the range has no end
+    stage: str | None = None            # one of STAGES
+    needs: Mapping[str, Any] = field(default_factory=dict)      # values of other options that it has no effect without
+    file: bool = False                  # True: it names a file or a model
+    optional: bool = False              # True: None is allowed too
+    length: int | None = None           # the number of values in the tuple; None: any number
 
     @property
     def range(self) -> str:
-        """Which values it takes, in words; "" if any of its kind."""
+        """The allowed values in words; "" if every value of its kind is allowed."""
         if self.choices:
             return "one of " + ", ".join(map(str, self.choices))
         low = "" if self.above is None else f"above {self.above:g}"
@@ -58,15 +58,18 @@ class Option:
         return f"{low} and at most {self.most:g}" if low else f"at most {self.most:g}"
 
     def checked(self, value: Any) -> Any:
-        """The value, an int as a float where that is its kind. ValueError, naming both, for one that it can't have."""
+        """The value itself; an int is made a float, and a list a tuple, where that is the kind.
+
+        Raises ValueError, which names the option and the value, for a value that isn't allowed.
+        """
         if value is None and self.optional:
             return None
         if self.kind is float and type(value) is int:
             value = float(value)
         if self.kind is tuple and type(value) is list:      # as JSON has it
             value = tuple(value)
-        right = isinstance(value, Sampler) if self.kind is Sampler else type(value) is self.kind
-        if not right:
+        of_kind = isinstance(value, Sampler) if self.kind is Sampler else type(value) is self.kind
+        if not of_kind:
             raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
         if self.length is not None and len(value) != self.length:
             raise ValueError(f"{self.name} must be {self.length} numbers, not {value!r}")
@@ -86,7 +89,7 @@ class Option:
                 and (self.most is None or number <= self.most))
 
     def parsed(self, text: str) -> Any:
-        """The value that a text at a command line means. A sampler's stays a text: samplers/ knows their names."""
+        """The value that a text of the command line stands for. A sampler stays a text: samplers/ finds it by name."""
         text = text.strip() if self.kind is not str else text
         if self.optional and text.lower() == "none":
             return None
@@ -110,11 +113,11 @@ KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or
 
 
 def option(default: Any, sentence: str, **declared: Any) -> Any:
-    """A field of an options' dataclass: its default, what it does in one sentence, and what `Option` has besides.
+    """Declare an option, as a field of a dataclass: its default, one sentence on what it does, and fields of `Option`.
 
-    least, above, most: the range of a number. choices: the texts that it can be. stage: from where on it matters, one
-    of `STAGES`. needs: values of other options with which it matters. file: it names a file or a model. usual: what a
-    slider offers where the range is open, (low, high).
+    least, above, most: the range of a number. choices: the allowed texts. stage: the first stage that depends on it,
+    one of `STAGES`. needs: values of other options that it has no effect without. file: True if it names a file or a
+    model. usual: (low, high), the ends of a slider where the range has no end.
     """
     known = [f.name for f in fields(Option) if f.name not in ("name", "kind", "default", "sentence")]
     for name in declared:
@@ -130,7 +133,7 @@ def option(default: Any, sentence: str, **declared: Any) -> Any:
 
 @cache
 def declared(options: type) -> dict[str, Option]:
-    """The options of a dataclass by name. A field without `option` is one too: of any value of its type."""
+    """The options of a dataclass by name. A field that is declared without `option` is one too, without a range."""
     hints, found = get_type_hints(options), {}
     if inspect.get_annotations(options) and "__dataclass_fields__" not in vars(options):
         raise ValueError(f"{options.__name__} must be a dataclass: write @dataclass(frozen=True) above it")
@@ -138,7 +141,7 @@ def declared(options: type) -> dict[str, Option]:
         if f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"option {f.name!r} of {options.__name__} has no default: give it one")
         default = f.default_factory() if f.default is MISSING else f.default
-        kind, optional, length = kind_of(hints[f.name])
+        kind, optional, length = parsed_annotation(hints[f.name])
         if kind not in KINDS:
             raise ValueError(f"option {f.name!r} of {options.__name__} is of type {hints[f.name]!r}; known are int, "
                              "float, str, bool, dict, tuples of numbers, samplers, and each of these or None")
@@ -150,8 +153,8 @@ def declared(options: type) -> dict[str, Option]:
     return found
 
 
-def kind_of(hint: Any) -> tuple[Any, bool, int | None]:
-    """What values an annotation means, whether None is one of them, and how many numbers a tuple has, if it says."""
+def parsed_annotation(hint: Any) -> tuple[Any, bool, int | None]:
+    """What a field's annotation says: `Option`'s kind, optional and length."""
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     kinds = [part for part in parts if part is not types.NoneType]
     kind, inside = get_origin(kinds[0]) or kinds[0], get_args(kinds[0])
@@ -164,26 +167,25 @@ def kind_of(hint: Any) -> tuple[Any, bool, int | None]:
 
 @dataclass(frozen=True)
 class Declared:
-    """The base of dataclasses whose fields are options: making one checks each of them."""
+    """The base class of dataclasses whose fields are options. Each option is checked when an object is made."""
 
     def __post_init__(self) -> None:
         for name, own in declared(type(self)).items():
             object.__setattr__(self, name, own.checked(getattr(self, name)))
 
     def record(self) -> dict[str, Any]:
-        """All options as JSON can hold them: a sampler as its name, for example "edict:p=0.9"."""
+        """All options, ready for JSON: a sampler becomes its name, for example "edict:p=0.9"."""
         return {name: written(value) if declared(type(self))[name].kind is Sampler else value
                 for name, value in vars(self).items()}
 
 
 def written(sampler: Sampler) -> str:
-    """A sampler as one types it: its name, and those of its options that are not at their default."""
-    told = {f.name: getattr(sampler, f.name) for f in fields(sampler) if getattr(sampler, f.name) != f.default} \
-        if is_dataclass(sampler) else {}
-    return ":".join([name_of(sampler), *(f"{name}={value}" for name, value in told.items())])
+    """A sampler as a person types it: its name, then each option whose value isn't the default."""
+    values = {f: getattr(sampler, f.name) for f in fields(sampler)} if is_dataclass(sampler) else {}
+    return ":".join([name_of(sampler), *(f"{f.name}={value}" for f, value in values.items() if value != f.default)])
 
 
 def name_of(sampler: Sampler) -> str:
-    """Its `name`; else its class's, in small letters."""
+    """The sampler's attribute `name`; if it has none, its class's name in small letters."""
     name = getattr(sampler, "name", None)
     return name if isinstance(name, str) else type(sampler).__name__.lower()

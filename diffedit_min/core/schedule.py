@@ -1,9 +1,9 @@
-"""Noise levels: how much of a latent is picture and how much is noise, and the coordinates in which DDIM is Euler.
+"""Noise levels: how much of a latent is picture and how much is noise; the variables in which DDIM is Euler's method.
 
     x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps        abar_t = prod_{s <= t} (1 - beta_s)
 
 `abar` (DDPM's alpha-bar) is what the DiffEdit and DDIM papers call alpha. Schedules are Python floats (float64).
-Shapes: x, x0, eps, v are (B, C, h, w), or any one shape.
+Shapes: x, x0, eps and v are (B, C, h, w); any other shape will do, if it is the same for all.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Level:
-    """A noise level: the integer time that the network is told, and how much of the variance is signal."""
+    """A noise level: the time that the network sees, an int, and abar, the part of the variance that is signal."""
 
     t: int
     abar: float
@@ -26,17 +26,17 @@ class Level:
 
 @dataclass(frozen=True)
 class Schedule:
-    """abar at the T training times, and the grid that a sampler walks on."""
+    """abar at the T training times, and from it the levels at which a sampler stops."""
 
-    abar: tuple[float, ...] = field(repr=False)     # abar[t], falling from about 1 to about 0
+    abar: tuple[float, ...] = field(repr=False)     # abar[t], which falls from about 1 to about 0
     steps_offset: int = 1               # t of the first noisy level
     clean_abar: float | None = None     # of the clean level; None: abar[0], as Stable Diffusion has it
 
     @classmethod
     def from_config(cls, raw: dict[str, Any]) -> "Schedule":
-        """From a parsed scheduler_config.json, with Stable Diffusion's values for what it leaves out.
+        """From a parsed scheduler_config.json. What it doesn't say is as in Stable Diffusion.
 
-        Raises ValueError naming a beta_schedule or a setting that isn't known.
+        Raises ValueError, which names it, for a beta_schedule or a setting that isn't known.
         """
         T = raw.get("num_train_timesteps", 1000)
         start, end = raw.get("beta_start", 0.00085), raw.get("beta_end", 0.012)
@@ -68,7 +68,7 @@ class Schedule:
     def levels(self, N: int, ratio: float = 1.0) -> tuple[Level, ...]:
         """The clean level and N noisy ones, by rising noise: t_i = offset + floor(i T / N), i = 0..N-1.
 
-        This is the usual "leading" grid where N divides T. ratio: only as far as this encoding ratio goes, k levels.
+        Where N divides T this is the usual "leading" grid. ratio: of the N levels only the first k (`levels_used`).
         Raises ValueError unless 1 <= N < T.
         """
         if not 1 <= N < self.T:
@@ -77,14 +77,14 @@ class Schedule:
         return (clean, *(self.at(self.steps_offset + i * self.T // N) for i in range(levels_used(ratio, N))))
 
     def noised(self, ratio: float) -> Level:
-        """The level that lies `ratio` (0..1) of the training timeline from the clean end: t = ratio T."""
+        """The level at part `ratio` (0..1) of the training timeline: t = ratio T, rounded."""
         return self.at(min(math.floor(check_ratio(ratio, "noise ratio") * self.T + 0.5), self.T - 1))
 
 
 def levels_used(ratio: float, N: int) -> int:
-    """k = round(r N), the number of levels that encoding ratio r in [0, 1] walks through (halves go up).
+    """k = round(r N), the number of steps that encoding ratio r in [0, 1] takes (halves are rounded up).
 
-    Adding 0.5 before flooring also absorbs rounding in r N: 0.29 * 100 is 28.999... in floating point.
+    floor(r N + 0.5) is right also where floating point makes r N a little too small: 0.29 * 100 is 28.999...
     """
     return math.floor(check_ratio(ratio, "encoding ratio") * N + 0.5)
 
@@ -108,12 +108,12 @@ def add_noise(x0: Tensor, eps: Tensor, abar: float | Tensor) -> Tensor:
 
 
 def x0_from_eps(x: Tensor, eps: Tensor, abar: float) -> Tensor:
-    """The clean latent that x and its noise imply: `add_noise` solved for x0."""
+    """The predicted clean image's latent: `add_noise` solved for x0."""
     return (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
 
 
 def eps_from_x0(x: Tensor, x0: Tensor, abar: float) -> Tensor:
-    """The noise that x and its clean latent imply: `add_noise` solved for eps."""
+    """The noise in x, if x0 is its clean latent: `add_noise` solved for eps."""
     return (x - math.sqrt(abar) * x0) / math.sqrt(1 - abar)
 
 
@@ -151,9 +151,9 @@ def log_snr(level: Level) -> float:
 
 
 def even_in_log_snr(schedule: Schedule, levels: Sequence[Level]) -> tuple[Level, ...]:
-    """As many levels between the same two ends, evenly in `log_snr` as far as the training times allow.
+    """As many levels between the same ends, at even distances in `log_snr`, each moved to the nearest training time.
 
-    Fewer where two fall on one time: near the clean end times are further apart in lambda.
+    Near the clean end, where training times are far apart in lambda, some can fall on the same time: then fewer levels.
     """
     first = levels[0] if levels[0].abar < 1 else schedule.at(0)
     wanted = torch.linspace(log_snr(first), log_snr(levels[-1]), len(levels), dtype=torch.float64)
@@ -166,17 +166,17 @@ def even_in_log_snr(schedule: Schedule, levels: Sequence[Level]) -> tuple[Level,
 
 
 def generator(seed: int, stream: str, index: int) -> torch.Generator:
-    """Random numbers for one use ("mask", "noise", ...) and one sample of it, always on the CPU.
+    """Random numbers for one use (stream: "mask", "noise", ...) and for the sample of this index, always on the CPU.
 
-    Each (seed, stream, index) has its own, so n samples are a prefix of more, a picture gets the same noise alone or
-    in a batch, and a seed means the same on every device.
+    Each (seed, stream, index) has its own. So with more samples the first ones stay the same, a picture gets the same
+    noise alone or in a batch, and a seed means the same on every device.
     """
     digest = hashlib.sha256(f"{seed} {stream} {index}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def standard_noise(like: Tensor, seeds: tuple[int, ...], stream: str, index: int = 0) -> Tensor:
-    """eps ~ N(0, I) shaped like `like` (B, C, h, w), one seed a row; drawn in float32 on the CPU, then moved."""
+    """eps ~ N(0, I), shaped like `like` (B, C, h, w), with one seed for each row; drawn in float32 on the CPU."""
     if len(seeds) != len(like):
         raise ValueError(f"{len(like)} latents but {len(seeds)} seeds")
     rows = [torch.randn(like.shape[1:], generator=generator(seed, stream, index)) for seed in seeds]

@@ -1,7 +1,7 @@
-"""The methods by name. Each is one paper and one file; README.md beside this has their contract, and how to write one.
+"""The methods by name. Each is one paper and one file; README.md describes their contract, and how to write one.
 
-`METHODS`, in registry.py, is the one list: the functions in `dm`, --method, the benchmark, the report and the page ask
-there.
+`METHODS`, in registry.py, is the one list of them: the functions in `dm`, --method, the benchmark, the report and the
+page all use it.
 """
 
 from .edit import Edit

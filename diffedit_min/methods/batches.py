@@ -1,10 +1,11 @@
-"""From what a person gives to what methods are given: pictures and words -> batches of latents and contexts."""
+"""From what a person gives to what a method is given: pictures and texts -> batches of latents and contexts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,60 +16,46 @@ from ..core.coding import Options
 from ..core.guidance import Rows
 from ..core.reuse import earlier_x0
 from ..core.state import State, Trajectory
-from ..core.task import Offers, Task
+from ..core.task import Context, Offers, Task
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import Frame, fit, fit_mask
 from ..pictures.picture_files import to_rgb
+from .call import Call
 from .edit import Edit, as_trajectory
+
+# ---------------------------------------------------------------- one request for each picture
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One picture, and what is wanted of it."""
+    """One picture of a call, and what is given for it."""
 
+    index: int                          # its place among the pictures of the call
     picture: Image.Image | None         # None: it is to be made from the seed
     query: str
     reference: str
     seed: int
-    mask: Any = None                    # a picture, or a bool (h, w)
-    encoded: Sequence[Trajectory] = ()  # of earlier edits
-    mask_maps: Sequence[Tensor] = ()
+    mask: Any                           # a picture, a bool (h, w), or None
+    encoded: Sequence[Trajectory]       # of earlier edits
+    mask_maps: Sequence[Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A request, its picture fitted to the network."""
+def requests(pictures: Sequence[Image.Image | None], query: Any, reference: Any, call: Call) -> list[Request]:
+    """One for each picture. What is given is one value for all pictures, or a list with one for each.
 
-    request: Request
-    pixels: Tensor                      # (1, 3, H, W) in [-1, 1]
-    frame: Frame
-
-
-def requests(
-    pictures: Sequence[Image.Image | None], *, query: Any, reference: Any, seed: Any, mask: Any, encoded: Any,
-    mask_map: Any, reuse: Any,
-) -> list[Request]:
-    """One for each picture, from what is given for all of them or for each. ValueError for numbers that differ."""
+    Raises ValueError for a list of another length.
+    """
     count = len(pictures)
-    for name, value in (("encoded", encoded), ("mask_map", mask_map)):
-        if isinstance(value, Edit):
-            raise ValueError(f"{name} takes an Edit's `{name}`, not the Edit itself: write reuse=edit")
-    of_one = isinstance(reuse, Edit) or (count == 1 and all(isinstance(edit, Edit) for edit in reuse or ()))
-    earlier = each_ones(reuse, of_one, count, "reuse")
-    offered = [[edit] if isinstance(edit, Edit) else list(edit or ()) for edit in earlier]
-    trajectories = each_ones(encoded, bool(encoded) and isinstance(encoded[0], State), count, "encoded")
-    maps = each_ones(mask_map, isinstance(mask_map, Tensor), count, "mask_map")
-    masks = spread(mask, count, "masks") if isinstance(mask, list) else [mask] * count
-    columns = (pictures, spread(query, count, "queries"), spread(reference, count, "references"),
-               spread(seed, count, "seeds"), masks)
-    return [Request(*told,
-                    [as_trajectory(own)] if own is not None else [edit.encoded for edit in edits if edit.encoded],
-                    [made] if made is not None else [edit.mask_map for edit in edits if edit.mask_map is not None])
-            for *told, own, made, edits in zip(*columns, trajectories, maps, offered, strict=True)]
+    encoded, maps = (earlier(call, name, count) for name in ("encoded", "mask_map"))
+    queries, references = spread(query, count, "queries"), spread(reference, count, "references")
+    seeds = spread(call.seed, count, "seeds")
+    masks = spread(call.mask, count, "masks") if isinstance(call.mask, list) else [call.mask] * count
+    each = zip(pictures, queries, references, seeds, masks, encoded, maps, strict=True)
+    return [Request(i, *given) for i, given in enumerate(each)]
 
 
 def spread(value: Any, count: int, name: str) -> list[Any]:
-    """One value for all pictures, or one each."""
+    """A list with one value for each picture, from such a list or from one value for all."""
     if isinstance(value, str | int):
         return [value] * count
     values = list(value)
@@ -77,59 +64,126 @@ def spread(value: Any, count: int, name: str) -> list[Any]:
     return values
 
 
-def each_ones(value: Any, single: bool, count: int, name: str) -> list[Any]:
-    """What earlier Edits hold, one for each picture; None for each if there is nothing."""
-    if single and count > 1:
+def earlier(call: Call, name: str, count: int) -> list[list[Any]]:
+    """For each picture, the earlier `encoded` or `mask_map` to choose from: the given one, else those of `reuse`."""
+    value = getattr(call, name)
+    if isinstance(value, Edit):
+        raise ValueError(f"{name} takes an Edit's `{name}`, not the Edit itself: write reuse=edit")
+    if name == "encoded":
+        given = one_each(value, bool(value) and isinstance(value[0], State), count, name)
+        given = [None if each is None else as_trajectory(each) for each in given]
+    else:
+        given = one_each(value, isinstance(value, Tensor), count, name)
+    held = [[getattr(edit, name) for edit in edits] for edits in earlier_edits(call.reuse, count)]
+    return [[own] if own is not None else [each for each in others if each is not None and len(each)]
+            for own, others in zip(given, held, strict=True)]
+
+
+def earlier_edits(reuse: Any, count: int) -> list[list[Edit]]:
+    """The Edits of `reuse` for each picture: of one picture an Edit or several, of several pictures a list of these."""
+    of_one = isinstance(reuse, Edit) or (count == 1 and all(isinstance(edit, Edit) for edit in reuse or ()))
+    return [[edits] if isinstance(edits, Edit) else list(edits or ())
+            for edits in one_each(reuse, of_one, count, "reuse")]
+
+
+def one_each(value: Any, of_one: bool, count: int, name: str) -> list[Any]:
+    """A list with one value for each picture: of a value that belongs to one picture, of such a list, or of None."""
+    if of_one and count > 1:
         raise ValueError(f"{name} belongs to one picture, but {count} are given")
-    return [None] * count if value is None else [value] if single else spread(value, count, name)
+    return [None] * count if value is None else [value] if of_one else spread(value, count, name)
 
 
-def batches(model: StableDiffusion, wanted: Sequence[Request], size: int | None) -> list[list[tuple[int, Fitted]]]:
-    """The requests with their numbers, grouped by their size in the network: what can run as one batch."""
+# ---------------------------------------------------------------- batches of one size
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A request whose picture is fitted to the network."""
+
+    request: Request
+    pixels: Tensor                      # (1, 3, H, W) in [-1, 1]
+    frame: Frame
+
+
+def batches(model: StableDiffusion, wanted: Sequence[Request], size: int | None) -> list[list[Fitted]]:
+    """The requests in groups whose pictures have one size in the network, so that each group can run as one batch."""
     side = math.isqrt(model.native_area)
-    groups: dict[torch.Size, list[tuple[int, Fitted]]] = {}
-    for i, request in enumerate(wanted):
+    groups: dict[torch.Size, list[Fitted]] = {}
+    for request in wanted:
         picture = Image.new("RGB", (side, side)) if request.picture is None else to_rgb(request.picture)
         fitted = Fitted(request, *fit(picture, model.multiple, model.native_area, size))
-        groups.setdefault(fitted.pixels.shape, []).append((i, fitted))
+        groups.setdefault(fitted.pixels.shape, []).append(fitted)
     return list(groups.values())
 
 
+# ---------------------------------------------------------------- the task
+
+
 def make_task(
-    model: StableDiffusion, batch: Sequence[Fitted], options: Options, keep: str, *,
-    plain: Callable[[str], str] = str, strict: frozenset[str] = frozenset(),
+    model: StableDiffusion, batch: Sequence[Fitted], options: Options, call: Call, to_prompt: Callable[[str], str] = str
 ) -> Task:
-    """Pictures -> latents, words -> contexts, and what earlier edits offer, checked against the pictures.
+    """The task of one batch. to_prompt: a query -> the prompt that is embedded for it.
 
-    plain: a query -> what the network is told of it. strict: which offers the caller gave by name.
+    Raises ValueError for an encoding, a map or a mask that doesn't fit the pictures.
     """
-    frames, asked, device = [each.frame for each in batch], [each.request for each in batch], model.device
-    pixels = torch.cat([each.pixels for each in batch])
-    valid = torch.stack([frame.valid(model.factor) for frame in frames])        # (B, h, w)
-    check_offers(asked, tuple(valid.shape[-2:]), strict)
-    mask = None
-    if asked[0].mask is not None:
-        fitting = [fit_mask(each.mask, frame, model.factor) for each, frame in zip(asked, frames, strict=True)]
-        mask = torch.cat(fitting).to(device)                                    # (B, 1, h, w)
-    queries, references = (tuple(getattr(each, name) for each in asked) for name in ("query", "reference"))
-    count = len(asked)
-    contexts = model.embed([*map(plain, queries), *references, *([options.negative_prompt] * count), *([""] * count)])
-    query, reference, negative, empty = (contexts[i * count : (i + 1) * count] for i in range(4))
-    maps = [[mask_map.to(device) for mask_map in each.mask_maps] for each in asked]
-    offers = Offers([each.encoded for each in asked], maps, strict)
+    asked = [fitted.request for fitted in batch]
+    pixels = torch.cat([fitted.pixels for fitted in batch])
+    valid = torch.stack([fitted.frame.valid(model.factor) for fitted in batch])                 # (B, h, w)
+    offers = offers_of(model, asked, call)
+    check_sizes(offers, tuple(valid.shape[-2:]))
+    mask = fit_masks(model, batch)
+    query, reference, negative, empty = contexts_of(model, asked, options.negative_prompt, to_prompt)
     x0 = earlier_x0(offers, model, pixels)
-    x0 = model.encode(pixels) if x0 is None else x0
-    return Task(model, pixels, x0, queries, references, query, reference, negative, empty,
-                tuple(each.seed for each in asked), valid.to(device), Rows(), keep,
-                generate=asked[0].picture is None, mask=mask, offers=offers)
+    return Task(
+        model=model,
+        pixels=pixels,
+        x0=model.encode(pixels) if x0 is None else x0,
+        queries=tuple(request.query for request in asked),
+        references=tuple(request.reference for request in asked),
+        query=query,
+        reference=reference,
+        negative=negative,
+        empty=empty,
+        seeds=tuple(request.seed for request in asked),
+        valid=valid.to(model.device),
+        rows=Rows(),
+        keep=call.keep,
+        generate=asked[0].picture is None,
+        mask=mask,
+        offers=offers,
+    )
 
 
-def check_offers(asked: Sequence[Request], own: tuple[int, ...], strict: frozenset[str]) -> None:
-    """ValueError for an encoding or a map of another size (h, w), given by name."""
-    for each in asked:
-        for trajectory in each.encoded if "encoded" in strict else ():
-            if (has := tuple(trajectory[0].latent.shape[-2:])) != own:
-                raise ValueError(f"encoded is of latents of {has}, but the picture's are {own}")
-        for mask_map in each.mask_maps if "mask_map" in strict else ():
-            if tuple(mask_map.shape) != own:
-                raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {own}")
+def offers_of(model: StableDiffusion, asked: Sequence[Request], call: Call) -> Offers:
+    """The earlier encodings and maps that the batch may use."""
+    maps = [[mask_map.to(model.device) for mask_map in request.mask_maps] for request in asked]
+    return Offers([request.encoded for request in asked], maps, call.given & {"encoded", "mask_map"})
+
+
+def check_sizes(offers: Offers, size: tuple[int, ...]) -> None:
+    """Raise ValueError if the caller gave an encoding or a map whose size isn't the latents' (h, w)."""
+    for trajectory in chain(*offers.encoded) if "encoded" in offers.strict else ():
+        if (has := tuple(trajectory[0].latent.shape[-2:])) != size:
+            raise ValueError(f"encoded is of latents of {has}, but the picture's are {size}")
+    for mask_map in chain(*offers.mask_map) if "mask_map" in offers.strict else ():
+        if tuple(mask_map.shape) != size:
+            raise ValueError(f"mask_map is {tuple(mask_map.shape)}, but the picture's latents are {size}")
+
+
+def fit_masks(model: StableDiffusion, batch: Sequence[Fitted]) -> Tensor | None:
+    """The caller's masks at the latents' size, bool (B, 1, h, w); None if there are none."""
+    if batch[0].request.mask is None:
+        return None
+    masks = [fit_mask(fitted.request.mask, fitted.frame, model.factor) for fitted in batch]
+    return torch.cat(masks).to(model.device)
+
+
+def contexts_of(
+    model: StableDiffusion, asked: Sequence[Request], negative_prompt: str, to_prompt: Callable[[str], str]
+) -> tuple[Context, Context, Context, Context]:
+    """The contexts of the queries, the references, the negative prompt and the empty text, of B prompts each."""
+    count = len(asked)
+    prompts = [to_prompt(request.query) for request in asked] + [request.reference for request in asked]
+    prompts += [negative_prompt] * count + [""] * count
+    contexts = model.embed(prompts)             # all at once
+    return tuple(contexts[i * count : (i + 1) * count] for i in range(4))

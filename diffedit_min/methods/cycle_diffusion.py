@@ -1,15 +1,16 @@
-"""CycleDiffusion, arXiv:2210.05559: find the random numbers with which a stochastic sampler would have made the
-picture, and use them again under another text.
+"""CycleDiffusion, arXiv:2210.05559: find the noises with which a stochastic sampler would make the picture, and use
+them again under another text.
 
-    DPM-Encoder   x_k ~ q(x_k | x_0),   x_{j-1} ~ q(x_{j-1} | x_j, x_0),   x_0 the picture's own latent
-                  e_j = (x_{j-1} - mean(x_j, source)) / sigma_j            j = k, ..., 1
+    DPM-Encoder   x_k ~ q(x_k | x_0),   x_{j-1} ~ q(x_{j-1} | x_j, x_0),   x_0 is the picture's own latent
+                  e_j = (x_{j-1} - mean(x_j, reference)) / sigma_j         for j = k, ..., 1
     decoding      y_k = x_k,   y_{j-1} = mean(y_j, query) + sigma_j e_j
 
-With the same text and guidance on both sides the picture comes back exactly. For mean and sigma see
+With the same text and guidance on both sides the picture comes back exactly. mean and sigma are in
 samplers/stochastic.py.
 
-The published results keep the best of 540 candidates by directional CLIP similarity, which they also report: selection
-on a metric. Here one is made; `trials` with `clip` ask for that selection, over noises only.
+For the published results, the best of 540 candidates is kept, according to directional CLIP similarity: the same metric
+that is reported. Here there is one candidate. With `trials` and `clip` the best of several is kept; only their noises
+differ.
 """
 
 from collections.abc import Generator, Sequence
@@ -30,15 +31,15 @@ from .directional_clip import DirectionalClip
 from .help import Text
 from .method import Method
 
-Code = tuple[Tensor, list[Tensor]]      # x_k and e_k, ..., e_1, which both sides share; (B, C, h, w) each
+Code = tuple[Tensor, list[Tensor]]      # x_k and the noises e_k, ..., e_1; (B, C, h, w) each
 
 
 @dataclass(frozen=True)
 class StochasticOptions(RatioOptions):
-    """Of methods that find a stochastic sampler's noises."""
+    """For methods that find a stochastic sampler's noises."""
 
-    steps: int = option(100, "N, the levels of the whole timeline, of which the encoding ratio's part is walked",
-                        least=1, usual=(1, 200), stage="levels")
+    steps: int = option(100, "N, the number of noise levels on the whole timeline, of which the encoding ratio takes a "
+                        "part", least=1, usual=(1, 200), stage="levels")
     source_guidance_scale: float = option(1.0, "how much the reference counts while the noises are found", least=0,
                                           usual=(0, 40), stage="encoding")
     eta: float = option(0.1, "how stochastic the sampler is, DDIM's eta; at 0 there would be no noise to find", above=0,
@@ -47,13 +48,13 @@ class StochasticOptions(RatioOptions):
 
 @dataclass(frozen=True)
 class CycleOptions(StochasticOptions):
-    """The paper's for Stable Diffusion; of its grids (ratio 0.5 to 0.85, guidance 1 to 5) a value in the middle."""
+    """With Stable Diffusion the paper tries ratios of 0.5 to 0.85, guidance of 1 to 5 (here, values in between)."""
 
-    encoding_ratio: float = option(0.7, "r, the part of the steps that is walked; in the authors' code (steps - skip) "
+    encoding_ratio: float = option(0.7, "r, the part of the steps that is used; in the authors' code (steps - skip) "
                                    "/ steps", least=0, most=1, stage="levels")
     guidance_scale: float = option(3.0, "s, how much the query counts while decoding", least=0, usual=(0, 40),
                                    stage="decoding")
-    trials: int = option(1, "sets of noises to try, of which `clip` keeps the best", least=1, stage="decoding",
+    trials: int = option(1, "how many sets of noises to try; `clip` keeps the best", least=1, stage="decoding",
                          needs={"clip": "a CLIP model"})
     clip: str = option("", "a CLIP model's folder or Hub id", file=True, stage="decoding")
 
@@ -64,9 +65,9 @@ class CycleOptions(StochasticOptions):
 
 
 def run(task: Task, options: CycleOptions) -> Generator[Step, None, Outcome]:
-    """k rows for the encoding and 2k for the decoding, a picture and trial; 2k for a guided encoding."""
-    levels, deviations = way_down(task, options)
-    source, target = both_sides(task, options)
+    """k rows for the encoding and 2k for the decoding, for each picture and trial; 2k for a guided encoding."""
+    levels, deviations = levels_and_deviations(task, options)
+    source, target = eps_of_both_texts(task, options)
     clip = DirectionalClip(options.clip) if options.clip else None
     best, best_score = task.x0, torch.full((len(task.x0),), -torch.inf)
     for trial in range(options.trials):
@@ -85,7 +86,7 @@ def run(task: Task, options: CycleOptions) -> Generator[Step, None, Outcome]:
 def dpm_encoder(
     eps_fn: EpsFn, task: Task, levels: Sequence[Level], deviations: list[float], trial: int = 0
 ) -> Generator[Step, None, Code]:
-    """A random path from x_k down to x_0, and the noises with which the sampler takes it."""
+    """A random path from x_k to x_0, and the noises with which the sampler would take it."""
     k, x0 = len(levels) - 1, task.x0
     noise = partial(standard_noise, x0, task.seeds, f"cycle {trial}")
     x = add_noise(x0, noise(k), levels[k].abar) if k else x0
@@ -100,11 +101,11 @@ def dpm_encoder(
 def noises_of(
     eps_fn: EpsFn, path: Sequence[Tensor], levels: Sequence[Level], deviations: list[float]
 ) -> Generator[Step, None, list[Tensor]]:
-    """The noises e_k, ..., e_1 with which the stochastic sampler would go down a path, by level x_0, ..., x_k:
+    """The noises e_k, ..., e_1 with which the stochastic sampler would decode along a path of latents.
 
         e_j = (x_{j-1} - mean(x_j)) / sigma_j
 
-    A row a sample for each level, or as many as eps_fn takes. Each tensor is (B, C, h, w).
+    path: x_0, ..., x_k, (B, C, h, w) each. One call of eps_fn for each j.
     """
     k, noises = len(path) - 1, []
     for j, deviation in zip(range(k, 0, -1), deviations, strict=True):
@@ -117,7 +118,7 @@ def noises_of(
 def replay(
     eps_fn: EpsFn, code: Code, levels: Sequence[Level], deviations: list[float], keep: str = "result"
 ) -> Generator[Step, None, Trajectory]:
-    """The stochastic sampler with given noises, from x_k to y_0: the states by level, or only the clean one."""
+    """Decode from x_k to y_0 with given noises: the states by level; only the clean one unless `keep` is "trace"."""
     (y, noises), k = code, len(levels) - 1
     decoded = [State(k, levels[k], y)]
     for j, deviation, z in zip(range(k, 0, -1), deviations, noises, strict=True):
@@ -127,8 +128,8 @@ def replay(
     return Trajectory(decoded)
 
 
-def way_down(task: Task, options: StochasticOptions) -> tuple[tuple[Level, ...], list[float]]:
-    """Levels 0 to k, and sigma_k, ..., sigma_1. ValueError if a step adds no noise, which then can't be found."""
+def levels_and_deviations(task: Task, options: StochasticOptions) -> tuple[tuple[Level, ...], list[float]]:
+    """Levels 0 to k, and sigma_k, ..., sigma_1. ValueError if a sigma is 0: then the noise can't be found."""
     levels = options.levels(task.model.schedule)
     deviations = [sigma(options.eta, levels[j], levels[j - 1]) for j in range(len(levels) - 1, 0, -1)]
     for deviation, level in zip(deviations, reversed(levels[1:]), strict=True):
@@ -138,21 +139,22 @@ def way_down(task: Task, options: StochasticOptions) -> tuple[tuple[Level, ...],
     return levels, deviations
 
 
-def both_sides(task: Task, options: StochasticOptions) -> tuple[EpsFn, EpsFn]:
-    """The predictions under the reference and under the query, each guided at its own scale."""
+def eps_of_both_texts(task: Task, options: StochasticOptions) -> tuple[EpsFn, EpsFn]:
+    """The noise predictions conditioned on the reference and on the query, each with its own guidance scale."""
     eps_of = partial(guided, task.model.eps, negative=task.negative, rows=task.rows)
     return (eps_of(task.reference, s=options.source_guidance_scale, label="find the noises"),
             eps_of(task.query, s=options.guidance_scale, label="decode"))
 
 
 FOUND = Text(
-    "A stochastic sampler draws noise at every step. A random path from noise to the picture is made, and from it the "
-    "noises are found with which the sampler would have taken it under the reference. (They are not kept.)",
+    "A stochastic sampler adds noise at every step. Here a random path from noise to the picture is drawn. Then the "
+    "noises are computed with which the sampler would take this path under the reference. (They are not kept.)",
     ("x_k ∼ q(x_k | x_0),  x_{j−1} ∼ q(x_{j−1} | x_j, x_0)", "e_j = (x_{j−1} − mean(x_j, reference)) / σ_j"),
     (dpm_encoder, mean))
 REPLAYED = Text(
-    "From the noisiest latent down with the noises that were found, now told the query: what the words leave open "
-    "stays as it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"),
+    "From the noisiest latent back to a picture with the noises that were found, now under the query. What the texts "
+    "don't say stays as it was.",
+    ("y_{j−1} = mean(y_j, query) + σ_j e_j", "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"),
     (replay, mean))
 
 cycle_diffusion = Method("cycle_diffusion", run, CycleOptions, uses=frozenset({"reference"}), needs_reference=True,

@@ -1,6 +1,6 @@
-"""Directional CLIP similarity, arXiv:2108.00946: did the picture change in the direction in which the text did?
+"""Directional CLIP similarity, arXiv:2108.00946: did the picture change in the same direction as the text?
 
-    cos(image(after) - image(before), text(target) - text(source))
+    cos(image(edited) - image(input), text(query) - text(reference))
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class DirectionalClip:
-    """A CLIP model, by its folder or Hub id; only safetensors are read. The transformers library's."""
+    """A CLIP model of the transformers library, from a folder or a Hub id; only safetensors are read."""
 
     def __init__(self, name: str):
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
@@ -20,7 +20,7 @@ class DirectionalClip:
             self.model, found = CLIPModel.from_pretrained(name, use_safetensors=True, output_loading_info=True)
             self.tokenizer = CLIPTokenizer.from_pretrained(name)
             self.process = CLIPImageProcessor.from_pretrained(name)
-            # What is missing, the library makes up: random weights, or a tokenizer without words.
+            # For missing files or weights, the library makes random weights, or a tokenizer without words.
             if found["missing_keys"]:
                 raise ValueError(f"{len(found['missing_keys'])} weights are missing")
             if len(self.tokenizer) != self.model.config.text_config.vocab_size:
@@ -31,9 +31,10 @@ class DirectionalClip:
                              f"{' '.join(str(error).split())}") from None
         self.model.eval().requires_grad_(False)
 
-    def similarity(self, before: Tensor, after: Tensor, source: Sequence[str], target: Sequence[str]) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1], texts B each -> (B,) in [-1, 1], on the CPU."""
-        return F.cosine_similarity(self.images(after) - self.images(before), self.texts(target) - self.texts(source))
+    def similarity(self, pixels: Tensor, edited: Tensor, references: Sequence[str], queries: Sequence[str]) -> Tensor:
+        """Input and edited pictures (B, 3, H, W) in [-1, 1], B texts each -> (B,) in [-1, 1], on the CPU."""
+        return F.cosine_similarity(self.images(edited) - self.images(pixels),
+                                   self.texts(queries) - self.texts(references))
 
     def images(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> unit vectors (B, D)."""

@@ -1,7 +1,8 @@
-"""What one picture's edit is: the record that a method gives back, made from an Outcome that has been checked."""
+"""`Edit`, what a call returns for each picture, and how it is made from a method's Outcome once that is checked."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,33 +19,33 @@ from .help import Described
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """One edit of one picture. Tensors have no batch dimension but in states: (1, C, h, w)."""
+    """One edit of one picture. Its tensors have no batch dimension; only those in states have: (1, C, h, w)."""
 
     image: Image.Image                  # the result, as large as the input
-    mask: Tensor | None                 # bool (h, w); None for methods without one
-    mask_map: Tensor | None             # (h, w) in [0, 1], before the threshold; pass it back as `mask_map=`
-    encoded: Trajectory                 # by level, encoded[0] the picture's own latent; pass it back as `encoded=`
+    mask: Tensor | None                 # bool (h, w); None for methods without a mask
+    mask_map: Tensor | None             # (h, w) in [0, 1], without the threshold; a later call takes it as `mask_map=`
+    encoded: Trajectory                 # encoded[0] is the picture's own latent; a later call takes it as `encoded=`
     decoded: Trajectory                 # by level too; with keep="result" only the last state, at level 0
-    settings: dict[str, Any]            # everything that the result depends on, as JSON can hold it
-    rows_for: dict[str, int]            # samples that went through the U-Net, by what for: "mask", "encode", ...
-    backward_rows: int                  # samples that went back through it, for gradients
-    empty_mask: bool                    # nothing to change was found, and the input picture came back
-    input: Image.Image                  # if there was none, the one made from the seed
-    source: Image.Image | None          # the input as the method made it anew beside the edit, if it does
+    settings: dict[str, Any]            # everything that the result depends on, ready for JSON
+    rows_for: dict[str, int]            # the rows that went through the U-Net for "mask", "encode", ...
+    backward_rows: int                  # the rows of which a gradient was computed
+    empty_mask: bool                    # True: the method found nothing to change, and `image` is the input picture
+    input: Image.Image                  # without a given picture: the one that the method made from the seed
+    source: Image.Image | None          # the input picture as the method decoded it beside the edit, if it does
     frame: Frame                        # how the picture was fitted to the network
     factor: int                         # pixels per latent cell
     method: Described
-    options: Options                    # those in force
-    trace: dict[str, Tensor] = field(default_factory=dict)      # keep="trace": the intermediates of step 1
+    options: Options                    # all options of this edit
+    trace: dict[str, Tensor] = field(default_factory=dict)      # with keep="trace": the intermediates of step 1
 
     @property
     def rows(self) -> int:
-        """Samples that went through the U-Net."""
+        """The number of rows that went through the U-Net."""
         return sum(self.rows_for.values())
 
     @property
     def mask_image(self) -> Image.Image | None:
-        """The mask at the picture's size, white where edited."""
+        """The mask at the picture's size: white where the picture was edited."""
         return None if self.mask is None else mask_image(self.mask, self.frame, self.factor)
 
     def __repr__(self) -> str:
@@ -56,13 +57,13 @@ def make_edit(
     method: Described, task: Task, options: Options, outcome: Outcome, row: int, pictures: Pictures,
     record: dict[str, Any],
 ) -> Edit:
-    """One picture's part of the outcome. An empty mask found by the method gives the input picture itself back."""
+    """One picture's part of the outcome. If the method found an empty mask, the result is the input picture itself."""
     mask = None if outcome.mask is None else outcome.mask[row, 0]
     empty = mask is not None and task.mask is None and not mask.any().item()
     mask_map = None if outcome.mask_map is None else outcome.mask_map[row]
     if mask_map is not None and (made := getattr(outcome.mask_map, "made", None)):
         mask_map.made = made[row]
-    only, count = slice(row, row + 1), len(task.x0)
+    only, count, alone = slice(row, row + 1), len(task.x0), task.rows.alone[row]
     return Edit(
         image=pictures.input.copy() if empty else pictures.result,
         mask=mask,
@@ -70,8 +71,8 @@ def make_edit(
         encoded=outcome.encoded.rows(only),
         decoded=outcome.decoded.rows(only),
         settings=record,
-        rows_for={label: rows // count for label, rows in task.rows.forward.items()},
-        backward_rows=task.rows.backward.total() // count,
+        rows_for=dict(rows_of_one(task.rows.forward, count, alone.forward)),
+        backward_rows=rows_of_one(task.rows.backward, count, alone.backward).total(),
         empty_mask=empty,
         input=pictures.input,
         source=pictures.source,
@@ -83,18 +84,25 @@ def make_edit(
     )
 
 
+def rows_of_one(rows: Counter[str], pictures: int, alone: Counter[str]) -> Counter[str]:
+    """One picture's rows by label: its equal part of its batch's rows, and those that were counted for it alone."""
+    own = Counter({label: count // pictures for label, count in rows.items()})
+    own.update(alone)
+    return own
+
+
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """One picture before and after."""
+    """One picture, its edit, and how it was fitted to the network."""
 
     input: Image.Image
-    result: Image.Image | None          # None: nothing was decoded
-    source: Image.Image | None
+    result: Image.Image | None          # None: there was nothing to change
+    source: Image.Image | None          # the input picture, decoded beside the edit
     frame: Frame
 
 
 def checked(outcome: Any, task: Task, name: str) -> Outcome:
-    """The outcome of a method's `run`, if it is one. Raises ValueError that says what the contract asks for."""
+    """What a method's `run` returned. Raises ValueError, which says what is expected, if it isn't a right Outcome."""
     if not isinstance(outcome, Outcome):
         raise ValueError(f"{name}: run must end with `return Outcome(...)`, but it returned "
                          f"{type(outcome).__name__} ({outcome!r:.60})")
@@ -122,5 +130,5 @@ def checked(outcome: Any, task: Task, name: str) -> Outcome:
 
 
 def as_trajectory(states: Sequence[State]) -> Trajectory:
-    """A method may keep its states in a plain sequence."""
+    """The states as a Trajectory: a method may also keep them in a plain sequence."""
     return states if isinstance(states, Trajectory) else Trajectory(states)

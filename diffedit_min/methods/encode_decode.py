@@ -25,14 +25,14 @@ encode_decode = Method("encode_decode", run, IntervalOptions, uses=frozenset({"e
 
 @dataclass(frozen=True)
 class InvertOptions(CodingOptions):
-    """The round trip is unguided: s = 1."""
+    """The round trip has no guidance: s = 1."""
 
     guidance_scale: float = option(1.0, "s, how much the text counts while decoding; 1 is its plain prediction",
                                    least=0, usual=(0, 40), stage="decoding")
 
 
 def round_trip(task: Task, options: InvertOptions) -> Generator[Step, None, Outcome]:
-    """Encode and decode under one text, the reference, to see how well the picture comes back. k + k rows."""
+    """Encode and decode under the reference, to see how well the picture comes back. k + k rows a picture."""
     levels = options.levels(task.model.schedule)
     encoded = yield from encode(task, options, task.reference, levels)
     eps_fn = guided(task.model.eps, task.reference, task.negative, options.guidance_scale, task.rows, "decode")
@@ -42,5 +42,5 @@ def round_trip(task: Task, options: InvertOptions) -> Generator[Step, None, Outc
 
 invert = Method("invert", round_trip, InvertOptions, uses=frozenset({"reference", "encoded"}), takes_query=False,
                 texts={"decode": Text(
-                    "The same way back, told the same text. What differs from the picture at the end was lost by the "
-                    "steps.", ("y_{j−1} = step(y_j, ε(y_j, t_j, reference))",))})
+                    "Back along the same levels, under the same text. A difference from the picture at the end is the "
+                    "error of the steps.", ("y_{j−1} = step(y_j, ε(y_j, t_j, reference))",))})

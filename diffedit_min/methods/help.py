@@ -1,4 +1,4 @@
-"""What a method says of itself: to `help`, to `inspect.signature`, and to a report."""
+"""What a method says of itself in `help`, in `inspect.signature` and in a report."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from ..core.options import Option, written
 from ..core.state import Sampler
+from .call import Call
 
 
 class Described(Protocol):
-    """What this file asks of a `Method` (method.py)."""
+    """The part of a `Method` (method.py) that this file needs."""
 
     name: str
     run: Callable
@@ -30,9 +31,9 @@ class Described(Protocol):
 
 @dataclass(frozen=True)
 class Text:
-    """One step of an edit, for a report: in plain words, as equations, and the functions that do it.
+    """One step of an edit, for a report: in plain words, as equations, and the functions that compute it.
 
-    In an equation what follows _ or ^, a letter or a {group}, stands below or above: x_t, x_{t+1}.
+    In an equation, _ and ^ make an index or an exponent of the letter or {group} that follows: x_t, x_{t+1}.
     """
 
     words: str
@@ -40,37 +41,30 @@ class Text:
     functions: tuple[Callable, ...] = ()
 
 
-# What every call takes, and what it is.
+# The arguments of every call, and what they are.
 ALWAYS = {
     "model": "what `dm.load` returns",
     "image": "a picture, or a list of pictures, which gives a list of Edits",
     "query": "what the edited picture should show; one for all pictures, or one each",
     "reference": "what the picture shows now; one for all pictures, or one each",
 }
-# What a call takes besides, by keyword: default, and what it is.
-BESIDES: dict[str, tuple[Any, str]] = {
-    "seed": (0, "of the random noise; one for all pictures, or one each"),
-    "size": (None, "edit at about size x size pixels; left out: at most the model's own size"),
-    "preset": ("paper", "a set of settings by its name"),
-    "keep": ("result", '"trace" keeps every intermediate, for a report'),
-    "mask": (None, "a mask of your own, white = edit: a picture, a bool (h, w), or a list of one each"),
-    "mask_map": (None, "an earlier Edit's `mask_map`; refused if something else would make it now"),
-    "encoded": (None, "an earlier Edit's `encoded`; refused if something else would make it now"),
-    "reuse": (None, "an earlier Edit, or several: what they hold is used again where the same would make it"),
-    "on_step": (None, "is called with each `Step`; by raising, it stops the edit"),
+# The keywords that every method has besides its options: the default, and what it is.
+KEYWORDS: dict[str, tuple[Any, str]] = {
+    **{f.name: (f.default, f.metadata["sentence"]) for f in fields(Call)},
+    "on_step": (None, "a function that is called with each `Step`; if it raises an error, the edit stops"),
 }
 
 
 def check_names(method: Described) -> None:
-    """ValueError for an option whose name every call has already."""
+    """Raise ValueError for an option that has the name of an argument of every call."""
     for name in method.known:
-        if name in ALWAYS or name in BESIDES:
+        if name in ALWAYS or name in KEYWORDS:
             raise ValueError(f"method {method.name!r}: every call has a {name!r} already; give the option another name")
 
 
 def parameters(method: Described) -> Iterator[tuple[str, Any, str]]:
-    """What may be given besides model, picture and words: name, default, what it is."""
-    for name, (default, what) in BESIDES.items():
+    """What a call may be given by keyword: name, default, and what it is."""
+    for name, (default, what) in KEYWORDS.items():
         if name in method.uses or name not in ("mask", "mask_map", "encoded"):
             yield name, default, what
     for option in method.known.values():
@@ -78,43 +72,44 @@ def parameters(method: Described) -> Iterator[tuple[str, Any, str]]:
 
 
 def sentence_of(option: Option) -> str:
-    """What an option does, and which values it takes."""
+    """What an option does, and which values it may have."""
     return "; ".join(filter(None, [option.sentence, option.range]))
 
 
 def signature(method: Described) -> inspect.Signature:
-    """As `inspect.signature` and editors show it."""
-    plain, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    first = [inspect.Parameter(name, plain) for name in ("model", "image")]
-    texts = [inspect.Parameter(name, plain, default="") for name in ("query", "reference")]
-    rest = [inspect.Parameter(name, keyword, default=default) for name, default, _ in parameters(method)]
+    """The method's signature, for `inspect.signature` and for editors."""
+    positional, by_keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    first = [inspect.Parameter(name, positional) for name in ("model", "image")]
+    texts = [inspect.Parameter(name, positional, default="") for name in ("query", "reference")]
+    rest = [inspect.Parameter(name, by_keyword, default=default) for name, default, _ in parameters(method)]
     return inspect.Signature([*first, *texts, *rest])
 
 
 def help_text(method: Described) -> str:
-    """What `help` shows."""
+    """The text that `help` shows."""
     lines = [about(method), "", f"{method.name}(model, image, query, reference, **options) -> Edit", ""]
-    told = [*ALWAYS.items(),
-            *((f"{name}={shown(default)}", what) for name, default, what in parameters(method))]
-    lines += [line for name, what in told for line in wrapped(name, what)]
-    lines += ["", "What a call leaves out is as the model's card recommends it (model.defaults), else as shown here."]
+    entries = [*ALWAYS.items(),
+               *((f"{name}={shown(default)}", what) for name, default, what in parameters(method))]
+    lines += [line for name, what in entries for line in wrapped(name, what)]
+    lines += ["", "An option that is left out has the value that the model's card recommends (model.defaults),",
+              "else the one that is shown here."]
     lines += [f"preset={name!r}: " + ", ".join(f"{option}={value!r}" for option, value in options.items())
               for name, options in method.presets.items()]
     return "\n".join(lines)
 
 
 def wrapped(name: str, what: str) -> list[str]:
-    """A name and what it is, in lines of a screen's width."""
+    """A name and what it is, in lines that fit a screen."""
     return textwrap.wrap(f"{name:<26} {what}", 110, initial_indent="  ", subsequent_indent=" " * 29)
 
 
 def shown(value: Any) -> str:
-    """A default as one would type it in a call."""
+    """A default as a person would write it in a call."""
     return repr(written(value) if isinstance(value, Sampler) else value)
 
 
 def about(method: Described) -> str:
-    """What a method is, in one sentence: of the file that has its name, or of its `run`."""
+    """What a method is: the first sentence of the file that has the method's name, else of its `run`."""
     if method.based_on is not None and method.run is method.based_on.run:
         return about(method.based_on)
     module = getattr(method.run, "__module__", None) or ""

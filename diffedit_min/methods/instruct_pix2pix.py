@@ -1,10 +1,10 @@
-"""InstructPix2Pix, arXiv:2211.09800: a U-Net that was trained to edit. It sees the input's latent c_I in four more
-channels, and its text c_T says what to do, not what to show. Two guidance scales (Eq. (3) of the paper):
+"""InstructPix2Pix, arXiv:2211.09800: a U-Net that was trained to edit. It sees the input picture's latent c_I in four
+more channels. Its text c_T says what to do, not what to show. It has two guidance scales (Eq. (3) of the paper):
 
     eps~ = eps(0, empty) + s_I [eps(c_I, empty) - eps(0, empty)] + s_T [eps(c_I, c_T) - eps(c_I, empty)]
 
-c_I is the posterior's mode, not scaled as latents are. Sampling starts from noise; k-diffusion's Euler ancestral, which
-the authors use, is DDIM with eta = 1 but for the last step (samplers/stochastic.py).
+c_I is the mode of the VAE's posterior, without the scaling factor of latents. Sampling starts from noise. The authors'
+sampler, k-diffusion's Euler ancestral, is DDIM with eta = 1, except for the last step (samplers/stochastic.py).
 """
 
 from collections.abc import Generator
@@ -28,7 +28,7 @@ from .method import Method
 class InstructOptions(Options):
     """The authors' settings."""
 
-    steps: int = option(100, "N, the levels that are walked; more are finer and slower", least=1, usual=(1, 200),
+    steps: int = option(100, "N, the number of noise levels; more are finer and slower", least=1, usual=(1, 200),
                         stage="levels")
     guidance_scale: float = option(7.5, "s_T, how much the instruction counts", least=0, usual=(0, 40),
                                    stage="decoding")
@@ -38,7 +38,7 @@ class InstructOptions(Options):
 
 
 def run(task: Task, options: InstructOptions) -> Generator[Step, None, Outcome]:
-    """3 rows a step and picture; 1 if both scales are 1."""
+    """3 rows for each step and picture; 1 if both scales are 1."""
     model = task.model
     levels = model.schedule.levels(options.steps)
     picture = task.x0 / model.vae.config.scaling_factor                     # c_I
@@ -56,7 +56,7 @@ def run(task: Task, options: InstructOptions) -> Generator[Step, None, Outcome]:
 
 
 def instructed(task: Task, picture: Tensor, s_T: float, s_I: float) -> EpsFn:
-    """The guided prediction, its three rows a sample in one call."""
+    """The guided noise prediction, from three rows a sample in one call."""
     nothing = torch.zeros_like(picture)
 
     def one(x: Tensor, t: int) -> Tensor:
@@ -65,16 +65,16 @@ def instructed(task: Task, picture: Tensor, s_T: float, s_I: float) -> EpsFn:
 
     def three(x: Tensor, t: int) -> Tensor:
         seen = torch.cat([nothing, picture, picture])                       # (3B, C, h, w)
-        told = task.negative.repeat(2).join(task.query)
+        context = task.negative.repeat(2).join(task.query)
         task.rows.forward["decode"] += len(seen)
-        eps = task.model.eps(torch.cat([x.repeat(3, 1, 1, 1), seen], dim=1), t, told)
+        eps = task.model.eps(torch.cat([x.repeat(3, 1, 1, 1), seen], dim=1), t, context)
         return two_scale_guidance(*eps.chunk(3), s_T, s_I)
 
     return one if s_T == s_I == 1 else three
 
 
 def two_scale_guidance(eps_none: Tensor, eps_picture: Tensor, eps_both: Tensor, s_T: float, s_I: float) -> Tensor:
-    """Eq. (3): predictions told nothing, the picture only, and the picture and the instruction."""
+    """Eq. (3), from predictions conditioned on nothing, on the picture only, and on the picture and the instruction."""
     return eps_none + s_I * (eps_picture - eps_none) + s_T * (eps_both - eps_picture)
 
 
@@ -82,8 +82,8 @@ FROM_NOISE = Text(
     "Nothing is encoded: decoding starts from noise, and the network sees the picture's latent at every step, in "
     "channels of its own.", ("x_N = ε ∼ N(0, 1)",))
 TWICE_GUIDED = Text(
-    "From noise to a picture, with two guidances: towards the input picture I, and from there to what the instruction "
-    "T asks for.", ("ε̃ = ε(∅, ∅) + s_I (ε(I, ∅) − ε(∅, ∅)) + s_T (ε(I, T) − ε(I, ∅))",), (two_scale_guidance, mean))
+    "From noise to a picture, with two guidances: towards the input picture I, and towards what the instruction T asks "
+    "for.", ("ε̃ = ε(∅, ∅) + s_I (ε(I, ∅) − ε(∅, ∅)) + s_T (ε(I, T) − ε(I, ∅))",), (two_scale_guidance, mean))
 
 instruct_pix2pix = Method("instruct_pix2pix", run, InstructOptions, needs_instruction=True, channels=8,
                           texts={"start": FROM_NOISE, "decode": TWICE_GUIDED})

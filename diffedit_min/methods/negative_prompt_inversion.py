@@ -1,8 +1,9 @@
-"""Negative-prompt inversion, arXiv:2305.16807: null-text inversion's optimum, guessed instead of sought.
+"""Negative-prompt inversion, arXiv:2305.16807: an approximation of null-text inversion that needs no tuning.
 
-The picture is inverted under the reference C without guidance. If that text also stands in for the empty one, then
-the source's guided prediction eps(C) + s (eps(C) - eps(C)) is eps(C), whatever s: it goes back the way that it came,
-up to DDIM's own error. The target's is eps(C) + s (eps(query) - eps(C)). Attention is edited as in Prompt-to-Prompt.
+The picture is encoded conditioned on the reference C, without guidance. In guided decoding, C also takes the place of
+the empty text. So the source's guided prediction eps(C) + s (eps(C) - eps(C)) is eps(C) for any s, and decoding returns
+to the picture up to DDIM's own error. The target's prediction is eps(C) + s (eps(query) - eps(C)). Attention is edited
+as in Prompt-to-Prompt.
 """
 
 from collections.abc import Generator
@@ -19,7 +20,7 @@ from .words import without_weights
 
 @dataclass(frozen=True)
 class NegativePromptOptions(PromptToPromptOptions):
-    """There is no negative prompt to give: the reference takes its place."""
+    """There can be no negative prompt, since the reference takes its place."""
 
     negative_prompt: str = option("", "has to be empty: the reference takes its place", stage="decoding")
 
@@ -32,17 +33,16 @@ class NegativePromptOptions(PromptToPromptOptions):
 
 def run(task: Task, options: NegativePromptOptions) -> Generator[Step, None, Outcome]:
     """k + 3k rows a picture."""
-    levels, control = prepare(task, options)
-    encoded = yield from encode(task, options, task.reference, levels)
-    return (yield from branches(task, options, control, levels, encoded, source_scale=1.0,
-                                negatives=lambda j: task.reference))
+    control = prepare(task, options)
+    encoded = yield from encode(task, options, task.reference, control.levels)
+    return (yield from branches(task, options, control, encoded, source_scale=1.0, negatives=lambda j: task.reference))
 
 
 TWO_TEXTS = Text(
-    "As Prompt-to-Prompt, with the reference in place of the empty text: then the reference's branch goes back the way "
-    "that the encoding came. The query's branch is shown.",
+    "As in Prompt-to-Prompt, but with the reference in place of the empty text. So the reference's branch returns to "
+    "the picture, up to DDIM's own error. The query's branch is shown.",
     ("ε̃ = ε(x, t, reference) + s (ε(x, t, query) − ε(x, t, reference))", ATTENTION), BRANCHES.functions)
 
 negative_prompt_inversion = Method("negative_prompt_inversion", run, NegativePromptOptions,
                                    uses=frozenset({"reference", "encoded"}), needs_reference=True, remakes=True,
-                                   plain=without_weights, texts={"mask": BY_ATTENTION, "decode": TWO_TEXTS})
+                                   to_prompt=without_weights, texts={"mask": BY_ATTENTION, "decode": TWO_TEXTS})

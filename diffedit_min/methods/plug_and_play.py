@@ -1,12 +1,12 @@
-"""Plug-and-Play, arXiv:2211.12572: decode under the query with the picture's own features and self-attention put in.
+"""Plug-and-Play, arXiv:2211.12572: decode under the query, but with the picture's own features and self-attention.
 
     x_0, ..., x_k = DDIM inversion of the picture under the empty text;     y_k = x_k
-    f_j, A_j      = features and self-attention of eps(x_j, t_j, empty)                 the layout at level j
+    f_j, A_j      = features and self-attention in eps(x_j, t_j, empty): the picture's layout at level j
     y_{j-1}       = step(y_j, eps~(y_j, t_j, query; f_j, A_j))
 
-The features are those of one residual block in the middle of the U-Net's way up, in the first `feature_part` of the
-steps; attention is replaced from there on up, in the first `attention_part`. For Stable Diffusion that is layer 4, and
-layers 4 to 11.
+The features are those of one residual block in the middle of the U-Net's decoder. They are replaced in the first
+`feature_part` of the steps. Self-attention is replaced in this layer and all later ones, in the first `attention_part`
+of the steps. The paper calls them, for Stable Diffusion, layer 4 and layers 4 to 11.
 """
 
 from collections.abc import Generator
@@ -38,19 +38,19 @@ class PlugAndPlayOptions(CodingOptions):
 
 
 def run(task: Task, options: PlugAndPlayOptions) -> Generator[Step, None, Outcome]:
-    """k + 3k rows a picture: the picture's own latent, the query's twice."""
+    """k + 3k rows a picture: at each decoding step one for the picture's own latent and two for guidance."""
     levels = options.levels(task.model.schedule)
     x = yield from encode(task, options, task.empty, levels)
-    told, B, k = task.empty.join(task.negative).join(task.query), len(task.x0), len(levels) - 1
+    context, B, k = task.empty.join(task.negative).join(task.query), len(task.x0), len(levels) - 1
     index = {level.t: j for j, level in enumerate(levels)}
 
     def eps_fn(y: Tensor, t: int) -> Tensor:
-        done = k - index[t]                                                 # steps before this one
+        done = k - index[t]                                                 # the number of steps before this one
         attend = SourceAttention(B) if done < options.attention_part * k else None
         features = SourceFeatures(B) if done < options.feature_part * k else None
         rows = torch.cat([x[index[t]].latent, y, y])                        # (3B, C, h, w)
         task.rows.forward["decode"] += len(rows)
-        _, eps_uncond, eps_cond = task.model.eps(rows, t, told, attend=attend, features=features).chunk(3)
+        _, eps_uncond, eps_cond = task.model.eps(rows, t, context, attend=attend, features=features).chunk(3)
         return classifier_free_guidance(eps_uncond, eps_cond, options.guidance_scale)
 
     y = yield from decode(task, options, eps_fn, x[-1], levels)
@@ -59,7 +59,7 @@ def run(task: Task, options: PlugAndPlayOptions) -> Generator[Step, None, Outcom
 
 @dataclass(frozen=True)
 class SourceFeatures:
-    """The features of the picture's own rows, 0 .. B, for all."""
+    """The features of the picture's own rows, 0 .. B, for all rows."""
 
     B: int
 
@@ -72,7 +72,7 @@ class SourceFeatures:
 
 @dataclass(frozen=True)
 class SourceAttention:
-    """The self-attention maps of the picture's own rows, 0 .. B, for all: their queries and keys, everyone's values."""
+    """The self-attention maps of the picture's own rows, 0 .. B, for all rows: their q and k, with each row's own v."""
 
     B: int
 
@@ -88,8 +88,8 @@ class SourceAttention:
 
 
 PLUGGED = Text(
-    "From the noisiest latent back to a picture, guided towards the query. In the first steps one residual block and "
-    "the self-attention above it are given what the picture's own latent makes there at the same level: its layout.",
+    "From the noisiest latent back to a picture, guided towards the query. In the first steps, the features of one "
+    "residual block and the self-attention of later layers are those of the picture's own latent: its layout.",
     ("f, A from ε(x_j, t_j, ∅)", "ε̃ = ε(y_j, t_j, ∅; f, A) + s (ε(y_j, t_j, query; f, A) − ε(y_j, t_j, ∅; f, A))"),
     (SourceFeatures.__call__, SourceAttention.__call__))
 

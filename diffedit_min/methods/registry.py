@@ -1,4 +1,4 @@
-"""How methods and samplers become known by name, those in files of one's own too.
+"""How methods and samplers become known by name, those in a person's own files too.
 
     dm.register(my_method)                      in Python
     diffedit-min edit --plugin my_methods.py    any command; the file calls `dm.register`
@@ -22,7 +22,7 @@ from ..core.state import Sampler
 from ..samplers import SAMPLERS
 from .method import Method
 
-# A method of this package is known everywhere by its file's name here.
+# The one list of the package's methods: the files that hold them.
 FILES = ("paper", "sdedit", "encode_decode", "prompt_to_prompt", "null_text", "negative_prompt_inversion",
          "direct_inversion", "plug_and_play", "cycle_diffusion", "edit_friendly", "unitune", "instruct_pix2pix")
 
@@ -30,7 +30,7 @@ GROUP = "diffedit_min.methods"      # of entry points
 
 
 class Registry(Mapping[str, Method]):
-    """The methods by name. Those of installed packages are looked up when the list is first asked."""
+    """The methods by name. Those of installed packages are added when the list is first used."""
 
     def __init__(self, own: Iterable[Method]):
         self._methods = {method.name: method for method in own}
@@ -50,7 +50,7 @@ class Registry(Mapping[str, Method]):
         return f"methods: {', '.join(self)}"
 
     def add(self, method: Method) -> None:
-        """ValueError for a name that is the package's own. One's own of the same name is replaced."""
+        """Add a method; it replaces an earlier one of its name. Raises ValueError for a name that diffedit_min uses."""
         package = sys.modules[__name__.partition(".")[0]]
         if method.name in self._own or method.name in package.__all__ or method.name in package._ROOMS:
             raise ValueError(f"{method.name!r} is a name of diffedit_min's own: give the method another one")
@@ -58,11 +58,11 @@ class Registry(Mapping[str, Method]):
 
     def _all(self) -> dict[str, Method]:
         if not self._looked:
-            self._looked = True         # before: a package may ask for the list while it is loaded
+            self._looked = True         # already here, since a package may use the list while it is loaded
             for entry in entry_points(group=GROUP):
                 try:
                     register(entry.load())
-                except Exception as error:      # of any kind: one package must not take the others along
+                except Exception as error:      # any error at all: a broken package must not stop the other ones
                     warnings.warn(f"the method {entry.name!r} of package {entry.dist.name} can't be used: {error}",
                                   stacklevel=2)
         return self._methods
@@ -74,7 +74,7 @@ OWN_SAMPLERS = frozenset(SAMPLERS)
 
 
 def find_method(name: str) -> Method:
-    """The method of that name, typed with dashes or underscores."""
+    """The method of that name, written with dashes or underscores. Raises ValueError for a name that isn't known."""
     if name.replace("-", "_") not in METHODS:
         raise ValueError(f"--method {name!r} is not known (one of your own needs --plugin FILE); known are "
                          f"{', '.join(method.dashed for method in METHODS.values())}")
@@ -82,10 +82,10 @@ def find_method(name: str) -> Method:
 
 
 def register(thing: Any, name: str | None = None) -> Any:
-    """Make a method or a sampler of one's own known by its name, everywhere; returns it, so it serves as a decorator.
+    """Make your own method or sampler known everywhere by its name. Returns it, so this is a decorator too.
 
-    A sampler: its class, if it can be made without arguments, or an object. name: for a sampler that has none itself.
-    Raises ValueError for what is neither, or for a name that the package has itself.
+    thing: a Method, a sampler, or a sampler's class if it needs no arguments. name: for a sampler without a name.
+    Raises ValueError for anything else, and for a name that diffedit_min uses itself.
     """
     if isinstance(thing, Method):
         METHODS.add(thing)
@@ -99,7 +99,7 @@ def register(thing: Any, name: str | None = None) -> Any:
                          ) from None
     if name is not None and name_of(sampler) != name:
         try:
-            sampler.name = name         # by which settings and messages speak of it
+            sampler.name = name         # settings and messages use it
         except AttributeError:
             raise ValueError(f"{type(sampler).__name__} can't be renamed: give its class an attribute name") from None
     name = name_of(sampler)
@@ -110,19 +110,19 @@ def register(thing: Any, name: str | None = None) -> Any:
 
 
 def load_plugin(path: str | Path) -> None:
-    """Run a Python file that registers methods or samplers. Raises ValueError, in one line, if it can't or doesn't."""
+    """Run a Python file that registers methods or samplers. Raises ValueError, in one line, if it fails or doesn't."""
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise ValueError(f"--plugin {str(path)!r} is not there: give a Python file that calls dm.register")
     name = f"diffedit_min_plugin_{file.stem}"
-    before = known()
+    known_before = known()
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None:
         raise ValueError(f"--plugin {str(path)!r} is not a Python file: its name must end with .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module      # dataclasses and inspect look it up there
+    sys.modules[name] = module      # dataclasses and inspect look for it there
     if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))       # it may import what lies beside it
+        sys.path.append(str(file.parent))       # it may import other files of its folder
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -130,10 +130,10 @@ def load_plugin(path: str | Path) -> None:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) else f", line {lines[-1]}" if lines else ""
         text = " ".join(str(error).split())
         raise ValueError(f"--plugin {str(path)!r}{where}: {type(error).__name__}: {text}") from None
-    if before == known():
+    if known_before == known():
         raise ValueError(f"--plugin {str(path)!r} registers nothing: end it with dm.register(my_method)")
 
 
 def known() -> list[tuple[str, Any]]:
-    """All that is registered now."""
+    """The names and objects of everything that is registered now."""
     return [*METHODS.items(), *SAMPLERS.items()]

@@ -1,4 +1,4 @@
-"""SDEdit, arXiv:2108.01073, the paper's first baseline: noise the picture to level r, decode it under the query.
+"""SDEdit, arXiv:2108.01073, the paper's first baseline: add noise to the picture, decode it under the query.
 
     x_k = G_r(x_0, eps) = sqrt(abar_k) x_0 + sqrt(1 - abar_k) eps;   y = D_r(x_k, query)
 """
@@ -23,9 +23,9 @@ def run(task: Task, options: RatioOptions) -> Generator[Step, None, Outcome]:
 
 
 NOISED = Text(
-    "Nothing is encoded: the picture's latent is noised to level k at once. What the noise covers is forgotten.",
+    "Nothing is encoded: the picture's latent is noised to level k at once. The noise hides the picture's details.",
     ("x_k = √ᾱ_k x_0 + √(1 − ᾱ_k) ε,  ε ∼ N(0, 1)",), (add_noise,))
 
 sdedit = Method("sdedit", run, RatioOptions, texts={"start": NOISED, "decode": Text(
-    "From there back to a picture, guided towards the query. What the noise has left of the picture holds its coarse "
-    "layout, nothing else does.")})
+    "From there back to a picture, guided towards the query. Only what the noise has left of the picture keeps its "
+    "coarse layout.")})

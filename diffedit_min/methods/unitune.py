@@ -1,10 +1,11 @@
-"""UniTune, arXiv:2210.09477: let the network learn the one picture under a rare word, then ask for "[rare] query".
+"""UniTune, arXiv:2210.09477: the network learns the picture under a rare word, then edits it under "[rare] query".
 
     tuning      min over theta of | eps - eps_theta(x_t, t, "[rare]") |^2,   x_t = noised x_0      Eq. (1) of DiffEdit
     sampling    SDEdit under "[rare] query", from a high level of noise, with very strong guidance
 
-Tuning is of the whole U-Net, a copy: the caller's model stays as it is. One tuning serves many edits (`save`, `tuned`).
-The paper's model is Imagen; its further step, to interpolate details of the input after sampling, is left out.
+The whole U-Net is tuned, in a copy: the caller's model doesn't change. A tuned U-Net can be used for many edits
+(`save`, `tuned`). The paper uses Imagen as its model. Its last step, which interpolates details of the input after
+sampling, is left out here.
 """
 
 import copy
@@ -36,20 +37,20 @@ OPTIMISER = torch.optim.Adam
 
 @dataclass(frozen=True)
 class UniTuneOptions(RatioOptions):
-    """The paper's numbers, as far as they are known; `tuning_steps` and the word are what public codes use."""
+    """The paper's numbers where it has them; `tuning_steps` and the rare word are those of public implementations."""
 
     encoding_ratio: float = option(0.9, "r, how far towards noise the picture goes; the paper: 0.8 to 0.98", least=0,
                                    most=1, stage="levels")
     guidance_scale: float = option(32.0, "s, how much the query counts while decoding", least=0, usual=(0, 40),
                                    stage="decoding")
     rare: str = option("beikkpic", "the rare word or words under which the picture is learnt", stage="encoding")
-    tuning_steps: int = option(128, "of the tuning", least=0, stage="encoding")
-    learning_rate: float = option(1e-4, "of the tuning", above=0, stage="encoding")
-    batch: int = option(4, "rows a tuning step; they run one after the other, in one row's memory", least=1,
+    tuning_steps: int = option(128, "the number of tuning steps", least=0, stage="encoding")
+    learning_rate: float = option(1e-4, "the learning rate of the tuning", above=0, stage="encoding")
+    batch: int = option(4, "rows in each tuning step; they run one after the other, with the memory of one", least=1,
                         stage="encoding")
-    checkpointing: bool = option(False, "less memory, more time: for full-size models", stage="cost")
+    checkpointing: bool = option(False, "needs less memory but more time, for full-size models", stage="cost")
     save: str = option("", "a .safetensors file to write the tuned U-Net to", file=True, stage="cost")
-    tuned: str = option("", "such a file, instead of tuning", file=True, stage="encoding")
+    tuned: str = option("", "a file that `save` has written, to use instead of tuning", file=True, stage="encoding")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,13 +69,13 @@ class UniTuneOptions(RatioOptions):
             raise ValueError(f"save {self.save!r} has nothing to save: tuned={self.tuned!r} skips the tuning")
 
     def check_count(self, pictures: int) -> None:
-        """A file holds one picture's tuning."""
+        """Raise ValueError for several pictures with a file, which holds the U-Net that is tuned to one picture."""
         if (self.save or self.tuned) and pictures > 1:
             raise ValueError(f"a tuning belongs to one picture, but {pictures} are given: leave out save and tuned")
 
 
 def run(task: Task, options: UniTuneOptions) -> Generator[Step, None, Outcome]:
-    """tuning_steps x batch rows forward and back, unless `tuned`; then 2k rows, a picture."""
+    """For each picture: tuning_steps x batch rows forward and backward, unless `tuned` is given; then 2k rows."""
     given = read_tuned(options, task.model.unet) if options.tuned else None
     context = task.model.embed([f"{options.rare} {query}" for query in task.queries])
     each = []
@@ -84,13 +85,14 @@ def run(task: Task, options: UniTuneOptions) -> Generator[Step, None, Outcome]:
             save_tuned(unet, options)
         own = replace(task, model=replace(task.model, unet=unet.to(task.model.dtype)), x0=task.x0[i : i + 1],
                       query=context[i : i + 1], negative=task.negative[i : i + 1], seeds=task.seeds[i : i + 1])
-        each.append((yield from told_of(sdedit.run(own, options), alone=len(task.x0) == 1)).decoded)
+        steps = steps_of_one(sdedit.run(own, options), alone=len(task.x0) == 1)
+        each.append((yield from steps).decoded)
     decoded = Trajectory.join(each)
     return Outcome(decoded[0].latent, decoded=decoded)
 
 
-def told_of(steps: Generator[Step, None, Outcome], alone: bool) -> Generator[Step, None, Outcome]:
-    """The steps of one picture's sampling; without latents if it is one of several, as a Step shows all or none."""
+def steps_of_one(steps: Generator[Step, None, Outcome], alone: bool) -> Generator[Step, None, Outcome]:
+    """The steps of one picture's sampling; without latents if it isn't alone, since a Step shows the whole batch."""
     while True:
         try:
             step = next(steps)
@@ -100,7 +102,7 @@ def told_of(steps: Generator[Step, None, Outcome], alone: bool) -> Generator[Ste
 
 
 def tune(task: Task, options: UniTuneOptions, i: int) -> Generator[Step, None, UNet]:
-    """A copy of the U-Net that knows picture i under the rare word."""
+    """A copy of the U-Net, tuned to picture i under the rare word."""
     unet = copy_to_tune(task.model.unet).requires_grad_(True)
     model, context = replace(task.model, unet=unet), task.model.embed([options.rare])
     optimizer = OPTIMISER(unet.parameters(), lr=options.learning_rate)
@@ -120,7 +122,7 @@ def tune(task: Task, options: UniTuneOptions, i: int) -> Generator[Step, None, U
 
 
 def copy_to_tune(unet: UNet) -> UNet:
-    """In at least float32: small steps vanish in half."""
+    """A copy in at least float32, since small tuning steps would be lost to rounding in half precision."""
     return copy.deepcopy(unet).to(torch.promote_types(unet.conv_in.weight.dtype, torch.float32))
 
 
@@ -128,17 +130,17 @@ def copy_to_tune(unet: UNet) -> UNet:
 def descend(
     model: StableDiffusion, x0: Tensor, t: int, eps: Tensor, context: Context, options: UniTuneOptions
 ) -> None:
-    """Add one row's part to the gradient of the mean of Eq. (1) over a batch."""
+    """Add one row's part to the gradient of Eq. (1), averaged over a batch."""
     x_t = add_noise(x0, eps, model.schedule.abar[t])
     predicted = model.eps(x_t, t, context, checkpointing=options.checkpointing)
     (F.mse_loss(predicted, eps) / options.batch).backward()
 
 
-# ---------------------------------------------------------------- kept tunings
+# ---------------------------------------------------------------- files of tuned U-Nets
 
 
 def save_tuned(unet: UNet, options: UniTuneOptions) -> None:
-    """The U-Net as a file that any checkpoint of its kind can take in place of its own; whole or not at all."""
+    """Write the U-Net to the file `save`, as a whole or not at all."""
     part = f"{options.save}.part"
     weights = {name: weight.contiguous() for name, weight in unet.state_dict().items()}
     try:
@@ -149,7 +151,7 @@ def save_tuned(unet: UNet, options: UniTuneOptions) -> None:
 
 
 def read_tuned(options: UniTuneOptions, like: UNet) -> UNet:
-    """The U-Net of such a file; ValueError if it is another's, or was tuned under another word."""
+    """The U-Net of the file `tuned`. Raises ValueError if it is of another kind, or tuned under another word."""
     try:
         with safe_open(options.tuned, "pt") as file:
             rare, weights = (file.metadata() or {}).get("rare"), {name: file.get_tensor(name) for name in file.keys()}
@@ -172,4 +174,4 @@ LEARNT = Text(
     ("min_θ |ε − ε_θ(x_t, t, “rare word”)|^2", *sdedit.NOISED.equations), (tune, *sdedit.NOISED.functions))
 
 unitune = Method("unitune", run, UniTuneOptions, texts={"start": LEARNT, "decode": Text(
-    "From there back to a picture by the tuned copy, strongly guided towards “rare word, query”.")})
+    "From there back to a picture with the tuned copy, strongly guided towards “rare word, query”.")})

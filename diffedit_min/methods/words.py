@@ -1,6 +1,6 @@
-"""Which token is which word: what edits at the level of words need to know of two prompts.
+"""Which tokens belong to which word, and which words of two prompts correspond: for methods that edit single words.
 
-Token places: 0 is the start token, then each word's tokens in order, then the end token and padding, L in all.
+Token positions: 0 is the start token; then come each word's tokens in order, the end token, and padding. There are L.
 """
 
 import re
@@ -19,38 +19,38 @@ def parse_weights(prompt: str) -> tuple[str, dict[str, float]]:
 
 
 def without_weights(prompt: str) -> str:
-    """What the prompt says besides its weights."""
+    """The prompt without the weights in it."""
     return parse_weights(prompt)[0]
 
 
 class Prompt:
-    """A prompt's words, and the token places of each."""
+    """A prompt's words, and the token positions of each."""
 
     def __init__(self, text: str, tokenizer: Any):
         self.text, self.words, self.ids = text, text.lower().split(), []
-        self.places: list[range] = []       # of each word
+        self.positions: list[range] = []    # of each word
         for word in self.words:
             tokens = tokenizer(word, add_special_tokens=False).input_ids
-            self.places.append(range(1 + len(self.ids), 1 + len(self.ids) + len(tokens)))
+            self.positions.append(range(1 + len(self.ids), 1 + len(self.ids) + len(tokens)))
             self.ids += tokens
-        self.end = 1 + len(self.ids)        # place of the end token
+        self.end = 1 + len(self.ids)        # the position of the end token
         self.length = tokenizer.model_max_length
         if self.end >= self.length:
             raise ValueError(f"the prompt {text!r} is too long to edit by words: {len(self.ids)} tokens, "
                              f"with room for {self.length - 2}")
 
     def find(self, phrase: str) -> list[int]:
-        """The token places of a word or of some in a row, wherever they occur. ValueError if they don't."""
-        found = self.places_of(phrase)
+        """`positions_of` the phrase. Raises ValueError if it isn't in the prompt."""
+        found = self.positions_of(phrase)
         if not found:
             raise ValueError(f"{phrase!r} is not in the prompt {self.text!r}")
         return found
 
-    def places_of(self, phrase: str) -> list[int]:
-        """The same; none if they don't occur."""
+    def positions_of(self, phrase: str) -> list[int]:
+        """The token positions of a phrase of one or more words, at all places where it occurs."""
         wanted, own = [bare(word) for word in phrase.lower().split()], [bare(word) for word in self.words]
-        return [place for first in range(len(own) - len(wanted) + 1) if own[first : first + len(wanted)] == wanted
-                for word in range(first, first + len(wanted)) for place in self.places[word]]
+        return [position for first in range(len(own) - len(wanted) + 1) if own[first : first + len(wanted)] == wanted
+                for word in range(first, first + len(wanted)) for position in self.positions[word]]
 
 
 def bare(word: str) -> str:
@@ -59,28 +59,32 @@ def bare(word: str) -> str:
 
 
 def align(source: Prompt, target: Prompt, how: str) -> tuple[Tensor, Tensor]:
-    """Which source tokens the target's tokens correspond to: (map (L, L), shared (L,)).
+    """Which source token each target token corresponds to: (table (L, L), shared (L,)).
 
-    map[i, j] is how much of source token i's attention target token j takes over; shared[j] is 1 where there is some,
-    0 for a token that is new. how: "swap", "refine", or "auto": swap if there are as many words, else refine.
+    table[i, j] is the part of source token i's attention that target token j takes over. shared[j] is 1 if target token
+    j takes over any, and 0 if it is new. how: "swap", "refine", or "auto", which is swap if both prompts have the same
+    number of words, and refine otherwise.
     """
     if how == "swap" or (how == "auto" and len(source.words) == len(target.words)):
         table = swap(source, target)
     else:
         table = refine(source, target)
     table[0, 0] = 1
-    for j in range(target.end, target.length):      # the end token and what follows
+    for j in range(target.end, target.length):      # the end token and the padding
         table[min(j - target.end + source.end, source.length - 1), j] = 1
     return table, (table.sum(dim=0) > 0).to(table)
 
 
 def swap(source: Prompt, target: Prompt) -> Tensor:
-    """Word for word, whatever they are. A word of several tokens shares its attention out evenly."""
+    """Each word corresponds to the one at its place in the other prompt; attention is divided evenly among its tokens.
+
+    Raises ValueError if the prompts don't have the same number of words.
+    """
     if len(source.words) != len(target.words):
         raise ValueError(f"a swap needs as many words: {source.text!r} has {len(source.words)}, {target.text!r} has "
                          f"{len(target.words)}; align=refine takes any")
     table = torch.zeros(source.length, target.length, dtype=torch.float64)
-    for old, new in zip(source.places, target.places, strict=True):
+    for old, new in zip(source.positions, target.positions, strict=True):
         if len(old) == len(new):
             table[list(old), list(new)] = 1
         else:
@@ -89,9 +93,9 @@ def swap(source: Prompt, target: Prompt) -> Tensor:
 
 
 def refine(source: Prompt, target: Prompt) -> Tensor:
-    """The longest common subsequence of tokens corresponds; everything else in the target is new."""
+    """The tokens of the longest common subsequence correspond; all other target tokens are new."""
     a, b = source.ids, target.ids
-    longest = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]       # of a[i:] and b[j:]
+    longest = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]       # [i][j]: its length for a[i:] and b[j:]
     for i in reversed(range(len(a))):
         for j in reversed(range(len(b))):
             longest[i][j] = 1 + longest[i + 1][j + 1] if a[i] == b[j] else max(longest[i + 1][j], longest[i][j + 1])
@@ -108,10 +112,10 @@ def refine(source: Prompt, target: Prompt) -> Tensor:
 
 
 def changed_words(source: Prompt, target: Prompt) -> tuple[list[int], list[int]]:
-    """The token places of words that only one of the two has: (in the source, in the target)."""
-    def only(here: Prompt, there: Prompt) -> list[int]:
-        known = {bare(word) for word in there.words}
-        return [place for word, places in zip(here.words, here.places, strict=True) if bare(word) not in known
-                for place in places]
+    """The token positions of words that only one of the two prompts has: (in the source, in the target)."""
+    def only(prompt: Prompt, other: Prompt) -> list[int]:
+        known = {bare(word) for word in other.words}
+        return [position for word, positions in zip(prompt.words, prompt.positions, strict=True)
+                if bare(word) not in known for position in positions]
 
     return only(source, target), only(target, source)

@@ -1,7 +1,7 @@
-"""The samplers by name. Each is one file; DDIM, the paper's, is in core/. What they are worth: README.md beside this.
+"""The samplers by name. Each is one file here; DDIM, the paper's sampler, is in core/. They are compared in README.md.
 
-    SAMPLERS["edict"]               EDICT() with its own defaults
-    sampler_of("edict:p=0.9")       with others
+    SAMPLERS["edict"]               EDICT() with its default options
+    sampler_of("edict:p=0.9")       EDICT(p=0.9)
 """
 
 from dataclasses import is_dataclass, replace
@@ -11,7 +11,7 @@ from typing import Any
 from ..core.options import Declared, declared, name_of
 from ..core.state import Sampler
 
-# A sampler of this package is known everywhere by its file's name here.
+# The one list of the package's samplers: the files that hold them.
 FILES = ("..core.ddim", ".fixed_point", ".edict", ".bdia", ".belm", ".dpm_solver")
 
 SAMPLERS: dict[str, Sampler] = {
@@ -19,25 +19,25 @@ SAMPLERS: dict[str, Sampler] = {
     if isinstance(sampler, type) and issubclass(sampler, Declared) and issubclass(sampler, Sampler)}
 
 
-def sampler_of(told: Any) -> Sampler:
-    """The sampler that a name means, options and all; an object with `encode` and `decode` is one itself.
+def sampler_of(value: Any) -> Sampler:
+    """The sampler that a text stands for: its name, with or without options. A sampler is returned as it is.
 
-    Raises ValueError naming what isn't known.
+    Raises ValueError, which names it, for anything else and for a name or an option that isn't known.
     """
-    if not isinstance(told, str):
-        if not isinstance(told, Sampler) or isinstance(told, type):
-            call = ": call it, to make an object of the class" if isinstance(told, type) else ""
-            raise ValueError(f"sampler must be a name or an object with encode and decode, not {told!r}{call}")
-        return told
-    name, *settings = told.strip().split(":")
+    if not isinstance(value, str):
+        if not isinstance(value, Sampler) or isinstance(value, type):
+            call = ": call it, to make an object of the class" if isinstance(value, type) else ""
+            raise ValueError(f"sampler must be a name or an object with encode and decode, not {value!r}{call}")
+        return value
+    name, *texts = value.strip().split(":")
     if (sampler := SAMPLERS.get(name.strip().replace("-", "_"))) is None:
         raise ValueError(f"sampler {name!r} is not known; known are {', '.join(SAMPLERS)}")
     known = declared(type(sampler)) if is_dataclass(sampler) else {}
     options = {}
-    for text in settings:
-        name, equals, value = text.partition("=")
-        if not equals or name.strip() not in known:
-            has = f"it has {', '.join(known)}: write {told.split(':')[0]}:name=value" if known else "it has none"
+    for text in texts:
+        option, equals, setting = text.partition("=")
+        if not equals or option.strip() not in known:
+            has = f"it has {', '.join(known)}: write {value.split(':')[0]}:name=value" if known else "it has none"
             raise ValueError(f"sampler {name_of(sampler)} has no option {text!r}; {has}")
-        options[name.strip()] = known[name.strip()].parsed(value)
+        options[option.strip()] = known[option.strip()].parsed(setting)
     return replace(sampler, **options) if options else sampler

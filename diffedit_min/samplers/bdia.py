@@ -1,9 +1,9 @@
-"""BDIA, arXiv:2307.10829: the step up from z_i and the step down average out to one that can be undone exactly.
+"""BDIA, arXiv:2307.10829: the average of a step up and a step down from z_i, which gives an exactly invertible sampler.
 
     z_{i-1} = step(z_i, to i-1) + gamma (z_{i+1} - step(z_i, to i+1))           eps(z_i, t_i) in both steps
 
-gamma = 0 is DDIM's decoding, which has no such inverse. gamma below 0.9 loses the inverse to rounding in 50 steps,
-because encoding divides by it each time.
+With gamma = 0 it is DDIM's decoding, which can't be inverted like this. Each encoding step divides by gamma: below 0.9,
+the rounding error of 50 steps grows until decoding doesn't undo encoding any more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +21,9 @@ from . import two_step
 
 @dataclass(frozen=True)
 class BDIA(Declared):
-    """Exact inversion by a step in both directions. 1 call a step; none for the first of a decoding."""
+    """Exact inversion by steps in both directions. 1 call a step; the first step of a decoding needs none."""
 
-    gamma: float = option(0.96, "how much of the step up is taken back; at 0 nothing could be encoded", least=0, most=1)
+    gamma: float = option(0.96, "the part of the step up that is taken back; to encode, above 0", least=0, most=1)
 
     name, title, source = "bdia", "BDIA", "arXiv:2307.10829"
     equation = "z_{i−1} = step(z_i, to i − 1) + γ (z_{i+1} − step(z_i, to i + 1))"
@@ -34,8 +34,11 @@ class BDIA(Declared):
         if self.gamma == 0:
             raise ValueError("gamma = 0 is DDIM's decoding; an encoding that undoes it needs gamma above 0")
 
-        def up(z_below: Tensor, z: Tensor, eps: Tensor, below: Level, at: Level, above: Level) -> Tensor:
-            return step(z, eps, at.abar, above.abar) + (z_below - step(z, eps, at.abar, below.abar)) / self.gamma
+        def up(
+            z_before: Tensor, z: Tensor, eps: Tensor, level_before: Level, level_from: Level, level_to: Level
+        ) -> Tensor:
+            taken_back = z_before - step(z, eps, level_from.abar, level_before.abar)
+            return step(z, eps, level_from.abar, level_to.abar) + taken_back / self.gamma
 
         return two_step.encode(eps_fn, x0, levels, up)
 
@@ -43,7 +46,10 @@ class BDIA(Declared):
         self, eps_fn: EpsFn, state: State, levels: Sequence[Level], blend: Blend | None = None
     ) -> Iterator[State]:
         """D_r."""
-        def down(z_above: Tensor, z: Tensor, eps: Tensor, below: Level, at: Level, above: Level) -> Tensor:
-            return step(z, eps, at.abar, below.abar) + self.gamma * (z_above - step(z, eps, at.abar, above.abar))
+        def down(
+            z_before: Tensor, z: Tensor, eps: Tensor, level_before: Level, level_from: Level, level_to: Level
+        ) -> Tensor:
+            taken_back = z_before - step(z, eps, level_from.abar, level_before.abar)
+            return step(z, eps, level_from.abar, level_to.abar) + self.gamma * taken_back
 
         return two_step.decode(eps_fn, state, levels, blend, down)

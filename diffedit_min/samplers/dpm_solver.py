@@ -1,14 +1,15 @@
-"""DPM-Solver++ (2M), arXiv:2211.01095: order 2 for DDIM's price, one call a step. It is no inverse.
+"""DPM-Solver++ (2M), arXiv:2211.01095: order 2 with one call a step, as many as DDIM. It has no exact inverse.
 
-In lambda = log(sqrt(abar) / sqrt(1 - abar)), the ODE is linear but for the prediction D of x0, and a DDIM step is exact
-as long as D doesn't change on the way. Here D follows the line through the last two predictions, half a step ahead:
+D is the predicted clean image. With lambda = log(sqrt(abar) / sqrt(1 - abar)) as the time, a DDIM step would be exact
+if D did not change during the step. Here D is extrapolated from the last two predictions to the middle of the step:
 
     D = D_from + (D_from - D_before) (lambda_to - lambda_from) / (2 (lambda_from - lambda_before))       (algorithm 2)
     x_to = step(x_from, the noise that D implies)                                                     DDIM's step itself
 
-in either direction. The first step has no D_before and is DDIM's; so is one to or from a level without noise, where
-lambda is infinite. Order 2 needs steps in lambda that change smoothly: the usual grid, even in t, has about 1.5
-(`schedule.even_in_log_snr` is one that has 2), and while encoding the network has to see the t of the level left.
+in both directions. `before` is the level that the last step came from. The first step has no D_before and is a DDIM
+step; so is a step to or from a level without noise, where lambda is infinite. Order 2 needs levels whose distances in
+lambda change smoothly: those at even distances in t give about 1.5, those of `schedule.even_in_log_snr` give 2. It also
+needs the network to see the t of level_from while encoding.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from ..core.state import Blend, State
 
 @dataclass(frozen=True)
 class DPMSolver(Declared):
-    """Second order for one call a step, in either direction; the network sees the t of the level left."""
+    """Second order with one call a step, in both directions; the network sees the t of level_from."""
 
     name, title, source = "dpm_solver", "DPM-Solver++ (2M)", "arXiv:2211.01095"
     equation = "x̂_0 = D_{from} + (D_{from} − D_{before}) (λ_{to} − λ_{from}) / (2 (λ_{from} − λ_{before}))"
@@ -45,13 +46,13 @@ class DPMSolver(Declared):
 def walk(
     eps_fn: EpsFn, state: State, levels: Sequence[Level], path: Iterable[int], blend: Blend | None = None
 ) -> Iterator[State]:
-    """Along the indices of `path`; each state remembers the level before it and what x0 was predicted from there."""
+    """The states at the indices in `path`. Each remembers the level that its step came from, and the D of there."""
     yield state
     for index in path:
         x, level_from, level_to = state.latent, state.level, levels[index]
         eps = eps_fn(x, level_from.t)
         D = x0_from_eps(x, eps, level_from.abar)
-        if state.memory and abs(state.memory[0] - index) == 2:      # it comes from the same direction
+        if state.memory and abs(state.memory[0] - index) == 2:      # the step before this one had the same direction
             before, D_before = state.memory
             eps = extrapolated(x, D, D_before, levels[before], level_from, level_to, eps)
         x = step(x, eps, level_from.abar, level_to.abar)
@@ -60,10 +61,10 @@ def walk(
 
 
 def extrapolated(
-    x: Tensor, D: Tensor, D_before: Tensor, before: Level, level_from: Level, level_to: Level, eps: Tensor
+    x: Tensor, D: Tensor, D_before: Tensor, level_before: Level, level_from: Level, level_to: Level, eps: Tensor
 ) -> Tensor:
-    """The noise that the extrapolated prediction implies; eps itself where a level has none to measure by."""
-    if 1.0 in (before.abar, level_from.abar, level_to.abar):
+    """The noise in x according to the extrapolated D; eps itself if one of the levels is without noise."""
+    if 1.0 in (level_before.abar, level_from.abar, level_to.abar):
         return eps
-    ahead = (log_snr(level_to) - log_snr(level_from)) / (2 * (log_snr(level_from) - log_snr(before)))
+    ahead = (log_snr(level_to) - log_snr(level_from)) / (2 * (log_snr(level_from) - log_snr(level_before)))
     return eps_from_x0(x, D + ahead * (D - D_before), level_from.abar)

@@ -1,12 +1,12 @@
-"""EDICT, arXiv:2211.12446: two latents that step in turn, each with the noise predicted from the other, so that every
-step can be undone exactly.
+"""EDICT, arXiv:2211.12446: two latents take steps in turn, each with the noise predicted from the other one, so that
+every step can be undone exactly.
 
-    decoding, x and y from level j+1 to j:      x~ = step(x, eps(y));    y~ = step(y, eps(x~))
-    mixing keeps them together:                 x' = p x~ + (1 - p) y~;  y' = p y~ + (1 - p) x'
+    decoding from level j+1 to level j:     x~ = step(x, eps(y));    y~ = step(y, eps(x~))
+    mixing keeps x and y close:             x' = p x~ + (1 - p) y~;  y' = p y~ + (1 - p) x'
 
-Encoding solves these four equations backwards; nothing is approximated. Which of the two goes first alternates with the
-level's number. Mixing shrinks the gap between x and y by p^2 a step while decoding, so encoding widens it: with small p
-or many steps the latents grow out of bounds.
+Encoding solves these four equations in the reverse order, without approximation. x and y take turns in going first. In
+decoding, mixing multiplies the difference between x and y by p^2 at each step; encoding divides it by p^2. So with a
+small p or many steps the latents of an encoding become too large.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,22 +28,22 @@ Pair = tuple[Tensor, Tensor]        # x and y, (B, C, h, w) each
 class EDICT(Declared):
     """Exact inversion by two latents. 2 calls a step."""
 
-    p: float = option(0.93, "how little the two latents are mixed; at 0 mixing could not be undone", above=0, most=1)
+    p: float = option(0.93, "each latent's own part when the two are mixed; at 1 there is no mixing", above=0, most=1)
 
     name, title, source = "edict", "EDICT", "arXiv:2211.12446"
     equation = "x̃ = step(x, ε(y)),  ỹ = step(y, ε(x̃)),  x′ = p x̃ + (1 − p) ỹ,  y′ = p ỹ + (1 − p) x′"
     straight, exact, order = False, True, 1
 
     def encode(self, eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level]) -> Iterator[State]:
-        """E_r from x = y = x0: the states hold x, and y as their partner."""
+        """E_r, from x = y = x0. Each state's latent is x and its partner is y."""
         p, pair = self.p, (x0, x0)
         yield state_of(pair, 0, levels)
         for index in range(1, len(levels)):
             level_from, level_to = levels[index - 1], levels[index]
             x, y = in_turn(pair, index)
-            y = (y - (1 - p) * x) / p                                           # mixing undone
+            y = (y - (1 - p) * x) / p                                           # undo the mixing
             x = (x - (1 - p) * y) / p
-            y = step(y, eps_fn(x, level_to.t), level_from.abar, level_to.abar)  # the two steps undone
+            y = step(y, eps_fn(x, level_to.t), level_from.abar, level_to.abar)  # undo the two steps
             x = step(x, eps_fn(y, level_to.t), level_from.abar, level_to.abar)
             pair = in_turn((x, y), index)
             yield state_of(pair, index, levels)
@@ -51,8 +51,7 @@ class EDICT(Declared):
     def decode(
         self, eps_fn: EpsFn, state: State, levels: Sequence[Level], blend: Blend | None = None
     ) -> Iterator[State]:
-        """D_r. A state without a partner starts with y = x. `blend` is given both latents as `State.latents` has them.
-        """
+        """D_r. For a state without a partner, y = x at the start. `blend` gets both latents, as in `State.latents`."""
         yield state
         p, pair = self.p, (state.latent, state.partners[0][1] if state.partners else state.latent)
         for index in range(state.index - 1, -1, -1):
@@ -68,13 +67,14 @@ class EDICT(Declared):
             yield state_of(pair, index, levels)
 
 
-def in_turn(pair: Pair, level: int) -> Pair:
-    """The latent that goes first, then the other: by the parity of the noisier level's number.
+def in_turn(pair: Pair, index: int) -> Pair:
+    """(x, y) if x goes first in the step, (y, x) if y does; with the latter, a second call restores (x, y).
 
-    So both directions agree, whatever the ratio. Applied twice it gives the pair back.
+    index: that of the noisier level of the step. It alone decides, so that encoding and decoding take the same order.
     """
-    return pair if level % 2 == 0 else (pair[1], pair[0])
+    return pair if index % 2 == 0 else (pair[1], pair[0])
 
 
 def state_of(pair: Pair, index: int, levels: Sequence[Level]) -> State:
+    """The state at levels[index]: x, and y as its partner at the same level."""
     return State(index, levels[index], pair[0], partners=((index, pair[1]),))

@@ -1,9 +1,10 @@
-"""What samplers have in common that make a latent out of the two before it: z_{i-1} from z_i and z_{i+1}.
+"""What the two-step samplers have in common: they make a latent from the last two, z_{i-1} from z_{i+1} and z_i.
 
-Such a formula, linear in z_{i+1}, can be solved for z_{i+1}: that is its exact inverse, with the same noise prediction
-eps(z_i, t_i). The first encoding step, x0 -> x1, has no second latent yet and is a plain DDIM step; from then on the
-state is a pair of neighbours. So decoding gets its first latent for nothing and makes one call fewer than it takes
-steps: at k = 1 nothing is left for it to decide.
+Such a formula is linear in z_{i+1} and can be solved for it. This is its exact inverse, since both directions need the
+same noise prediction, eps(z_i, t_i). The first encoding step, from x0 to x1, has only one latent to start from and is a
+plain DDIM step. From then on each state holds two neighbouring latents. So the noisiest state of an encoding already
+holds the next latent of the decoding, which makes one call fewer than it takes steps. (With k = 1 it makes no call, and
+the result doesn't depend on the query.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,24 +19,28 @@ from ..core.state import Blend, State
 
 
 class Formula(Protocol):
-    """One of the neighbours of z at `at`, given the other and eps(z, at.t)."""
+    """The latent at level_to, from the last two: z_before at level_before, then z at level_from with eps(z, t_from).
 
-    def __call__(self, other: Tensor, z: Tensor, eps: Tensor, below: Level, at: Level, above: Level) -> Tensor: ...
+    The three levels are neighbours: encoding goes up through them, decoding down.
+    """
+
+    def __call__(
+        self, z_before: Tensor, z: Tensor, eps: Tensor, level_before: Level, level_from: Level, level_to: Level
+    ) -> Tensor: ...
 
 
 def encode(eps_fn: EpsFn, x0: Tensor, levels: Sequence[Level], up: Formula) -> Iterator[State]:
     """From x0 up to levels[-1]; each state's partner is the latent one level below. 1 call a step."""
     yield State(0, levels[0], x0)
-    below, z = x0, None
+    z_before, z = None, x0
     for index in range(1, len(levels)):
-        if z is None:
-            above = step(x0, eps_fn(x0, levels[1].t), levels[0].abar, levels[1].abar)
+        level_from, level_to = levels[index - 1], levels[index]
+        if z_before is None:
+            z_to = step(z, eps_fn(z, level_to.t), level_from.abar, level_to.abar)
         else:
-            at = levels[index - 1]
-            above = up(below, z, eps_fn(z, at.t), levels[index - 2], at, levels[index])
-            below = z
-        z = above
-        yield State(index, levels[index], z, partners=((index - 1, below),))
+            z_to = up(z_before, z, eps_fn(z, level_from.t), levels[index - 2], level_from, level_to)
+        z_before, z = z, z_to
+        yield State(index, level_to, z, partners=((index - 1, z_before),))
 
 
 def decode(
@@ -43,23 +48,24 @@ def decode(
 ) -> Iterator[State]:
     """From `state` down to levels[0]; each state's partner is the latent one level above.
 
-    A state of an encoding brings the next latent along. One without a partner starts with a plain DDIM step. `blend` is
-    applied once to each latent that is made, at its own level.
+    A state of an encoding holds the next latent already. A state without a partner starts with a plain DDIM step.
+    `blend` is called once for each new latent, with the index of that latent's level.
     """
     yield state
-    above, z, index = None, state.latent, state.index
+    z_before, z, index = None, state.latent, state.index
     partner = dict(state.partners)
-    if index and index - 1 in partner:                      # from an encoding: the pair (z_{k-1}, z_k)
-        above, z, index = z, partner[index - 1], index - 1
-        yield State(index, levels[index], z, partners=((index + 1, above),))
-    elif index + 1 in partner:                              # from a decoding that goes on
-        above = partner[index + 1]
+    if index and index - 1 in partner:                      # a state of an encoding, with the latent of the level below
+        z_before, z, index = z, partner[index - 1], index - 1
+        yield State(index, levels[index], z, partners=((index + 1, z_before),))
+    elif index + 1 in partner:                              # a state of an earlier decoding, which goes on
+        z_before = partner[index + 1]
     while index > 0:
-        at, below = levels[index], levels[index - 1]
-        eps = eps_fn(z, at.t)
-        if above is None:
-            made = step(z, eps, at.abar, below.abar)
+        level_from, level_to = levels[index], levels[index - 1]
+        eps = eps_fn(z, level_from.t)
+        if z_before is None:
+            z_to = step(z, eps, level_from.abar, level_to.abar)
         else:
-            made = down(above, z, eps, below, at, levels[index + 1])
-        above, z, index = z, made if blend is None else blend(made, index - 1), index - 1
-        yield State(index, below, z, partners=((index + 1, above),))
+            z_to = down(z_before, z, eps, levels[index + 1], level_from, level_to)
+        index -= 1
+        z_before, z = z, z_to if blend is None else blend(z_to, index)
+        yield State(index, level_to, z, partners=((index + 1, z_before),))

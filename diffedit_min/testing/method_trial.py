@@ -19,6 +19,7 @@ from ..core.task import Outcome, Step, Task
 from ..loading import load
 from ..methods import METHODS
 from ..methods.batches import batches, make_task, requests
+from ..methods.call import Call
 from ..methods.edit import Edit
 from ..methods.method import Method
 from ..networks.stable_diffusion import StableDiffusion
@@ -83,7 +84,8 @@ class Run:
     @property
     def rows(self) -> Counter[str]:
         """How many rows it counted, by what for."""
-        return self.task.rows.forward
+        counts = [self.task.rows, *self.task.rows.alone.values()]
+        return sum((rows.forward for rows in counts), Counter())
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +133,12 @@ class Trial:
         which: their numbers; all the others are for both. earlier: Edits whose encodings and maps are offered.
         """
         settings = self.method.settings(self.model, {**self.options, **options})
-        given = {"query": queries or self.queries, "reference": references, "seed": seeds, "mask": masks,
-                 "reuse": earlier}
-        chosen = {name: values and [values[i] for i in which] for name, values in given.items()}
-        wanted = requests([PICTURES[i] for i in which], **chosen, encoded=None, mask_map=None)
-        [batch] = batches(self.model, wanted, None)
-        return make_task(self.model, [fitted for _, fitted in batch], settings, keep, plain=self.method.plain), settings
+        pictures, query, reference, seed, mask, reuse = (
+            values and [values[i] for i in which]
+            for values in (PICTURES, queries or self.queries, references, seeds, masks, earlier))
+        call = Call(seed=seed, keep=keep, mask=mask, reuse=reuse)
+        [batch] = batches(self.model, requests(pictures, query, reference, call), None)
+        return make_task(self.model, batch, settings, call, self.method.to_prompt), settings
 
     def run(self, which: Sequence[int] = (0, 1), **changes: Any) -> Run:
         """The method on some of PICTURES. changes: what `prepared` takes."""
