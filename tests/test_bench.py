@@ -23,7 +23,7 @@ import diffedit_min as dm
 from diffedit_min.bench import curves, presets, report, sweep, theory
 from diffedit_min.bench.bootstrap import RESAMPLES, Value, average, difference
 from diffedit_min.bench.datasets import scenes as scenes_dataset
-from diffedit_min.bench.datasets.item import Dataset, Item, Place
+from diffedit_min.bench.datasets.item import Dataset, Item, Location
 from diffedit_min.bench.metrics.base import Column, Files, Metric, Shown
 from diffedit_min.bench.metrics.scenes import ScenesMetric
 from diffedit_min.bench.report import Line
@@ -38,7 +38,7 @@ N, K = 2, {0.4: 4, 0.6: 6, 0.8: 8}      # of FEW: noises, and levels by ratio
 
 @pytest.fixture(scope="module")
 def items() -> tuple[Item, ...]:
-    return scenes_dataset.read(Place(split="validation")).items[:3]
+    return scenes_dataset.read(Location(split="validation")).items[:3]
 
 
 def edits_of(model, items, variants):
@@ -286,7 +286,7 @@ class Brightness(Metric):
 @pytest.fixture(scope="module")
 def plan_in():
     network = dm.load("random", device="cpu")
-    dataset = scenes_dataset.read(Place(split="validation"))
+    dataset = scenes_dataset.read(Location(split="validation"))
     variants = grid(["diffedit", "sdedit"], [0.3, 0.6], ["steps=5", "diffedit:mask_samples=1"])
 
     def make(out: Path, items: int = 5, **changes) -> Plan:

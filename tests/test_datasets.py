@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffedit_min.bench.datasets import DATASETS, coco, imagen, imagenet, lists, pairs, pie
-from diffedit_min.bench.datasets.item import Dataset, Item, Place
+from diffedit_min.bench.datasets.item import Dataset, Item, Location
 
 quick = settings(deadline=None, database=None, derandomize=True, max_examples=60)
 
@@ -69,13 +69,13 @@ def wrote(path: Path, text: str) -> Path:
     return path
 
 
-def make_imagenet(folder: Path) -> Place:
+def make_imagenet(folder: Path) -> Location:
     for name in re.findall(r"n\d+/.*JPEG", QUERIES):
         put(folder / "val" / name)
-    return Place(wrote(folder / "queries.csv", QUERIES), folder / "val")
+    return Location(wrote(folder / "queries.csv", QUERIES), folder / "val")
 
 
-def make_coco(folder: Path) -> Place:
+def make_coco(folder: Path) -> Location:
     for image in (101, 102, 103):
         put(folder / "val2014" / f"COCO_val2014_{image:012}.jpg")
     annotations = [{"image_id": image, "id": key, "caption": text} for key, image, text in CAPTIONS]
@@ -84,39 +84,39 @@ def make_coco(folder: Path) -> Place:
                 "image_candidates": [{"image_id": image, "image_filename": f"COCO_val2014_{image:012}.jpg"}
                                      for image in both]} for name, caption, true, both in BISON]
     info = {"source": "coco", "split": "val2014"}
-    return Place(wrote(folder / "bison.json", json.dumps({"info": info, "data": entries})), folder / "val2014")
+    return Location(wrote(folder / "bison.json", json.dumps({"info": info, "data": entries})), folder / "val2014")
 
 
 def slugged(prompt: str) -> str:
     return prompt.lower().rstrip(".").replace(" ", "-")
 
 
-def make_imagen(folder: Path) -> Place:
+def make_imagen(folder: Path) -> Location:
     """With a list: two prompts, a picture as .jpg and one as .png."""
     put(folder / "imagen" / f"{slugged(OIL.format('Shiba Inu dog'))}.jpg")
     put(folder / "imagen" / f"{slugged(BIKE)}.png")
-    return Place(wrote(folder / "Imagen_list.txt", LIST), folder / "imagen")
+    return Location(wrote(folder / "Imagen_list.txt", LIST), folder / "imagen")
 
 
-def make_pie(folder: Path) -> Place:
+def make_pie(folder: Path) -> Location:
     for entry in MAPPING.values():
         put(folder / "annotation_images" / entry["image_path"], size=(512, 512))
-    return Place(wrote(folder / "mapping_file.json", json.dumps(MAPPING)), folder / "annotation_images")
+    return Location(wrote(folder / "mapping_file.json", json.dumps(MAPPING)), folder / "annotation_images")
 
 
-def make_pairs(folder: Path) -> Place:
+def make_pairs(folder: Path) -> Location:
     put(folder / "a.png")
     put(folder / "answer.png", "blue")
     put(folder / "mask.png", 255, mode="L")
     put(folder / "sub/b.jpg")
-    return Place(wrote(folder / "pairs.csv", PAIRS))
+    return Location(wrote(folder / "pairs.csv", PAIRS))
 
 
 MAKERS = {"imagenet": make_imagenet, "coco": make_coco, "imagen": make_imagen, "pie": make_pie, "pairs": make_pairs}
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     """The files of the dataset that the test's parameter `name` says."""
     return MAKERS[request.node.callspec.params["name"]](tmp_path)
 
@@ -137,7 +137,7 @@ def one_line(message: str) -> str:
     return message
 
 
-def refusal(name: str, place: Place) -> str:
+def refusal(name: str, place: Location) -> str:
     """The one line that reading ends in."""
     with pytest.raises(ValueError) as error:
         DATASETS[name](place)
@@ -149,7 +149,7 @@ def refusal(name: str, place: Place) -> str:
 
 def test_the_datasets_by_their_names():
     assert list(DATASETS) == ["scenes", "imagenet", "coco", "imagen", "pie", "pairs"]
-    assert DATASETS["scenes"](Place()).name == "scenes"
+    assert DATASETS["scenes"](Location()).name == "scenes"
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -251,7 +251,7 @@ def test_imagen_by_the_template(tmp_path):
         path = tmp_path / "imagen" / f"{slugged(f'{style} {animal} {clothes} {activity} {place}')}.png"
         path.parent.mkdir(exist_ok=True)
         path.hardlink_to(source)
-    dataset = imagen.read(Place(images=tmp_path / "imagen"))
+    dataset = imagen.read(Location(images=tmp_path / "imagen"))
     assert len(list((tmp_path / "imagen").iterdir())) == 360
     assert dataset.about == "Imagen's pictures of 360 prompts, one element changed by the fixed rule"
     panda = "A photo of a fuzzy panda wearing a cowboy hat and red shirt playing a guitar "
@@ -273,7 +273,7 @@ def test_imagen_by_the_template(tmp_path):
         counts[("style", *imagen.ELEMENTS)[changed[0]], item.group] += 1
     assert counts == {(element, element): 72 for element in imagen.ELEMENTS}
     (tmp_path / "imagen" / f"{slugged(panda)}in-a-garden.png").unlink()
-    assert "1 of 360 pictures are missing" in refusal("imagen", Place(images=tmp_path / "imagen"))
+    assert "1 of 360 pictures are missing" in refusal("imagen", Location(images=tmp_path / "imagen"))
 
 
 def test_pie(tmp_path):
@@ -329,7 +329,7 @@ def test_pairs_in_jsonl(tmp_path):
              "answer": "answer.png", "instruction": "empty it", "id": "my bowl!", "group": "things"},
             {"query": "a cat", "image": "sub/b.jpg", "reference": "", "group": None}, {
              "query": "a cat\u2028 ", "image": str(tmp_path / "a.png"), "reference": "", "id": 5, "group": 7}]
-    place = Place(wrote(tmp_path / "pairs.jsonl", "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)))
+    place = Location(wrote(tmp_path / "pairs.jsonl", "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)))
     numbered = expected(id="5", query="a cat", group="7", seed=3)
     assert [fields(item) for item in pairs.read(place).items] == [*PAIRS_READ, numbered]
 
@@ -360,7 +360,7 @@ def test_a_byte_order_mark_and_other_line_ends(name, place):
 ])
 def test_pictures_that_are_not_rgb(tmp_path, mode, colour, suffix, shown):
     path = put(tmp_path / f"a.{suffix}", colour, mode=mode)
-    place = Place(wrote(tmp_path / "pairs.csv", f"image,reference,query,mask\n{path.name},,a cat,{path.name}\n"))
+    place = Location(wrote(tmp_path / "pairs.csv", f"image,reference,query,mask\n{path.name},,a cat,{path.name}\n"))
     (item,) = pairs.read(place).items
     image, mask = item.image(), item.mask()
     assert (image.mode, mask.mode) == ("RGB", "L")
@@ -502,12 +502,12 @@ def test_a_damaged_list(name, place, old, new, message):
 def test_a_damaged_line_of_jsonl(tmp_path, row, message):
     put(tmp_path / "a.png")
     data = wrote(tmp_path / "pairs.jsonl", f'{{"image": "a.png", "query": "x", "reference": ""}}\n\n{row}\n')
-    assert refusal("pairs", Place(data)) == repr(str(data)) + message
+    assert refusal("pairs", Location(data)) == repr(str(data)) + message
 
 
 def test_pairs_of_another_suffix(tmp_path):
     data = wrote(tmp_path / "pairs.txt", PAIRS)
-    assert refusal("pairs", Place(data)) == f"--data {str(data)!r} ends in '.txt': give a list in .csv or .jsonl"
+    assert refusal("pairs", Location(data)) == f"--data {str(data)!r} ends in '.txt': give a list in .csv or .jsonl"
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -8,7 +8,7 @@ import pytest
 
 import diffedit_min as dm
 from diffedit_min.bench import dtypes
-from diffedit_min.bench.datasets.item import Place
+from diffedit_min.bench.datasets.item import Location
 from diffedit_min.bench.datasets.scenes import read
 from diffedit_min.pictures.picture import psnr
 
@@ -19,7 +19,7 @@ FEW = {"steps": 6, "mask_samples": 2}
 
 @pytest.fixture(scope="module")
 def dataset():
-    found = read(Place(None, None, None))
+    found = read(Location(None, None, None))
     return dataclasses.replace(found, items=found.items[:2])
 
 

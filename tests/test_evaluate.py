@@ -9,7 +9,7 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min.bench.known import evaluate
-from diffedit_min.bench.known.measures import KINDS, cases
+from diffedit_min.bench.measures import KINDS, cases
 from diffedit_min.bench.run import begin
 from diffedit_min.tiny.instructions import instruction
 

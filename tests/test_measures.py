@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import diffedit_min as dm
-from diffedit_min.bench.known.measures import cases, cell_mask, iou, measure, nearest_value, squared_error
+from diffedit_min.bench.measures import cases, cell_mask, iou, measure, nearest_value, squared_error
 from diffedit_min.core.state import Trajectory
 from diffedit_min.methods.edit import Edit
 from diffedit_min.pictures.picture import fit

@@ -1,5 +1,5 @@
 """What is edited. Each dataset is read from its own files, as they are published; none of them comes with this package
-but the first, and nothing is downloaded. The files are given by `data`, `images` and `split` (item.Place).
+but the first, and nothing is downloaded. The files are given by `data`, `images` and `split` (item.Location).
 
     scenes      the embedded model's synthetic scenes, whose true edits are known. split: validation, test
     imagenet    2184 queries "make it a <near class>" on ImageNet's validation pictures: the protocol of FlexIT and of
@@ -20,9 +20,9 @@ but the first, and nothing is downloaded. The files are given by `data`, `images
 from collections.abc import Callable
 
 from . import coco, imagen, imagenet, pairs, pie, scenes
-from .item import Dataset, Place
+from .item import Dataset, Location
 
-DATASETS: dict[str, Callable[[Place], Dataset]] = {
+DATASETS: dict[str, Callable[[Location], Dataset]] = {
     "scenes": scenes.read,
     "imagenet": imagenet.read,
     "coco": coco.read,

@@ -30,8 +30,8 @@ from functools import partial
 from pathlib import Path
 
 from ...pictures.picture_files import open_picture
-from .item import Dataset, Item, Place, check_items, check_pictures, need, need_folder, need_nothing, slug
-from .lists import read_text, said
+from .item import Dataset, Item, Location, check_items, check_pictures, need, need_folder, need_nothing, slug
+from .lists import line_of, read_text, said
 
 STYLES = ("A photo of a", "An oil painting of a")
 ELEMENTS = {
@@ -45,14 +45,15 @@ TEMPLATE = "{style} {animal} {accessory} and {clothes} {activity} {place}."
 SEPARATOR = "<>"
 
 
-def read(place: Place) -> Dataset:
-    need_nothing(place.split, "--split", "imagen", "it has one part")
-    images = need_folder(place.images, "--images", "a folder with a picture for each prompt",
+def read(location: Location) -> Dataset:
+    need_nothing(location.split, "--split", "imagen", "it has one part")
+    images = need_folder(location.images, "--images", "a folder with a picture for each prompt",
                          "Imagen's, from imagen.research.google with consent, named by their prompts")
-    if place.data is None:
+    if location.data is None:
         source, prompts = images, list(template())
     else:
-        source = need(place.data, "--data", "a list of changes", "such as InstDiffEdit's dataset_txt/Imagen_list.txt")
+        source = need(location.data, "--data", "a list of changes",
+                      "such as InstDiffEdit's dataset_txt/Imagen_list.txt")
         prompts = list(read_list(source))
     paths = [located(images, prompt, name) for name, _, prompt, _ in prompts]
     check_pictures(paths, images)
@@ -60,7 +61,7 @@ def read(place: Place) -> Dataset:
                        seed=number)
                   for number, ((name, element, prompt, query), path) in enumerate(zip(prompts, paths, strict=True), 1))
     check_items(items, source)
-    changes = "one element changed by the fixed rule" if place.data is None else f"changed by {place.data.name}"
+    changes = "one element changed by the fixed rule" if location.data is None else f"changed by {location.data.name}"
     return Dataset("imagen", items, f"Imagen's pictures of {len(items)} prompts, {changes}",
                    metrics=("fid", "clipscore", "lpips"), panels=(("clipscore", "lpips"), ("clipscore", "fid")))
 
@@ -80,7 +81,7 @@ def template() -> Iterator[Prompt]:
 
 def read_list(path: Path) -> Iterator[Prompt]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        where = f"{str(path)!r}, line {number}"
+        where = line_of(path, number)
         parts = [part.strip() for part in line.split(SEPARATOR)]
         if parts == [""]:
             continue
