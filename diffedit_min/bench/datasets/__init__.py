@@ -10,7 +10,7 @@ but the first, and nothing is downloaded. The files are given by `data`, `images
                 of cocodataset.org (captions CC BY 4.0, pictures under Flickr's terms); split: filtered, all
     imagen      360 prompts of one template and Imagen's pictures of them, as in the paper, which used those of
                 imagen.research.google with their authors' consent; others have to ask. images: them, named by their
-                prompts; data: only for other changes than the fixed rule's
+                prompts
     pie         PIE-Bench: 700 pictures, edits of ten types, with masks. data: mapping_file.json; images:
                 annotation_images; both are sent to who asks (github.com/cure-lab/PnPInversion has the form and the
                 terms); split: one type
