@@ -75,7 +75,8 @@ def test_constants_are_the_largest_found_and_k2_the_mean_over_pictures(model):
     first, *_ = theory.table(model, [{"errors": errors, "C": 1.0, "K1": 3.0, "K2": 0.1},
                                      {"errors": other, "C": 2.0, "K1": 1.0, "K2": 0.5}])
     assert (first["C"], first["K1"]) == (2.0, 3.0) and first["K2"] == pytest.approx((3 * 0.1 + 0.5) / 4)
-    assert first["sdedit"] == pytest.approx((3 * 0.5 + 0.1) / 4) and first["bound (4)"] == pytest.approx(3 * first["tau"])
+    assert first["sdedit"] == pytest.approx((3 * 0.5 + 0.1) / 4)
+    assert first["bound (4)"] == pytest.approx(3 * first["tau"])
 
 
 def test_the_printed_bound_is_told_off_where_it_fails():
