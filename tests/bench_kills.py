@@ -18,7 +18,7 @@ import torch
 
 import diffedit_min as dm
 from diffedit_min.bench import report
-from diffedit_min.bench.datasets.item import Place
+from diffedit_min.bench.datasets.item import Location
 from diffedit_min.bench.datasets.scenes import read
 from diffedit_min.bench.metrics.base import Files
 from diffedit_min.bench.metrics.scenes import ScenesMetric
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model, dataset, rng = dm.load("random", device="cpu"), read(Place()), random.Random(arguments.seed)
+    model, dataset, rng = dm.load("random", device="cpu"), read(Location()), random.Random(arguments.seed)
     variants = grid(["diffedit", "sdedit"], [0.4, 0.8], ["steps=5", "diffedit:mask_samples=1"])
     plan = Plan(dataclasses.replace(dataset, items=dataset.items[:12]), tuple(variants), lambda _: model,
                 {"scenes": ScenesMetric(Files())}, arguments.out / "whole", batch=2, pictures=2)

@@ -153,7 +153,7 @@ def test_a_failure_is_counted_and_all_failures_are_an_error(run, tmp_path):
     (("--dataset", "coco"), "--model is missing: the embedded model knows its own scenes only, not coco"),
     (("--dataset", "scenes", "--split", "train"),
      "--split 'train' is not known; scenes has validation and test"),
-    (("--dataset", "scenes", "--data", "a.csv"), "scenes needs no files: leave out 'a.csv'"),
+    (("--dataset", "scenes", "--data", "a.csv"), "--data 'a.csv' means nothing to scenes: leave it out, "),
     (("--dataset", "scenes", "--preset", "all"),
      "--preset 'all' is not known; known are comparison, parts, threshold, reference, noise, samples, guidance, "
      "fast"),

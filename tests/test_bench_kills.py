@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="POSIX signals")]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
               "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
-BENCH = ["-m", "diffedit_min.bench", "--dataset", "scenes", "--model", "random", "--limit", "8", "--batch", "1",
+BENCH = ["-m", "diffedit_min", "bench", "--dataset", "scenes", "--model", "random", "--limit", "8", "--batch", "1",
          "--methods", "diffedit", "sdedit", "--ratios", "0.4", "0.8", "--quiet"]
 SAME = ("table.csv", "table.md", "results.jsonl", "curves.svg")
 

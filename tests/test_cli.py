@@ -21,7 +21,7 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min import loading
-from diffedit_min.bench.known.measures import cell_mask
+from diffedit_min.bench.measures import cell_mask
 from diffedit_min.core.coding import RatioOptions
 from diffedit_min.pictures import picture, picture_files
 from diffedit_min.studio import cli, console, demo, info

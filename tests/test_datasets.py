@@ -4,6 +4,7 @@ The benchmark's datasets, read from small folders in the formats that they are p
 """
 
 import functools
+import itertools
 import json
 import re
 from collections import Counter
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffedit_min.bench.datasets import DATASETS, coco, imagen, imagenet, lists, pairs, pie
-from diffedit_min.bench.datasets.item import Dataset, Item, Place
+from diffedit_min.bench.datasets.item import Dataset, Item, Location
 
 quick = settings(deadline=None, database=None, derandomize=True, max_examples=60)
 
@@ -34,13 +35,6 @@ BISON = [  # bison_id, caption_id, true_image_id, the candidates
     (7, 11, 101, (103, 101)),       # to "The man rides a red horse on a beach": 2 of 8
     (8, 12, 102, (101, 102)),       # to "A man rides ...": all 8 words
 ]
-OIL = "An oil painting of a {} wearing a cowboy hat and black leather jacket playing a guitar in a garden."
-PHOTO = "A photo of a {} wearing a sunglasses and red shirt {} on a beach."
-BIKE = PHOTO.format("raccoon", "riding a bike")
-LIST = f"""1 <> {OIL.format("Shiba Inu dog")} <> Shiba Inu dog <> a raccoon
-22 <> {BIKE} <> raccoon <> British Shorthair cat
-3 <> {BIKE} <> riding a bike <> go skateboarding
-"""
 MAPPING = {
     "000000000000": {
         "image_path": "0_random_140/000000000000.jpg",
@@ -69,13 +63,13 @@ def wrote(path: Path, text: str) -> Path:
     return path
 
 
-def make_imagenet(folder: Path) -> Place:
+def make_imagenet(folder: Path) -> Location:
     for name in re.findall(r"n\d+/.*JPEG", QUERIES):
         put(folder / "val" / name)
-    return Place(wrote(folder / "queries.csv", QUERIES), folder / "val")
+    return Location(wrote(folder / "queries.csv", QUERIES), folder / "val")
 
 
-def make_coco(folder: Path) -> Place:
+def make_coco(folder: Path) -> Location:
     for image in (101, 102, 103):
         put(folder / "val2014" / f"COCO_val2014_{image:012}.jpg")
     annotations = [{"image_id": image, "id": key, "caption": text} for key, image, text in CAPTIONS]
@@ -84,39 +78,28 @@ def make_coco(folder: Path) -> Place:
                 "image_candidates": [{"image_id": image, "image_filename": f"COCO_val2014_{image:012}.jpg"}
                                      for image in both]} for name, caption, true, both in BISON]
     info = {"source": "coco", "split": "val2014"}
-    return Place(wrote(folder / "bison.json", json.dumps({"info": info, "data": entries})), folder / "val2014")
+    return Location(wrote(folder / "bison.json", json.dumps({"info": info, "data": entries})), folder / "val2014")
 
 
-def slugged(prompt: str) -> str:
-    return prompt.lower().rstrip(".").replace(" ", "-")
-
-
-def make_imagen(folder: Path) -> Place:
-    """With a list: two prompts, a picture as .jpg and one as .png."""
-    put(folder / "imagen" / f"{slugged(OIL.format('Shiba Inu dog'))}.jpg")
-    put(folder / "imagen" / f"{slugged(BIKE)}.png")
-    return Place(wrote(folder / "Imagen_list.txt", LIST), folder / "imagen")
-
-
-def make_pie(folder: Path) -> Place:
+def make_pie(folder: Path) -> Location:
     for entry in MAPPING.values():
         put(folder / "annotation_images" / entry["image_path"], size=(512, 512))
-    return Place(wrote(folder / "mapping_file.json", json.dumps(MAPPING)), folder / "annotation_images")
+    return Location(wrote(folder / "mapping_file.json", json.dumps(MAPPING)), folder / "annotation_images")
 
 
-def make_pairs(folder: Path) -> Place:
+def make_pairs(folder: Path) -> Location:
     put(folder / "a.png")
     put(folder / "answer.png", "blue")
     put(folder / "mask.png", 255, mode="L")
     put(folder / "sub/b.jpg")
-    return Place(wrote(folder / "pairs.csv", PAIRS))
+    return Location(wrote(folder / "pairs.csv", PAIRS))
 
 
-MAKERS = {"imagenet": make_imagenet, "coco": make_coco, "imagen": make_imagen, "pie": make_pie, "pairs": make_pairs}
+MAKERS = {"imagenet": make_imagenet, "coco": make_coco, "pie": make_pie, "pairs": make_pairs}
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def at(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     """The files of the dataset that the test's parameter `name` says."""
     return MAKERS[request.node.callspec.params["name"]](tmp_path)
 
@@ -137,10 +120,10 @@ def one_line(message: str) -> str:
     return message
 
 
-def refusal(name: str, place: Place) -> str:
+def refusal(name: str, at: Location) -> str:
     """The one line that reading ends in."""
     with pytest.raises(ValueError) as error:
-        DATASETS[name](place)
+        DATASETS[name](at)
     return one_line(str(error.value))
 
 
@@ -149,48 +132,41 @@ def refusal(name: str, place: Place) -> str:
 
 def test_the_datasets_by_their_names():
     assert list(DATASETS) == ["scenes", "imagenet", "coco", "imagen", "pie", "pairs"]
-    assert DATASETS["scenes"](Place()).name == "scenes"
+    assert DATASETS["scenes"](Location()).name == "scenes"
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_what_every_dataset_is(name, place, monkeypatch):
+def test_what_every_dataset_is(name, at, monkeypatch):
     monkeypatch.setattr(Image, "open", None)        # nothing is opened before it is needed
-    dataset = DATASETS[name](place)
+    dataset = DATASETS[name](at)
     monkeypatch.undo()
     assert isinstance(dataset, Dataset) and dataset.name == name and dataset.items and "\n" not in dataset.about
     for item in dataset.items:
         assert re.fullmatch(r"[A-Za-z0-9._-]+", item.id) and item.query
         image = item.image()
         assert (image.mode, image.size) == ("RGB", (512, 512) if name == "pie" else (6, 4))
-        assert item.mask is None or (item.mask().mode, item.mask().size) == ("L", image.size)
+        assert item.mask is None or item.mask().size == image.size
         assert item.answer is None or (item.answer().mode, item.answer().size) == ("RGB", image.size)
 
 
 def test_imagenet(tmp_path):
-    place = make_imagenet(tmp_path)
-    dataset = imagenet.read(place)
+    at = make_imagenet(tmp_path)
+    dataset = imagenet.read(at)
     assert [fields(item) for item in dataset.items] == [
         expected(id="0002", query="Afghan hound", group="160", seed=2),
         expected(id="0003", query='sturgeon, or "beluga"', group="394", seed=3)]
     assert dataset.about == "ImageNet by queries.csv, test split: 2 of 3 queries"
     assert dataset.metrics == ("lpips", "csfid", "clipscore") and dataset.panels == (("lpips", "csfid"),)
-    dev = imagenet.read(replace(place, split="dev"))
+    dev = imagenet.read(replace(at, split="dev"))
     assert [fields(item) for item in dev.items] == [expected(id="0001", query="Afghan hound", group="160", seed=1)]
 
 
-def test_imagenets_pictures_may_lie_in_one_folder(tmp_path):
-    place = make_imagenet(tmp_path)
-    put(tmp_path / "val/ILSVRC2012_val_00042240.JPEG", "blue")
-    assert imagenet.read(replace(place, split="dev")).items[0].image().getpixel((3, 2))[2] > 200
-    for path in list(place.images.glob("n*/*")):
-        path.rename(place.images / path.name)
-    assert len(imagenet.read(place).items) == 2
-
-
-def test_a_spreadsheets_queries(tmp_path):
-    place = make_imagenet(tmp_path)
-    wrote(place.data, QUERIES.replace("True", "TRUE").replace("False", "FALSE"))
-    assert len(imagenet.read(place).items) == 2
+def test_imagenets_pictures_may_lie_in_one_folder_and_its_list_come_from_a_spreadsheet(tmp_path):
+    at = make_imagenet(tmp_path)
+    wrote(at.data, QUERIES.replace("True", "TRUE").replace("False", "FALSE"))
+    for path in list(at.images.glob("n*/*")):
+        path.rename(at.images / path.name)
+    assert len(imagenet.read(at).items) == 2
 
 
 def test_coco(tmp_path):
@@ -210,75 +186,54 @@ def test_coco(tmp_path):
 
 
 def test_coco_edits_the_picture_that_the_caption_contradicts(tmp_path):
-    place = make_coco(tmp_path)
-    put(place.images / "COCO_val2014_000000000102.jpg", "blue")
-    put(place.images / "COCO_val2014_000000000103.jpg", "lime")
-    blue, green = (item.image().getpixel((3, 2)) for item in coco.read(place).items)
-    assert blue[2] > 200 and green[1] > 200
+    at = make_coco(tmp_path)
+    put(at.images / "COCO_val2014_000000000102.jpg", "blue")
+    assert coco.read(at).items[0].image().getpixel((3, 2))[2] > 200
 
 
 def test_cocos_captions_may_lie_beside_bisons(tmp_path):
-    place = make_coco(tmp_path)
+    at = make_coco(tmp_path)
     (tmp_path / "annotations/captions_val2014.json").rename(tmp_path / "captions_val2014.json")
-    assert len(coco.read(place).items) == 2
+    assert len(coco.read(at).items) == 2
     (tmp_path / "captions_val2014.json").rename(tmp_path / "captions_val2017.json")
-    assert refusal("coco", place) == (
+    assert refusal("coco", at) == (
         f"there is no {str(tmp_path / 'captions_val2014.json')!r} and no "
         f"{str(tmp_path / 'annotations/captions_val2014.json')!r}: put COCO's captions in one of the two (the 2014 "
         "train/val annotations of cocodataset.org)")
 
 
-def test_imagen_by_a_list(tmp_path):
-    dataset = imagen.read(make_imagen(tmp_path))
-    assert [fields(item) for item in dataset.items] == [
-        expected(id="1", query=OIL.format("raccoon"), reference=OIL.format("Shiba Inu dog"), group="animal", seed=1),
-        expected(id="22", query=PHOTO.format("British Shorthair cat", "riding a bike"), reference=BIKE, group="animal",
-                 seed=2),
-        expected(id="3", query=PHOTO.format("raccoon", "go skateboarding"), reference=BIKE, group="activity", seed=3)]
-    assert dataset.about == "Imagen's pictures of 3 prompts, changed by Imagen_list.txt"
-    assert dataset.metrics == ("fid", "clipscore", "lpips")
-    assert dataset.panels == (("clipscore", "lpips"), ("clipscore", "fid"))
-
-
-def test_imagen_by_the_template(tmp_path):
+def test_imagen(tmp_path):
     source = put(tmp_path / "one.png")
-    for style, animal, rest in ((style, animal, rest) for style in imagen.STYLES for animal in imagen.ELEMENTS["animal"]
-                                for rest in range(36)):
-        clothes = f"{'wearing a cowboy hat' if rest < 18 else 'wearing a sunglasses'} and " + (
-            "red shirt" if rest % 18 < 9 else "black leather jacket")
-        activity = ("playing a guitar", "riding a bike", "skateboarding")[rest % 9 // 3]
-        place = ("in a garden", "on a beach", "on top of a mountain")[rest % 3]
-        path = tmp_path / "imagen" / f"{slugged(f'{style} {animal} {clothes} {activity} {place}')}.png"
+    for number, words in enumerate(itertools.product(imagen.STYLES, *imagen.ELEMENTS.values())):
+        name = "{} {} {} and {} {} {}".format(*words).lower().replace(" ", "-")
+        path = tmp_path / "imagen" / f"{name}.{'jpg' if number == 5 else 'png'}"
         path.parent.mkdir(exist_ok=True)
         path.hardlink_to(source)
-    dataset = imagen.read(Place(images=tmp_path / "imagen"))
-    assert len(list((tmp_path / "imagen").iterdir())) == 360
+    dataset = imagen.read(Location(images=tmp_path / "imagen"))
     assert dataset.about == "Imagen's pictures of 360 prompts, one element changed by the fixed rule"
+    assert dataset.metrics == ("fid", "clipscore", "lpips")
+    assert dataset.panels == (("clipscore", "lpips"), ("clipscore", "fid"))
     panda = "A photo of a fuzzy panda wearing a cowboy hat and red shirt playing a guitar "
     assert [fields(item) for item in dataset.items[:2]] == [
         expected(id="001", reference=f"{panda}in a garden.", group="animal", seed=1,
                  query=f"{panda}in a garden.".replace("fuzzy panda", "British Shorthair cat")),
         expected(id="002", reference=f"{panda}on a beach.", group="accessory", seed=2,
                  query=f"{panda}on a beach.".replace("wearing a cowboy hat", "wearing a sunglasses"))]
-    assert dataset.items[-1].id == "360" and dataset.items[-1].reference == (
-        "An oil painting of a raccoon wearing a sunglasses and black leather jacket skateboarding on top of a "
-        "mountain.")
-    assert len({item.reference for item in dataset.items}) == 360
+    assert dataset.items[-1].id == "360" and len({item.reference for item in dataset.items}) == 360
     pattern = re.compile("(An? .* of a) (.*) (wearing .*) and (.*) (playing.*|riding.*|skate[a-z]*) ((?:in|on) .*)")
     counts = Counter()
     for item in dataset.items:
         before, after = (pattern.fullmatch(text).groups() for text in (item.reference, item.query))
-        changed = [i for i in range(6) if before[i] != after[i]]
-        assert len(changed) == 1
-        counts[("style", *imagen.ELEMENTS)[changed[0]], item.group] += 1
+        changed, = [i for i in range(6) if before[i] != after[i]]
+        counts[("style", *imagen.ELEMENTS)[changed], item.group] += 1
     assert counts == {(element, element): 72 for element in imagen.ELEMENTS}
-    (tmp_path / "imagen" / f"{slugged(panda)}in-a-garden.png").unlink()
-    assert "1 of 360 pictures are missing" in refusal("imagen", Place(images=tmp_path / "imagen"))
+    (tmp_path / "imagen" / f"{panda.lower().replace(' ', '-')}in-a-garden.png").unlink()
+    assert "1 of 360 pictures are missing" in refusal("imagen", Location(images=tmp_path / "imagen"))
 
 
 def test_pie(tmp_path):
-    place = make_pie(tmp_path)
-    dataset = pie.read(place)
+    at = make_pie(tmp_path)
+    dataset = pie.read(at)
     first = expected(id="000000000000", query="a slanted rusty mountain bicycle on the road", seed=1234,
                      reference="a slanted mountain bicycle on the road", instruction="Make the frame rusty",
                      group="0 random", mask=True)
@@ -294,17 +249,17 @@ def test_pie(tmp_path):
     for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1], empty[0], empty[-1], empty[:, 0], empty[:, -1]):
         assert (edge == 255).all()
     for split, kept in {"0": first, "random": first, "0 random": first, "1": second, "change object": second}.items():
-        part = pie.read(replace(place, split=split))
+        part = pie.read(replace(at, split=split))
         assert [fields(item) for item in part.items] == [kept]
         assert part.about == f"PIE-Bench by mapping_file.json: 1 of 2 edits, those of type {kept['group']}"
-    assert refusal("pie", replace(place, split="9")) == (
-        f"{str(place.data)!r} has no edits of type 9 change style: give a list that has some")
+    assert refusal("pie", replace(at, split="9")) == (
+        f"{str(at.data)!r} has no edits of type 9 change style: give a list that has some")
 
 
 def test_a_types_pictures_are_enough_for_it(tmp_path):
-    place = make_pie(tmp_path)
-    (place.images / MAPPING["000000000000"]["image_path"]).unlink()
-    assert len(pie.read(replace(place, split="1")).items) == 1
+    at = make_pie(tmp_path)
+    (at.images / MAPPING["000000000000"]["image_path"]).unlink()
+    assert len(pie.read(replace(at, split="1")).items) == 1
 
 
 PAIRS_READ = [
@@ -320,7 +275,7 @@ def test_pairs(tmp_path):
     assert dataset.panels == (("clipscore", "lpips"), ("changed", "clipscore"))
     assert dataset.items[0].image().getpixel((0, 0)) == (255, 0, 0)
     assert dataset.items[0].answer().getpixel((0, 0)) == (0, 0, 255)
-    assert dataset.items[0].mask().getextrema() == (255, 255)
+    assert dataset.items[0].mask().convert("L").getextrema() == (255, 255)
 
 
 def test_pairs_in_jsonl(tmp_path):
@@ -329,250 +284,192 @@ def test_pairs_in_jsonl(tmp_path):
              "answer": "answer.png", "instruction": "empty it", "id": "my bowl!", "group": "things"},
             {"query": "a cat", "image": "sub/b.jpg", "reference": "", "group": None}, {
              "query": "a cat\u2028 ", "image": str(tmp_path / "a.png"), "reference": "", "id": 5, "group": 7}]
-    place = Place(wrote(tmp_path / "pairs.jsonl", "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)))
+    at = Location(wrote(tmp_path / "pairs.jsonl", "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)))
     numbered = expected(id="5", query="a cat", group="7", seed=3)
-    assert [fields(item) for item in pairs.read(place).items] == [*PAIRS_READ, numbered]
+    assert [fields(item) for item in pairs.read(at).items] == [*PAIRS_READ, numbered]
 
 
 def test_pairs_with_three_columns(tmp_path):
-    place = make_pairs(tmp_path)
-    wrote(place.data, "query,image,reference\na cat,a.png,a dog\n")
-    assert [fields(item) for item in pairs.read(place).items] == [
+    at = make_pairs(tmp_path)
+    wrote(at.data, "query,image,reference\na cat,a.png,a dog\n")
+    assert [fields(item) for item in pairs.read(at).items] == [
         expected(id="0001", query="a cat", reference="a dog", seed=1)]
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_byte_order_mark_and_other_line_ends(name, place):
-    whole = [fields(item) for item in DATASETS[name](place).items]
-    for path in (place.data, place.data.parent / "annotations/captions_val2014.json"):
-        if path.exists():
-            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
-    assert [fields(item) for item in DATASETS[name](place).items] == whole
+@pytest.mark.parametrize("name", ["pairs", "coco"], ids=["CSV", "JSON"])
+def test_a_byte_order_mark_and_other_line_ends(name, at):
+    whole = [fields(item) for item in DATASETS[name](at).items]
+    at.data.write_bytes(b"\xef\xbb\xbf" + at.data.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
+    assert [fields(item) for item in DATASETS[name](at).items] == whole
 
 
-# ---------------------------------------------------------------- pictures of every kind
+# ---------------------------------------------------------------- their pictures
 
 
-@pytest.mark.parametrize(("mode", "colour", "suffix", "shown"), [
-    ("I;16", 32896, "png", (128, 128, 128)), ("CMYK", (0, 255, 255, 0), "jpg", (255, 0, 0)), ("P", 0, "png", (0, 0, 0)),
-    ("L", 77, "png", (77, 77, 77)), ("1", 1, "png", (255, 255, 255)), ("RGBA", (9, 9, 9, 0), "png", (255, 255, 255)),
-    ("LA", (9, 0), "png", (255, 255, 255)),
-])
-def test_pictures_that_are_not_rgb(tmp_path, mode, colour, suffix, shown):
-    path = put(tmp_path / f"a.{suffix}", colour, mode=mode)
-    place = Place(wrote(tmp_path / "pairs.csv", f"image,reference,query,mask\n{path.name},,a cat,{path.name}\n"))
-    (item,) = pairs.read(place).items
-    image, mask = item.image(), item.mask()
-    assert (image.mode, mask.mode) == ("RGB", "L")
-    assert np.abs(np.subtract(image.getpixel((2, 2)), shown)).max() <= 2
-    grey = 0 if mode.endswith("A") else image.convert("L").getpixel((2, 2))        # nothing is no region to edit
-    assert mask.getpixel((2, 2)) == grey
+def test_a_transparent_picture_is_white_and_a_transparent_mask_black(tmp_path):
+    put(tmp_path / "a.png", (9, 9, 9, 0), mode="RGBA")
+    data = wrote(tmp_path / "pairs.csv", "image,reference,query,mask\na.png,,a cat,a.png\n")
+    item, = pairs.read(Location(data)).items
+    assert item.image().getpixel((2, 2)) == (255, 255, 255) and not np.asarray(item.mask()).any()
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_picture_cut_short_costs_its_item_only(name, place):
-    for path in place.data.parent.rglob("*"):
-        if path.suffix in (".jpg", ".JPEG", ".png"):
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    for item in DATASETS[name](place).items:
-        for opens in filter(None, (item.image, item.mask, item.answer)):
-            with pytest.raises(ValueError) as error:
-                opens()
-            assert re.search("is cut short, damaged or unusual|is not a picture", one_line(str(error.value)))
+def test_a_picture_cut_short_costs_its_item_only(tmp_path):
+    at = make_pairs(tmp_path)
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    broken, whole = pairs.read(at).items
+    for opens in (broken.image, broken.mask, broken.answer):
+        with pytest.raises(ValueError) as error:
+            opens()
+        assert re.search("is cut short, damaged or unusual|is not a picture", one_line(str(error.value)))
+    assert whole.image().size == (6, 4)
 
 
 @pytest.mark.parametrize("column", ["mask", "answer"])
 def test_a_mask_or_an_answer_of_another_size(tmp_path, column):
-    place = make_pairs(tmp_path)
+    at = make_pairs(tmp_path)
     path = put(tmp_path / f"{column}.png", size=(4, 6))
-    item = pairs.read(place).items[0]
+    item = pairs.read(at).items[0]
     with pytest.raises(ValueError) as error:
         getattr(item, column)()
     assert str(error.value) == (f"{column} {str(path)!r} is 4 x 6 pixels, and its image 6 x 4: make them equally large")
 
 
 def test_pie_masks_fit_their_pictures_only(tmp_path):
-    place = make_pie(tmp_path)
-    put(place.images / MAPPING["000000000000"]["image_path"], size=(512, 511))
+    at = make_pie(tmp_path)
+    put(at.images / MAPPING["000000000000"]["image_path"], size=(512, 511))
     with pytest.raises(ValueError) as error:
-        pie.read(place).items[0].mask()
-    assert str(error.value) == (f"{str(place.data)!r}, entry '000000000000': mask is 512 x 512 pixels, and its image "
+        pie.read(at).items[0].mask()
+    assert str(error.value) == (f"{str(at.data)!r}, entry '000000000000': mask is 512 x 512 pixels, and its image "
                                 "512 x 511: make them equally large")
 
 
 # ---------------------------------------------------------------- damage
 
 
-NO_CSV, NO_JSON = "mend its quotes and commas", "is the file whole?"
+QUOTE, FILE, SAY = "mend its commas, and quote texts that have some", "is it the right file?", \
+    "say what the edited picture is to show"
+OWN = "first: give each item an id of its own"
 DAMAGE = [      # dataset, a text in its list and what takes its place, the message after the list's name
     ("imagenet", ",target_id", ",target id", ", line 1 lacks target_id; it has 'path, source, source_id, target, "
                                              "target id, is_test'"),
     ("imagenet", "source_id", "path", ", line 1 has 'path' twice: leave one out"),
-    ("imagenet", "beagle,", "", ", line 3 has 6 cells, and the header 7: mend its commas, and quote texts that have "
-                                "some"),
-    ("imagenet", "beagle", "beagle, dog", ", line 3 has 8 cells, and the header 7: mend its commas, and quote texts "
-                                          "that have some"),
-    ("imagenet", '"sturgeon', '"sturgeon"!', f", line 4 is not CSV (',' expected after '\"'): {NO_CSV}"),
-    ("imagenet", "beluga\"\"\"", "beluga", f", line 4 is not CSV (unexpected end of data): {NO_CSV}"),
+    ("imagenet", "beagle,", "", f", line 3 has 6 cells, and the header 7: {QUOTE}"),
+    ("imagenet", "beagle", "beagle, dog", f", line 3 has 8 cells, and the header 7: {QUOTE}"),
+    ("imagenet", '"sturgeon', '"sturgeon"!', ", line 4 is not CSV (',' expected after '\"'): mend its quotes and "
+                                             "commas"),
     ("imagenet", "160,True", "160,yes", ", line 3: is_test is 'yes', neither True nor False"),
-    ("imagenet", "160,True", "1e2,True", ", line 3: target_id is '1e2', not a class's number from 0 to 999"),
     ("imagenet", "160,False", "1000,False", ", line 2: target_id is '1000', not a class's number from 0 to 999"),
-    ("imagenet", "Afghan hound,160,True", " ,160,True", ", line 3: target is empty: say what the edited picture is to "
-                                                        "show"),
+    ("imagenet", "Afghan hound,160,True", " ,160,True", f", line 3: target is empty: {SAY}"),
     ("imagenet", "n02088364/ILSVRC2012_val_00048167.JPEG", "", ", line 3: path is empty: give the picture's"),
     ("imagenet", "True", "False", " has no edits of the test split: give a list that has some"),
-    ("imagenet", QUERIES[QUERIES.index("\n"):], "\n", " has no edits of the test split: give a list that has some"),
-    ("coco", '"data"', '"date"', " has no 'data'; it has 'info, date': is it the right file?"),
-    ("coco", '{"info"', '[{"info"', f", line 1, column 717 is not JSON (Expecting ',' delimiter): {NO_JSON}"),
-    ("coco", '"true_image_id"', '"image_id"', ", entry 0 has no 'true_image_id'; it has 'bison_id, caption_id, "
-                                              "image_id, image_candidates': is it the right file?"),
-    ("coco", '"bison_id": 7', '"bison_id": "7"', ", entry 1: bison_id is '7', not a whole number: is it the right "
-                                                 "file?"),
-    ("coco", '"bison_id": 7', '"bison_id": true', ", entry 1: bison_id is True, not a whole number: is it the right "
-                                                  "file?"),
-    ("coco", '"bison_id": 7', '"bison_id": 0', ": 1 ids stand for more than one item, '0' first: give each item an id "
-                                               "of its own"),
+    ("coco", '"data"', '"date"', f" has no 'data'; it has 'info, date': {FILE}"),
+    ("coco", '"bison_id": 7', '"bison_id": true', f", entry 1: bison_id is True, not a whole number: {FILE}"),
+    ("coco", '"bison_id": 7', '"bison_id": 0', f": 1 ids stand for more than one item, '0' {OWN}"),
     ("coco", '"true_image_id": 101', '"true_image_id": 9', ", entry 0: of two candidates one has to be the true 9, and "
-                                                           "they are [101, 102]: is it the right file?"),
+                                                           f"they are [101, 102]: {FILE}"),
     ("coco", '"bison_id": 0, "caption_id": 11', '"bison_id": 0, "caption_id": 99', ", entry 0: its caption 99 is not "
      "in {captions}: is that of val2014, and whole?"),
     ("coco", '"image_id": 102', '"image_id": 999', ", entry 0: its picture 999 is not in {captions}: is that of "
                                                    "val2014, and whole?"),
-    ("imagen", "dog <> a raccoon", "dog", ", line 1 has 3 parts, not 4: write id <> prompt <> phrase <> what takes its "
-                                          "place"),
-    ("imagen", "> Shiba Inu dog <", "> Shiba In <", ", line 1: 'Shiba In' is 0 times in the prompt, not once: quote it "
-                                                    "as it stands there"),
-    ("imagen", "> Shiba Inu dog <", "> a <", ", line 1: 'a' is 4 times in the prompt, not once: quote it as it stands "
-                                             "there"),
-    ("imagen", "> a raccoon", "> ", ", line 1: what takes its place is empty: say what the edited picture is to show"),
-    ("imagen", "22 <", "1 <", ": 1 ids stand for more than one item, '1' first: give each item an id of its own"),
-    ("imagen", "22 <", "? <", ", line 2: '?' gives no id: it needs a letter or a digit of ASCII"),
     ("pie", '"editing_prompt": "[a cat]"', '"editing_prompt": "[]"', ", entry '122000000003': editing_prompt is empty: "
-     "say what the edited picture is to show"),
+     f"{SAY}"),
     ("pie", '"editing_type_id": "1"', '"editing_type_id": "10"', ", entry '122000000003': editing_type_id is '10', not "
-     "from 0 to 9: is it the right file?"),
-    ("pie", '"mask": []', '"mask": "0 4"', ", entry '122000000003': mask is '0 4', not a list: is it the right file?"),
+     f"from 0 to 9: {FILE}"),
+    ("pie", '"mask": []', '"mask": "0 4"', f", entry '122000000003': mask is '0 4', not a list: {FILE}"),
     ("pie", '"122000000003"', '"000000000000"', ", from line 1 on: an object has the key '000000000000' twice: leave "
                                                 "one out"),
-    ("pie", '"122000000003"', '".000000000000"', ": 1 ids stand for more than one item, '000000000000' first: give "
-                                                 "each item an id of its own"),
-    ("pie", '"122000000003": {', '"122000000003": [], "4": {', ", entry '122000000003' is [], not an object: is it the "
-                                                               "right file?"),
+    ("pie", '"122000000003"', '".000000000000"', f": 1 ids stand for more than one item, '000000000000' {OWN}"),
+    ("pie", '"122000000003": {', '"122000000003": [], "4": {', f", entry '122000000003' is [], not an object: {FILE}"),
     ("pie", '"[a cat]"', '"a \\ud83d"', ", entry '122000000003': editing_prompt has half a character (a lone "
                                         "surrogate), 'a \\ud83d': write it anew"),
     ("pairs", "answer,", "anser,", ", line 1 has 'anser', which is not known; known are image, reference, query, mask, "
                                    "answer, instruction, id, group"),
-    ("pairs", "query", "prompt", ", line 1 lacks query; it has 'image, reference, prompt, mask, answer, instruction, "
-                                 "id,..."),
-    ("pairs", "a cat", "", ", line 3: query is empty: say what the edited picture is to show"),
     ("pairs", "sub/b.jpg", "", ", line 3: image is empty: give the picture's file"),
-    ("pairs", "my bowl!", "0002", ": 1 ids stand for more than one item, '0002' first: give each item an id of its "
-                                  "own"),
+    ("pairs", "my bowl!", "0002", f": 1 ids stand for more than one item, '0002' {OWN}"),
     ("pairs", "my bowl!", "...", ", line 2: id: '...' gives no id: it needs a letter or a digit of ASCII"),
     ("pairs", PAIRS[PAIRS.index("\n"):], "\n", " has no edits: give a list that has some"),
 ]
 
 
 @pytest.mark.parametrize(("name", "old", "new", "message"), DAMAGE)
-def test_a_damaged_list(name, place, old, new, message):
-    text = place.data.read_text()
+def test_a_damaged_list(name, at, old, new, message):
+    text = at.data.read_text()
     assert old in text
-    wrote(place.data, text.replace(old, new, 1 if name == "coco" else -1))
-    captions = repr(str(place.data.parent / "annotations/captions_val2014.json"))
-    assert refusal(name, place) == repr(str(place.data)) + message.replace("{captions}", captions)
+    wrote(at.data, text.replace(old, new, 1 if name == "coco" else -1))
+    captions = repr(str(at.data.parent / "annotations/captions_val2014.json"))
+    assert refusal(name, at) == repr(str(at.data)) + message.replace("{captions}", captions)
 
 
 @pytest.mark.parametrize(("row", "message"), [
     ('{"image": "a.png", "query": "x"', ", line 3, column 32 is not JSON (Expecting ',' delimiter): is the file "
                                         "whole?"),
-    ("[1]", ", line 3 is [1], not an object: is it the right file?"),
+    ("[1]", f", line 3 is [1], not an object: {FILE}"),
     ('{"image": "a.png", "query": "x"}', ", line 3 lacks reference; it has 'image, query'"),
-    ('{"image": "a.png", "query": 3, "reference": ""}', ", line 3: query is 3, not a text: is it the right file?"),
-    ('{"image": "a.png", "query": null, "reference": ""}', ", line 3: query is empty: say what the edited picture is "
-                                                           "to show"),
-    ('{"image": "a.png", "query": "x", "reference": "", "id": true}', ", line 3: id is True, not a text: is it the "
-                                                                      "right file?"),
-    ('{"image": "a.png", "query": "x", "reference": "", "prompt": ""}',
-     ", line 3 has 'prompt', which is not known; known are image, reference, query, mask, answer, instruction, id, "
-     "group"),
-    ('{"query": "x", "image": "a.png", "query": "y", "reference": ""}', ", from line 3 on: an object has the key "
-                                                                        "'query' twice: leave one out"),
+    ('{"image": "a.png", "query": null, "reference": ""}', f", line 3: query is empty: {SAY}"),
+    ('{"image": "a.png", "query": "x", "reference": "", "id": true}', f", line 3: id is True, not a text: {FILE}"),
     ("[" * 100_000, ", from line 3 on is nested too deeply: is it the right file?"),
 ])
 def test_a_damaged_line_of_jsonl(tmp_path, row, message):
     put(tmp_path / "a.png")
     data = wrote(tmp_path / "pairs.jsonl", f'{{"image": "a.png", "query": "x", "reference": ""}}\n\n{row}\n')
-    assert refusal("pairs", Place(data)) == repr(str(data)) + message
+    assert refusal("pairs", Location(data)) == repr(str(data)) + message
 
 
 def test_pairs_of_another_suffix(tmp_path):
     data = wrote(tmp_path / "pairs.txt", PAIRS)
-    assert refusal("pairs", Place(data)) == f"--data {str(data)!r} ends in '.txt': give a list in .csv or .jsonl"
+    assert refusal("pairs", Location(data)) == f"--data {str(data)!r} ends in '.txt': give a list in .csv or .jsonl"
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", ["imagenet", "coco"], ids=["CSV", "JSON"])
 @pytest.mark.parametrize(("damage", "message"), [
-    (b"", " is empty: give a list of edits"), (b" \r\n\r\n", " is empty: give a list of edits"),
-    (b"\xef\xbb\xbf", " is empty: give a list of edits"),
+    (b"\xef\xbb\xbf \r\n\r\n", " is empty: give a list of edits"),
     (b"ok\nna\xefve\n", ", line 2 is not UTF-8: save the file in that encoding"),
-    ("a,b\n".encode("utf-16"), ", line 1 is not UTF-8: save the file in that encoding"),
+    (None, " can't be read (Is a directory): give the path of a file that can"),
 ])
-def test_a_file_that_is_no_text(name, place, damage, message):
-    place.data.write_bytes(damage)
-    assert refusal(name, place) == repr(str(place.data)) + message
+def test_a_file_that_is_no_text(name, at, damage, message):
+    at.data.unlink()
+    at.data.mkdir() if damage is None else at.data.write_bytes(damage)
+    assert refusal(name, at) == repr(str(at.data)) + message
 
 
-@pytest.mark.parametrize("name", ["coco", "pie"])
 @pytest.mark.parametrize(("text", "message"), [
-    ("[1, 2", ", line 1, column 6 is not JSON (Expecting ',' delimiter): is the file whole?"),
     ('{"a":\n oops}', ", line 2, column 2 is not JSON (Expecting value): is the file whole?"),
-    ("[]", " is [], not an object: is it the right file?"), ('"text"', " is 'text', not an object: is it the right "
-                                                                      "file?"),
+    ("[]", f" is [], not an object: {FILE}"),
 ])
-def test_json_that_is_no_list_of_edits(name, place, text, message):
-    assert refusal(name, replace(place, data=wrote(place.data, text))) == repr(str(place.data)) + message
+def test_json_that_is_no_list_of_edits(tmp_path, text, message):
+    at = make_pie(tmp_path)
+    assert refusal("pie", replace(at, data=wrote(at.data, text))) == repr(str(at.data)) + message
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
-    ('"annotations"', '"annotation"', " has no 'annotations'; it has 'info, annotation': is it the right file?"),
-    ('"caption": "Two dogs sleep."', '"caption": null', ", annotation 1: caption is None, not a text: is it the right "
-                                                        "file?"),
-    ('"image_id": 102,', "", ", annotation 1 has no 'image_id'; it has 'id, caption': is it the right file?"),
-    ('"caption": "A man', '"x": "A man', ", annotation 0 has no 'caption'; it has 'image_id, id, x': is it the right "
-                                         "file?"),
-    ("]}", "", None),
+    ('"annotations"', '"annotation"', f" has no 'annotations'; it has 'info, annotation': {FILE}"),
+    ('"caption": "Two dogs sleep."', '"caption": null', f", annotation 1: caption is None, not a text: {FILE}"),
 ])
 def test_damaged_captions(tmp_path, old, new, message):
-    place, path = make_coco(tmp_path), tmp_path / "annotations/captions_val2014.json"
+    at, path = make_coco(tmp_path), tmp_path / "annotations/captions_val2014.json"
     wrote(path, path.read_text().replace(old, new))
-    assert refusal("coco", place).startswith(repr(str(path)) + (message or ", line 1, column "))
+    assert refusal("coco", at) == repr(str(path)) + message
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_missing_picture(name, place):
-    whole = len([path for path in place.data.parent.rglob("*") if path.suffix in (".jpg", ".JPEG", ".png")])
-    gone = {"imagenet": "val/n02088364/ILSVRC2012_val_00048167.JPEG", "coco": "val2014/COCO_val2014_000000000103.jpg",
-            "imagen": "imagen/a-photo-of-a-raccoon-wearing-a-sunglasses-and-red-shirt-riding-a-bike-on-a-beach.png",
-            "pie": "annotation_images/0_random_140/000000000000.jpg", "pairs": "mask.png"}[name]
-    path = place.data.parent / gone
+@pytest.mark.parametrize(("name", "gone", "count"), [
+    ("imagenet", "val/n02088364/ILSVRC2012_val_00048167.JPEG", "1 of 2"),
+    ("coco", "val2014/COCO_val2014_000000000103.jpg", "1 of 2"),
+    ("pie", "annotation_images/0_random_140/000000000000.jpg", "1 of 2"), ("pairs", "mask.png", "1 of 4"),
+])
+def test_a_missing_picture(name, at, gone, count):
+    folder, path = at.images or at.data.parent, at.data.parent / gone
     path.unlink()
-    counts = {"imagenet": "1 of 2", "coco": "1 of 2", "imagen": "2 of 3", "pie": "1 of 2", "pairs": f"1 of {whole}"}
-    folder = place.images or place.data.parent
-    assert refusal(name, place) == (f"{counts[name]} pictures are missing under {str(folder)!r}, {str(path)!r} first: "
-                                    "complete the folder or take them out of the list")
+    assert refusal(name, at) == (f"{count} pictures are missing under {str(folder)!r}, {str(path)!r} first: "
+                                 "complete the folder or take them out of the list")
 
 
-@pytest.mark.parametrize(("name", "column"), [("pairs", "image"), ("pairs", "answer")])
 @pytest.mark.parametrize("value", ["sub", "no\0file", "n" * 5000, "https://example.org/a.png"])
-def test_a_picture_that_is_no_file(name, place, column, value):
-    if column == "image":
-        wrote(place.data, PAIRS.replace("a.png,", f"{value},", 1))
-    else:
-        wrote(place.data, PAIRS.replace("answer.png", value))
-    if "\0" in value and "CSV" in (told := refusal(name, place)):       # Python 3.10's csv refuses them
-        assert "line 2 is not CSV" in told
-    else:
-        assert "1 of 4 pictures are missing" in refusal(name, place)
+def test_a_picture_that_is_no_file(tmp_path, value):
+    at = make_pairs(tmp_path)
+    wrote(at.data, PAIRS.replace("a.png,", f"{value},", 1))
+    told = refusal("pairs", at)
+    assert "1 of 4 pictures are missing" in told or "\0" in value and "line 2 is not CSV" in told   # Python 3.10's csv
 
 
 OBTAIN = {
@@ -580,9 +477,6 @@ OBTAIN = {
                  "the folder with ImageNet's validation pictures (ILSVRC2012, from image-net.org with an account)"),
     "coco": ("BISON's bison_annotations.cocoval2014.json (hexiang-hu.github.io/bison)",
              "the folder with COCO's val2014 pictures (cocodataset.org)"),
-    "imagen": ("a list of changes (such as InstDiffEdit's dataset_txt/Imagen_list.txt)",
-               "a folder with a picture for each prompt (Imagen's, from imagen.research.google with consent, named by "
-               "their prompts)"),
     "pie": ("PIE-Bench's mapping_file.json (its authors send it to who asks: github.com/cure-lab/PnPInversion)",
             "PIE-Bench's folder annotation_images (its authors send it to who asks: github.com/cure-lab/PnPInversion)"),
     "pairs": ("a .csv or .jsonl file with image, reference, query (yours)", None),
@@ -590,40 +484,30 @@ OBTAIN = {
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_what_is_missing_and_how_to_obtain_it(name, place):
+def test_what_is_missing_and_how_to_obtain_it(name, at):
     data, images = OBTAIN[name]
-    nowhere = place.data.parent / "nowhere"
-    if name != "imagen":        # which needs none
-        assert refusal(name, replace(place, data=None)) == f"--data is missing: give {data}"
-    assert refusal(name, replace(place, data=nowhere)) == f"--data {str(nowhere)!r} does not exist: give {data}"
+    nowhere = at.data.parent / "nowhere"
+    assert refusal(name, replace(at, data=None)) == f"--data is missing: give {data}"
+    assert refusal(name, replace(at, data=nowhere)) == f"--data {str(nowhere)!r} does not exist: give {data}"
     if images is None:
-        assert refusal(name, replace(place, images=nowhere)) == (
+        assert refusal(name, replace(at, images=nowhere)) == (
             f"--images {str(nowhere)!r} means nothing to pairs: leave it out, the list says where pictures are")
         return
-    assert refusal(name, replace(place, images=None)) == f"--images is missing: give {images}"
-    assert refusal(name, replace(place, images=nowhere)) == f"--images {str(nowhere)!r} does not exist: give {images}"
-    assert refusal(name, replace(place, images=place.data)) == (
-        f"--images {str(place.data)!r} is not a folder: give {images}")
-
-
-@pytest.mark.parametrize("name", ["imagenet", "coco", "imagen", "pie"])
-def test_a_folder_in_a_lists_place(name, place):
-    folder = place.images
-    assert refusal(name, replace(place, data=folder)).startswith(
-        f"{str(folder)!r} can't be read (Is a directory)" if name != "coco" else f"{str(folder)!r} can't be read")
+    assert refusal(name, replace(at, images=None)) == f"--images is missing: give {images}"
+    assert refusal(name, replace(at, images=nowhere)) == f"--images {str(nowhere)!r} does not exist: give {images}"
+    assert refusal(name, replace(at, images=at.data)) == (
+        f"--images {str(at.data)!r} is not a folder: give {images}")
 
 
 @pytest.mark.parametrize(("name", "message"), [
     ("imagenet", "--split 'val' is not known; imagenet has test and dev"),
     ("coco", "--split 'val' is not known; coco has filtered and all"),
-    ("imagen", "--split 'val' means nothing to imagen: leave it out, it has one part"),
     ("pie", "--split 'val' is not known; pie has 0 random, 1 change object, 2 add object, 3 delete object, 4 change "
             "content, 5 change pose, 6 change color, 7 change material, 8 change background, 9 change style"),
     ("pairs", "--split 'val' means nothing to pairs: leave it out, the list is all there is"),
 ])
-def test_an_unknown_split(name, place, message):
-    assert refusal(name, replace(place, split="val")) == message
-    assert refusal(name, replace(place, split="")) == message.replace("'val'", "''")
+def test_an_unknown_split(name, at, message):
+    assert refusal(name, replace(at, split="val")) == message
 
 
 # ---------------------------------------------------------------- run-length masks
@@ -669,22 +553,17 @@ def test_a_mask_is_decoded_as_it_says_or_refused(runs):
 @pytest.mark.parametrize(("runs", "message"), [
     ([0, 1, 2], "has 3 numbers, which are no pairs of start and length"),
     ([262143, 2], ": the run of 2 pixels from 262143 on ends after the picture's last of 262144"),
-    ([262145, 0], ": the run of 0 pixels from 262145 on ends after the picture's last of 262144"),
-    ([10**30, 1], f": the run of 1 pixels from {10**30} on ends after the picture's last of 262144"),
-    ([-1, 5], ": the run of 5 pixels from -1 on is no run"), ([5, -1], ": the run of -1 pixels from 5 on is no run"),
-    ([5, 1.0], ": the run of 1.0 pixels from 5 on is no run"),
-    (["5", 1], ": the run of 1 pixels from '5' on is no run"),
+    ([-1, 5], ": the run of 5 pixels from -1 on is no run"), ([5, 1.0], ": the run of 1.0 pixels from 5 on is no run"),
     ([5, True], ": the run of True pixels from 5 on is no run"),
-    ([5, 3, 7, 2], ": the run of 2 pixels from 7 on overlaps another"),
     ([7, 2, 5, 3], ": the run of 3 pixels from 5 on overlaps another"),
 ])
 def test_a_damaged_mask_costs_its_item_only(tmp_path, runs, message):
-    place = make_pie(tmp_path)
+    at = make_pie(tmp_path)
     damaged = {**MAPPING, "000000000000": {**MAPPING["000000000000"], "mask": runs}}
-    first, second = pie.read(replace(place, data=wrote(place.data, json.dumps(damaged)))).items
+    first, second = pie.read(replace(at, data=wrote(at.data, json.dumps(damaged)))).items
     with pytest.raises(ValueError) as error:
         first.mask()
-    where = f"{str(place.data)!r}, entry '000000000000': mask{' ' if message.startswith('has') else ''}"
+    where = f"{str(at.data)!r}, entry '000000000000': mask{' ' if message.startswith('has') else ''}"
     assert one_line(str(error.value)) == f"{where}{message}: obtain the file again"
     assert second.mask().size == first.image().size
 
@@ -724,13 +603,12 @@ def test_differences_of_texts(a, b, edits, share):
 
 
 def test_a_quarter_of_the_words_is_kept_and_more_is_not(tmp_path):
-    place, path = make_coco(tmp_path), tmp_path / "annotations/captions_val2014.json"
-    for text, kept in (("a man rides a blue horse on a beach", {"0", "7"}), ("one man rides a blue horse on a beach",
-                                                                           {"7"})):
-        wrote(path, path.read_text().replace("a man rides a brown horse on the beach", text))
-        assert {item.id for item in coco.read(place).items} == kept
-        path.unlink()
-        make_coco(tmp_path)
+    at, path = make_coco(tmp_path), tmp_path / "annotations/captions_val2014.json"
+    whole = path.read_text()
+    for text, kept in (("a man rides a blue horse on a beach", {"0", "7"}),
+                       ("one man rides a blue horse on a beach", {"7"})):
+        wrote(path, whole.replace("a man rides a brown horse on the beach", text))
+        assert {item.id for item in coco.read(at).items} == kept
 
 
 def test_the_first_of_the_nearest_captions():
@@ -741,11 +619,13 @@ def test_the_first_of_the_nearest_captions():
 # ---------------------------------------------------------------- lists
 
 
-def test_a_column_without_a_name_is_another_programs_index(tmp_path):
+def test_a_column_without_a_name_is_left_out_and_a_row_that_says_nothing_too(tmp_path):
     data = wrote(tmp_path / "a.csv", ',a,"b ",\n0, x ,"y\nz",\n\n,,,\n')
-    where, row = lists.read_csv(data, ["a", "b"])[0]
-    assert where == f"{str(data)!r}, line 3" and (row["a"], row["b"]) == ("x", "y\nz")
-    assert len(lists.read_csv(data, ["a"], ["b"])) == 1
+    assert lists.read_csv(data, ["a"], ["b"]) == lists.read_csv(data, ["a", "b"]) == [(3, {"a": "x", "b": "y\nz"})]
+
+
+def test_columns_may_be_written_with_capitals_and_dashes(tmp_path):
+    assert lists.read_csv(wrote(tmp_path / "a.csv", "Mask-Grow,\n2,\n"), ["mask_grow"]) == [(2, {"mask_grow": "2"})]
 
 
 def test_long_values_are_shortened():

@@ -260,17 +260,17 @@ def test_a_table_with_like(command):
 
 
 TABLE = [       # what is wrong with the whole
-    (["image,query"], " has no line below its header: there is nothing to do"),
-    ([""], " has no column 'image': name the columns in the first line"),
-    (["query", "pears"], " has no column 'image': name the columns in the first line"),
-    (["image,query,query", "p0.png,a,b"], " has two columns 'query': leave one out"),
-    (["image;query", "p0.png;a"],
-     " has a column 'image;query'; known are image, out, query, reference, method, seed, size, preset, mask, "
+    (["image,query"], "jobs.csv has no line below its header: there is nothing to do"),
+    ([""], "'jobs.csv' is empty: give a list of edits"),
+    (["query", "pears"], "'jobs.csv', line 1 lacks image; it has 'query'"),
+    (["image,query,query", "p0.png,a,b"], "'jobs.csv', line 1 has 'query' twice: leave one out"),
+    (["image,colour", "p0.png,a"],
+     "jobs.csv has a column 'colour'; known are image, out, query, reference, method, seed, size, preset, mask, "
      "mask_grow, mask_feather, composite, crop and the options that `info` lists, with commas between them"),
-    (["image,query", 'p0.png,"a"b'], " is no table (',' expected after '\"'): save it as CSV with commas, in UTF-8"),
+    (["image,query", 'p0.png,"a"b'], "'jobs.csv', line 2 is not CSV (',' expected after '\"'): mend its quotes "),
+    (["image,query", "p0.png,a,b"], "'jobs.csv', line 2 has 3 cells, and the header 2: mend its commas, and quote "),
 ]
 LINE_2 = [      # ... and with a line
-    (["image,query", "p0.png,a,b"], '3 cells, but 2 columns: put quotes, ", around a text with commas'),
     (["image,query", ",b"], "there is no image"),
     (["image", "p9.png"], "'p9.png' can't be opened (No such file or directory): check the path"),
     (["image", "http://example.org/a.png"], "'http://example.org/a.png' is a web address: download it first (curl -O "),
@@ -290,7 +290,7 @@ LINE_2 = [      # ... and with a line
      "seed must be a whole number, not 'x' (2 more lines are wrong)"),
 ]
 FAULTS = [
-    *((lines, f"jobs.csv{message}") for lines, message in TABLE),
+    *TABLE,
     *((lines, f"jobs.csv, line 2: {message}") for lines, message in LINE_2),
     (["image,out", "p0.png,a.png", "p1.png,a.png"],
      "the results of line 2 and line 3 would both be 'a.png': rename one, or give each an `out` in a table, --jobs"),
@@ -315,9 +315,8 @@ def test_a_table_without_a_query(command, loads):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("--jobs", "none.csv"), "'none.csv' can't be opened (No such file or directory): check the path"),
-    (("--jobs", "p0.png"), "p0.png is no table ('utf-8' codec can't decode byte 0x89 in position 0: invalid start "
-                           "byte): save it as CSV with commas, in UTF-8"),
+    (("--jobs", "none.csv"), "'none.csv' can't be read (No such file or directory): give the path of a file that can"),
+    (("--jobs", "p0.png"), "'p0.png', line 1 is not UTF-8: save the file in that encoding"),
     (("p0.png", "--jobs", "jobs.csv"), "--jobs 'jobs.csv' names its pictures itself: leave out 'p0.png'"),
     (("p0.png", "deep/p0.png"), "the results of 'p0.png' and 'deep/p0.png' would both be 'edits/p0-edit.png': rename "
                                 "one, or give each an `out` in a table, --jobs"),

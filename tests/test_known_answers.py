@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import diffedit_min as dm
-from diffedit_min.bench.known.measures import cases, measure
+from diffedit_min.bench.measures import cases, measure
 from diffedit_min.pictures.picture import psnr
 from diffedit_min.tiny.instructions import instruction
 

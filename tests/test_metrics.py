@@ -22,7 +22,7 @@ from PIL import Image
 from diffedit_min.bench.datasets.item import Item
 from diffedit_min.bench.metrics import FAMILIES, class_means, clip, inception, lpips, networks, pie
 from diffedit_min.bench.metrics.base import Files, Shown
-from diffedit_min.bench.metrics.pictures import overlap, white
+from diffedit_min.bench.metrics.pictures import white
 
 NONE = Files()
 QUERY = "a bowl of pears on marble"
@@ -126,12 +126,6 @@ def test_errors_are_those_of_torchmetrics_psnr():
     assert -10 * math.log10(found) == pytest.approx(expected, abs=1e-4)
 
 
-def test_an_unchanged_picture():
-    same = shown(picture(0), picture(0), answer=picture(0))
-    assert FAMILIES["pictures"](NONE).measure(same) == {"changed": 0, "outside": 0}
-    assert FAMILIES["answers"](NONE).measure(same)["answer"] == 0
-
-
 def test_what_has_no_mask_or_no_answer_is_nan():
     for mask in (None, box(0, 0, 48, 40)):
         assert math.isnan(FAMILIES["pictures"](NONE).measure(shown(mask=mask))["outside"])
@@ -147,14 +141,6 @@ def test_masks_by_hand():
     found = FAMILIES["answers"](NONE).measure(given)
     assert found.pop("iou") == pytest.approx(240 / 1200)
     assert (found["precision"], found["recall"]) == (0.5, 0.25) and math.isnan(found["answer"])
-
-
-@pytest.mark.filterwarnings("error")
-def test_empty_masks():
-    none, some = np.zeros((2, 2), bool), np.eye(2, dtype=bool)
-    assert str(overlap(none, some)) == "{'iou': 0.0, 'precision': nan, 'recall': 0.0}"
-    assert str(overlap(some, none)) == "{'iou': 0.0, 'precision': 0.0, 'recall': nan}"
-    assert str(overlap(none, none)) == "{'iou': 1.0, 'precision': nan, 'recall': nan}"
 
 
 def test_white_is_128_and_more():
@@ -196,24 +182,21 @@ def torchmetrics_clip_score(folder, image, text):
     return CLIPScore(lambda: (model, processor))(bytes_, text).item()
 
 
-@pytest.mark.parametrize("size", [(48, 40), (20, 64), (24, 24)])
+@pytest.mark.parametrize("size", [(48, 40), (20, 64)])
 def test_clipscore_is_that_of_torchmetrics(clip_folder, size):
     metric = FAMILIES["clipscore"](Files(clip=str(clip_folder)))
     values = []
-    for seed, text in ((1, QUERY), (2, "plums"), (3, "a bucket of lemons on the grass, and a basket of apples")):
+    for seed, text in ((1, QUERY), (3, "a bucket of lemons on the grass, and a basket of apples")):
         values.append(metric.measure(shown(picture(seed, size), picture(0, size), query=text))["clipscore"])
         assert values[-1] == pytest.approx(torchmetrics_clip_score(clip_folder, picture(seed, size), text), abs=2e-4)
-    assert min(values) > 0 and len(set(values)) == 3
+    assert min(values) > 0 and len(set(values)) == 2
 
 
-def test_clipscore_is_of_the_result_and_the_query(clip_folder):
-    files = Files(clip=str(clip_folder))
-    found = FAMILIES["clipscore"](files).measure(shown(picture(5), picture(6)))
-    assert found == {"clipscore": clip.score(files, picture(5), QUERY)}
-    assert math.isnan(clip.score(files, picture(5), "")), "the empty text asks for nothing"
+def test_the_empty_text_has_no_clipscore(clip_folder):
+    assert math.isnan(clip.score(Files(clip=str(clip_folder)), picture(5), ""))
 
 
-@pytest.mark.parametrize(("cosine", "expected"), [(0.25, 25.0), (-0.25, 0.0), (0.0, 0.0)])
+@pytest.mark.parametrize(("cosine", "expected"), [(0.25, 25.0), (-0.25, 0.0)])
 def test_clipscore_is_not_below_0(cosine, expected, monkeypatch):
     vectors = SimpleNamespace(images=lambda _: torch.tensor([[1.0, 0.0]]),
                               texts=lambda _: torch.tensor([[cosine, (1 - cosine**2) ** 0.5]]))
@@ -224,8 +207,7 @@ def test_clipscore_is_not_below_0(cosine, expected, monkeypatch):
 # ---------------------------------------------------------------- the middle square
 
 
-@pytest.mark.parametrize(("size", "expected"), [((100, 100), (0, 0, 1, 1)), ((200, 100), (0.25, 0, 0.75, 1)),
-                                                ((90, 270), (0, 1 / 3, 1, 2 / 3)), ((512, 1024), (0, 0.25, 1, 0.75))])
+@pytest.mark.parametrize(("size", "expected"), [((200, 100), (0.25, 0, 0.75, 1)), ((90, 270), (0, 1 / 3, 1, 2 / 3))])
 def test_the_middle_square(size, expected):
     """On pictures whose red grows to the right and whose green grows downwards."""
     x, y = (np.linspace(0, 1, n) for n in size)
@@ -236,11 +218,7 @@ def test_the_middle_square(size, expected):
     assert corners == pytest.approx(expected, abs=0.02)
 
 
-def test_a_square_of_the_right_size_is_left_alone():
-    assert np.array_equal(networks.square(picture(0, (256, 256)), 256), picture(0, (256, 256)))
-
-
-@pytest.mark.parametrize("size", [(64, 64), (300, 200), (201, 499), (256, 257), (1000, 333), (500, 375), (255, 258)])
+@pytest.mark.parametrize("size", [(64, 64), (256, 256), (201, 499), (256, 257), (1000, 333)])
 def test_the_square_is_torchvisions(size):
     transforms = pytest.importorskip("torchvision.transforms", exc_type=ImportError)
     image = picture(0, size)
@@ -296,9 +274,8 @@ def test_weights_with_another_hash_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "expected"), [
-    (Call(), "can't be read without posix.mkdir, which could run code, so it is refused"),
     ({"a": torch.ones(1), "b": Call()}, "can't be read without posix.mkdir, which could run code, so it is refused"),
-    ([torch.ones(1)], "holds a list instead of named tensors"), ({}, "looks like a file without tensors"),
+    ([torch.ones(1)], "holds a list instead of named tensors"),
 ])
 def test_weights_that_would_run_code_are_refused(content, expected, tmp_path, patched, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -307,14 +284,6 @@ def test_weights_that_would_run_code_are_refused(content, expected, tmp_path, pa
     url = patched(URL, path)
     assert expected in one_line(lambda: networks.read_weights(networks.weights_file(Files(weights=tmp_path), url), url))
     assert not (tmp_path / "canary").exists()
-
-
-def test_a_file_that_is_no_weights(tmp_path, patched):
-    path = tmp_path / "net.pth"
-    path.write_text("<!DOCTYPE html>")
-    url = patched(URL, path)
-    assert "is not a whole PyTorch file" in one_line(
-        lambda: networks.read_weights(networks.weights_file(Files(weights=tmp_path), url), url))
 
 
 # ---------------------------------------------------------------- why not
@@ -349,7 +318,6 @@ def test_missing_networks(monkeypatch, tmp_path):
 
 
 MODELS = pytest.mark.parametrize(("name", "field", "lacking"), [
-    ("clipscore", "clip", "model.safetensors, preprocessor_config.json, tokenizer.json"),
     ("pie_clip", "clip", "model.safetensors, preprocessor_config.json, tokenizer.json"),
     ("pie_structure", "dino", "model.safetensors"),
 ])
@@ -390,12 +358,6 @@ def test_models_in_the_hubs_cache(name, field, lacking, tmp_path, monkeypatch):
     assert metric.why_not() is None and networks.model_folder("owner/model") == snapshot
     empty = "e3b0c442"      # the sha256 of nothing
     assert f"owner/model (weights {empty}+{empty})" in metric.about()
-
-
-def test_the_files_of_the_default_models():
-    """CLIP's and DINO's own Hub ids are known to be ids, so that the way out is said."""
-    for name in ("clipscore", "pie_structure"):
-        assert (FAMILIES[name](NONE).why_not() or "`hf download ").count("`hf download ") == 1
 
 
 # ---------------------------------------------------------------- FID
@@ -618,11 +580,6 @@ def test_structure_distance_by_hand(dino_folder, size):
     assert found == pytest.approx(1000 * ((one - other) ** 2).mean(), rel=1e-3) and found > 0.01
 
 
-def test_structure_distance_of_a_picture_to_itself(dino_folder):
-    metric = FAMILIES["pie_structure"](Files(dino=str(dino_folder)))
-    assert metric.measure(shown(picture(0), picture(0)))["structure"] == 0
-
-
 def test_dino_sees_0_to_255_and_no_antialiasing():
     """Thin white lines, every fourth pixel: without antialiasing, of 896 to 224 pixels, only two of four are seen."""
     lines = np.zeros((896, 896, 3), np.uint8)
@@ -634,19 +591,18 @@ def test_dino_sees_0_to_255_and_no_antialiasing():
     assert white_[0, 0].unique().item() == pytest.approx((255 - mean) / std, rel=1e-6)
 
 
-@pytest.mark.parametrize(("size", "expected"), [((512, 512), (224, 224)), ((640, 480), (224, 298)),
-                                                ((480, 640), (298, 224)), ((1500, 500), (160, 480)),
-                                                ((500, 1501), (480, 160)), ((64, 48), (224, 298))])
+@pytest.mark.parametrize(("size", "expected"), [((512, 512), (224, 224)), ((480, 640), (298, 224)),
+                                                ((1500, 500), (160, 480)), ((64, 48), (224, 298))])
 def test_the_size_that_dino_sees(size, expected):
     assert tuple(pie.dino_pixels(picture(0, size)).shape[2:]) == expected
 
 
-@pytest.mark.parametrize(("size", "antialias"), [((512, 512), False), ((333, 500), False), ((1200, 300), False)])
-def test_dinos_pixels_are_torchvisions(size, antialias):
+@pytest.mark.parametrize("size", [(333, 500), (1200, 300)])
+def test_dinos_pixels_are_torchvisions(size):
     transforms = pytest.importorskip("torchvision.transforms", exc_type=ImportError)
     given = torch.from_numpy(np.array(picture(0, size)).astype(np.float32).transpose(2, 0, 1))[None]
     expected = transforms.Compose([
-        transforms.Resize(224, max_size=480, antialias=antialias),
+        transforms.Resize(224, max_size=480, antialias=False),
         transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])(given)
     assert torch.allclose(pie.dino_pixels(picture(0, size)), expected, atol=1e-3)
 

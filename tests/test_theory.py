@@ -37,12 +37,10 @@ def integral(end, K1):
 # ---------------------------------------------------------------- the formulas
 
 
-@pytest.mark.parametrize("K1", [
-    0, 1e-12, 0.3, 0.5, 0.999, 1 - 1e-9, 1 - 1e-14, 1, 1 + 1e-14, 1 + 1e-9, 1.001, 2, 3, 5, 7.5, 20,
-])
-@pytest.mark.parametrize("end", [1e-8, 0.029, 0.52, 1.6, 3.547, 14.6])
-def test_closed_form_is_the_integral(end, K1):
-    assert theory.diffedit_bound(end, K1, 0.02) == pytest.approx(0.02 * integral(end, K1), rel=1e-12)
+@pytest.mark.parametrize("K1", [0, 1e-12, 0.5, 0.999, 1 - 1e-9, 1 - 1e-14, 1, 1 + 1e-14, 1 + 1e-9, 3, 7.5, 20])
+def test_closed_form_is_the_integral(K1):
+    for end in (1e-8, 0.029, 0.52, 1.6, 3.547, 14.6):
+        assert theory.diffedit_bound(end, K1, 0.02) == pytest.approx(0.02 * integral(end, K1), rel=1e-12)
 
 
 def test_simple_cases():
@@ -94,7 +92,7 @@ def edit(eps_query, eps_uncond, x0, levels):
     return edited.latent
 
 
-@pytest.mark.parametrize(("K1", "end", "printed_holds"), [(3, 4, False), (3, 6, False), (1, 4, False), (3, 2, True)])
+@pytest.mark.parametrize(("K1", "end", "printed_holds"), [(3, 4, False), (1, 4, False), (3, 2, True)])
 def test_counter_example_attains_the_corrected_bound_and_breaks_the_printed_one(K1, end, printed_holds):
     K2 = 0.1
     query, uncond = theory.counter_example(K1, K2)
@@ -112,7 +110,7 @@ def test_counter_example_from_any_x0():
     assert error == pytest.approx(theory.diffedit_bound(2, 1, 0.1), rel=0.02)
 
 
-@pytest.mark.parametrize("N", [1, 10, 50])
+@pytest.mark.parametrize("N", [1, 10])
 def test_bound_4_holds_for_bounded_models_and_is_attained(N):
     C, levels, x0, noise = 0.8, CLEAN.levels(N), normal(0), normal(1)
     noise = noise / theory.rms(noise)[:, None, None, None]

@@ -13,7 +13,7 @@ import torch
 import diffedit_min as dm
 from diffedit_min import loading
 from diffedit_min.bench.known.evaluate import latent_error
-from diffedit_min.bench.known.measures import cases, measure
+from diffedit_min.bench.measures import cases, measure
 from diffedit_min.core.schedule import add_noise
 from diffedit_min.loading.sources import EMBEDDED
 from diffedit_min.networks.text import make_tokenizer

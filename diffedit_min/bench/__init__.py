@@ -2,6 +2,7 @@
 
     datasets    what is edited, read from each set's own files
     metrics     what is measured of an edit, or of all edits of a method
+    measures    the edits whose true answers are known, and what can be measured of them
     variants    methods with settings: a sweep's points
     presets     the paper's comparison and ablations, and what fewer U-Net rows cost, as variants
     sweep       the edits of some pictures at all points of a sweep, nothing computed twice
@@ -9,8 +10,12 @@
     run         the loop over it all, one machine's share of it
     bootstrap   averages and paired differences, with their intervals
     report      tables and contact sheets from the results; curves, the trade-off curves
+    tables      rows of cells as Markdown and as CSV
+    known       how well each method does where true answers are known; how the mask's rule was chosen
+    study       what is measured batch by batch, for the two that follow
     theory      Proposition 1 measured: Figure 3 with a model's own constants
     dtypes      what rounding changes, against what the method changes by itself
     speed       the networks and a whole edit against the machine's ceilings
-    command     `diffedit-min bench`, or `python -m diffedit_min.bench` under torchrun
+
+`studio/bench_command.py` is the command; under torchrun it is `python -m diffedit_min bench`.
 """

@@ -15,9 +15,9 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Value:
-    """A column's value of one variant, with its 95 % bootstrap interval over items, where it has one."""
+    """A column's value of one variant, with its 95 % bootstrap interval over items, where it has one. nan: no value."""
 
-    value: float
+    value: float = math.nan
     low: float = math.nan
     high: float = math.nan
 
@@ -39,7 +39,7 @@ def average(values: Sequence[float], column: Column) -> Value:
     """Over the edits where it is defined. Mean squared errors are averaged before they are shown in dB."""
     defined = np.array([value for value in values if not math.isnan(value)], float)
     if not len(defined):
-        return Value(math.nan)
+        return Value()
     numbers = np.array([defined.mean(), *np.percentile(defined[resamples(len(defined))].mean(axis=1), (2.5, 97.5))])
     if column.average == "psnr":
         numbers = decibels(numbers)[[0, 2, 1]]
@@ -56,7 +56,7 @@ def difference(values: Sequence[float], baseline: Sequence[float], column: Colum
     both = both[:, ~np.isnan(both).any(axis=0)]
     count = both.shape[1]
     if not count:
-        return Value(math.nan)
+        return Value()
     means = np.column_stack([both.mean(axis=1), both[:, resamples(count)].mean(axis=2)])        # (2, 1 + RESAMPLES)
     one, other = decibels(means) if column.average == "psnr" else means
     with np.errstate(invalid="ignore"):         # where there is no error in either, they are equal too

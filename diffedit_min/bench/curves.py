@@ -18,13 +18,14 @@ MARKERS = "osD^vPX*"
 
 def draw(found: Sequence[Line], columns: dict[str, Column], panels: Sequence[tuple[str, str]], out: Path) -> list[Path]:
     """Write out/curves.png and out/curves.svg; nothing if no panel has a point with both of its columns."""
-    drawn = [(x, y) for x, y in panels if any(point(line, x, y) for line in found)]
+    pairs = [(columns[x], columns[y]) for x, y in panels if x in columns and y in columns]
+    drawn = [pair for pair in pairs if any(point(line, *pair) for line in found)]
     if not drawn:
         return []
 
     def fill(axes: Sequence[Any]) -> None:
         for own, (x, y) in zip(axes, drawn, strict=True):
-            panel(own, found, columns[x], columns[y])
+            panel(own, found, x, y)
         legends(axes)
 
     return save_figure(fill, len(drawn), out, "curves")
@@ -68,7 +69,7 @@ def panel(axes: Any, found: Sequence[Line], x: Column, y: Column) -> None:
     """Points with their labels and 95 % intervals, each curve's joined in the order of the settings."""
     for i, name in enumerate(dict.fromkeys(line.variant.name for line in found)):
         own = [line for line in found if line.variant.name == name]
-        points = [(line, *both) for line in own if (both := point(line, x.name, y.name))]
+        points = [(line, *both) for line in own if (both := point(line, x, y))]
         if not points:
             continue
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
@@ -86,9 +87,9 @@ def panel(axes: Any, found: Sequence[Line], x: Column, y: Column) -> None:
     axes.grid(alpha=0.25)
 
 
-def point(line: Line, x: str, y: str) -> tuple[Value, Value] | None:
+def point(line: Line, x: Column, y: Column) -> tuple[Value, Value] | None:
     """Its place in a panel, if it has both values."""
-    both = tuple(line.values.get(name, Value(math.nan)) for name in (x, y))
+    both = line.value(x), line.value(y)
     return both if all(math.isfinite(value.value) for value in both) else None
 
 

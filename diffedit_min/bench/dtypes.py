@@ -16,21 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from tqdm import tqdm
 
 from ..methods import METHODS, Edit
 from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Dataset, Item
-from .known.measures import iou, measure, squared_error
-from .report import as_csv, put
-from .run import digest, hash_of, versions
-from .store import Appender, read_all
+from .measures import iou, measure, squared_error
+from .run import hash_of
+from .study import BATCH, measure_all, write
+from .tables import as_markdown
 from .variants import Variant
 
 DTYPES = ("float32", "bfloat16", "float16")     # the first is what the others are held against
 THE_METHODS = "float32, the method's own error"
-BATCH = 10
 COLUMNS = {"round trip": "round trip: PSNR to the input, dB", "rounding": "to the round trip in float32, dB",
            "mask": "mask IoU with float32's", "correct": "edit accuracy", "answer": "PSNR to the answer, dB",
            "seconds": "seconds an edit"}
@@ -42,11 +39,6 @@ def edits(model: StableDiffusion, items: Sequence[Item], other: int = 0, **optio
     queries, references = [item.query for item in items], [item.reference for item in items]
     return METHODS["diffedit"](model, [item.image() for item in items], queries, references,
                                seed=[item.seed + other for item in items], **options)
-
-
-def distance(a: Image.Image, b: Image.Image) -> float:
-    """Mean squared difference over the whole picture."""
-    return squared_error(a, b, np.ones((a.height, a.width), bool))
 
 
 def overlaps(ours: Sequence[Edit], theirs: Sequence[Edit]) -> list[float]:
@@ -65,30 +57,14 @@ def measure_batch(models: dict[str, StableDiffusion], items: Sequence[Item]) -> 
         if not found:
             exact, plain = edited, returned
             vae = [edit.image for edit in METHODS["invert"](model, pictures, encoding_ratio=0.0)]
-            found[THE_METHODS] = {"rounding": list(map(distance, plain, vae)),
+            found[THE_METHODS] = {"rounding": list(map(squared_error, plain, vae)),
                                   "mask": overlaps(exact, edits(model, items, 1, encoding_ratio=0.0))}
         measured = [measure(edit, *item.truth) for edit, item in zip(edited, items, strict=True)]
-        found[dtype] = {"round trip": list(map(distance, returned, pictures)),
-                        "rounding": list(map(distance, returned, plain)), "mask": overlaps(edited, exact),
+        found[dtype] = {"round trip": list(map(squared_error, returned, pictures)),
+                        "rounding": list(map(squared_error, returned, plain)), "mask": overlaps(edited, exact),
                         "correct": [float(one["correct"]) for one in measured],
                         "answer": [one["answer"] for one in measured], "seconds": [seconds] * len(items)}
     return found
-
-
-@torch.no_grad()
-def measure_all(
-    models: dict[str, StableDiffusion], dataset: Dataset, out: Path, quiet: bool
-) -> list[dict[str, dict[str, list[float]]]]:
-    """Every batch's numbers; those on disk are not made again."""
-    done, file, entries = read_all(out, "dtypes"), Appender(out, "dtypes", 0), []
-    batches = [dataset.items[i : i + BATCH] for i in range(0, len(dataset.items), BATCH)]
-    for items in tqdm(batches, "dtypes", disable=quiet or None):
-        key = digest([hash_of(models[DTYPES[0]]), versions(), list(models), [item.id for item in items]])
-        if key not in done:
-            done[key] = {"key": key, "found": measure_batch(models, items)}
-            file.append([done[key]])
-        entries.append(done[key]["found"])
-    return entries
 
 
 def table(entries: Sequence[dict[str, dict[str, list[float]]]]) -> list[list[str]]:
@@ -106,15 +82,13 @@ def table(entries: Sequence[dict[str, dict[str, list[float]]]]) -> list[list[str
     return rows
 
 
-def main(models: Any, dataset: Dataset, out: Path, limit: int, quiet: bool) -> list[str]:
-    """Measure, and write out/dtypes.csv and dtypes.md; returns what to tell."""
-    dataset = Dataset(dataset.name, dataset.items[:limit], dataset.about, (), ())
+def main(models: Any, dataset: Dataset, out: Path, quiet: bool) -> list[str]:
+    """Measure, and write out/dtypes.csv and dtypes.md; returns what to tell. models: as the command loads them."""
     variant = Variant(METHODS["diffedit"])
-    cells = table(measure_all({dtype: models.of(dtype)(variant) for dtype in DTYPES}, dataset, out, quiet))
-    text = [f"| {' | '.join(row)} |" for row in cells]
-    text[1:1] = ["|---" * len(cells[0]) + "|"]
-    text += ["", f"Means of {len(dataset.items)} edits ({dataset.about}), in batches of {BATCH}; "
-             f"{torch.get_num_threads()} threads."]
-    put(out / "dtypes.csv", as_csv(cells))
-    put(out / "dtypes.md", "\n".join(text) + "\n")
-    return [*text, f"wrote {out / 'dtypes.md'}, {out / 'dtypes.csv'}"]
+    loaded = {dtype: models.of(dtype)(variant) for dtype in DTYPES}
+    found = measure_all("dtypes", dataset, [hash_of(loaded[DTYPES[0]]), *loaded],
+                        lambda items: measure_batch(loaded, items), out, quiet)
+    cells = table(found)
+    text = [*as_markdown(cells), "", f"Means of {len(dataset.items)} edits ({dataset.about}), in batches of {BATCH}; "
+            f"{torch.get_num_threads()} threads."]
+    return write("dtypes", out, text, cells)

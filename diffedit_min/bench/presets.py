@@ -26,7 +26,6 @@ Panels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Preset:
-    what: str                                               # in one line
     variants: Callable[[Sequence[float]], list[Variant]]    # of the encoding ratios
     panels: Panels = ()                                     # in place of the dataset's
     paired: bool = False                                    # the first variant is the others' baseline
@@ -114,14 +113,12 @@ MASKS: Panels = (("recall", "precision"), ("iou", "answer"))
 ROWS: Panels = (("rows", "correct"), ("rows", "answer"), ("rows", "iou"), ("rows", "source"))
 
 PRESETS: dict[str, Preset] = {
-    "comparison": Preset("DiffEdit and the paper's baselines, by encoding ratio", comparison),
-    "parts": Preset("DiffEdit with and without its encoding and its mask, by encoding ratio", parts),
-    "threshold": Preset("the mask's threshold, by encoding ratio", threshold),
-    "reference": Preset("the caption or the empty text as the reference, by encoding ratio", reference),
-    "noise": Preset("how noisy the latents are that the mask is made of",
-                    values_of("mask_noise_ratio", 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), MASKS),
-    "samples": Preset("n, the noises that the mask is averaged over",
-                      values_of("mask_samples", 1, 2, 3, 5, 10, 20), MASKS),
-    "guidance": Preset("the guidance scale", values_of("guidance_scale", 1.0, 2.0, 3.0, 5.0, 7.5, 10.0)),
-    "fast": Preset("what fewer U-Net rows cost, against the paper's settings", fast, ROWS, paired=True),
+    "comparison": Preset(comparison),
+    "parts": Preset(parts),
+    "threshold": Preset(threshold),
+    "reference": Preset(reference),
+    "noise": Preset(values_of("mask_noise_ratio", 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), MASKS),
+    "samples": Preset(values_of("mask_samples", 1, 2, 3, 5, 10, 20), MASKS),
+    "guidance": Preset(values_of("guidance_scale", 1.0, 2.0, 3.0, 5.0, 7.5, 10.0)),
+    "fast": Preset(fast, ROWS, paired=True),
 }

@@ -6,24 +6,23 @@ when. Only timings.csv differs from run to run.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..pictures.drawing import overlay, stacked, strip
-from ..pictures.picture_files import replacing, save, to_rgb
+from ..pictures.picture_files import save, to_rgb
 from .bootstrap import Value, average, difference
 from .metrics.base import Column
 from .run import Entry, Plan, finished, picture_path
 from .store import read_all, unpacked
+from .tables import as_csv, as_markdown, put
 from .variants import Variant
 
 ROWS = Column("rows", "U-Net rows", "lower", 0)         # what may be drawn as the metrics' columns are
@@ -41,6 +40,9 @@ class Line:
     backward_rows: float
     values: dict[str, Value]            # by column, the rows' too
 
+    def value(self, column: Column) -> Value:
+        return self.values.get(column.name, Value())
+
 
 def results(plan: Plan) -> list[Entry] | None:
     """All results of a run in order, each item's variants together; None as long as there are some missing."""
@@ -51,14 +53,13 @@ def results(plan: Plan) -> list[Entry] | None:
 
 def lines(plan: Plan, entries: Sequence[Entry]) -> list[Line]:
     """The table: a line for each variant."""
-    features = {name: read_all(plan.out, name) for name in {m.feature_name for m in plan.metrics.values()} - {""}}
+    features = {name: read_all(plan.out, name) for name in plan.features}
     return [line(plan, variant, entries[i :: len(plan.variants)], features) for i, variant in enumerate(plan.variants)]
 
 
 def line(plan: Plan, variant: Variant, entries: Sequence[Entry], features: dict[str, dict[str, Entry]]) -> Line:
     good = [entry for entry in entries if "error" not in entry]
-    values = {column.name: average(measures(good, column), column)
-              for metric in plan.metrics.values() for column in metric.columns if not column.of_set}
+    values = {column.name: average(measures(good, column), column) for column in plan.columns if not column.of_set}
     succeeded = {entry["item"] for entry in good}
     items = [item for item in plan.dataset.items if item.id in succeeded]
     for metric in plan.metrics.values():
@@ -85,7 +86,7 @@ def write(plan: Plan, entries: Sequence[Entry]) -> list[Line]:
     """All files but the curves; returns the table's lines."""
     found = lines(plan, entries)
     put(plan.out / "results.jsonl", "".join(json.dumps(entry) + "\n" for entry in entries))
-    put(plan.out / "table.csv", table_csv(plan, found))
+    put(plan.out / "table.csv", as_csv(table_rows(found, columns(plan, found))))
     if len({item.group for item in plan.dataset.items}) > 1:
         put(plan.out / "groups.csv", groups_csv(plan, entries))
     put(plan.out / "table.md", table_markdown(plan, found) + differences(plan, entries))
@@ -95,24 +96,14 @@ def write(plan: Plan, entries: Sequence[Entry]) -> list[Line]:
     return found
 
 
-def put(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
 def drawable(plan: Plan) -> dict[str, Column]:
     """What a panel's axes may be, by name."""
-    return {column.name: column for column in (ROWS, *(c for metric in plan.metrics.values() for c in metric.columns))}
+    return {column.name: column for column in (ROWS, *plan.columns)}
 
 
 def columns(plan: Plan, found: Sequence[Line]) -> list[Column]:
     """Those in which any variant has a value."""
-    return [column for metric in plan.metrics.values() for column in metric.columns
-            if any(not math.isnan(line.values[column.name].value) for line in found if column.name in line.values)]
-
-
-def table_csv(plan: Plan, found: Sequence[Line]) -> str:
-    return as_csv(table_rows(found, columns(plan, found)))
+    return [column for column in plan.columns if any(not math.isnan(line.value(column).value) for line in found)]
 
 
 def groups_csv(plan: Plan, entries: Sequence[Entry]) -> str:
@@ -131,17 +122,11 @@ def table_rows(found: Sequence[Line], shown: Sequence[Column]) -> list[list[Any]
             *(f"{column.name}{end}" for column in shown for end in ("", "_low", "_high"))]
     rows = []
     for line in found:
-        values = [line.values.get(column.name, Value(math.nan)) for column in shown]
+        values = [line.value(column) for column in shown]
         rows.append([line.variant.name, line.variant.label, line.edits, len(line.failures), line.empty,
                      *(number(n) for n in (line.rows, line.backward_rows)),
                      *(number(n) for value in values for n in (value.value, value.low, value.high))])
     return [head, *rows]
-
-
-def as_csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def number(value: float) -> str:
@@ -151,16 +136,17 @@ def number(value: float) -> str:
 def table_markdown(plan: Plan, found: Sequence[Line]) -> str:
     """The table, what its columns mean, and what it cost."""
     shown = columns(plan, found)
-    head = ["method", "settings", "edits", *(column.title for column in shown), "rows"]
-    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = [["method", "settings", "edits", *(column.title for column in shown), "rows"]]
+    rows += [[line.variant.name, line.variant.label, line.edits,
+              *(line.value(column).text(column.digits) for column in shown), cost(line)] for line in found]
+    sweeps: dict[str, float] = defaultdict(float)           # rows of each curve's points together
     for line in found:
-        cells = [line.values.get(column.name, Value(math.nan)).text(column.digits) for column in shown]
-        text.append(f"| {line.variant.name} | {line.variant.label} | {line.edits} | {' | '.join(cells)} | "
-                    f"{cost(line)} |")
-    text += ["", f"{plan.dataset.about}; {len(plan.dataset.items)} in this run, 95 % bootstrap intervals over them.",
-             "", *(f"- {name}: {metric.about()}" for name, metric in plan.metrics.items()), "",
-             f"rows: U-Net rows evaluated for an edit, on average. {who_pays(found)} An item's whole sweep: "
-             + ", ".join(f"{name} {rows:.0f}" for name, rows in sweeps(found).items()) + "."]
+        sweeps[line.variant.name] += line.rows
+    text = [*as_markdown(rows), "",
+            f"{plan.dataset.about}; {len(plan.dataset.items)} in this run, 95 % bootstrap intervals over them.", "",
+            *(f"- {name}: {about}" for name, about in plan.abouts.items()), "",
+            f"rows: U-Net rows evaluated for an edit, on average. {who_pays(found)} An item's whole sweep: "
+            + ", ".join(f"{name} {total:.0f}" for name, total in sweeps.items()) + "."]
     text += [f"{line.variant.title}: {len(line.failures)} failed, the first with: {line.failures[0]}"
              for line in found if line.failures]
     return "\n".join(text) + "\n"
@@ -178,22 +164,20 @@ def differences(plan: Plan, entries: Sequence[Entry]) -> str:
     """The second table, of a plan that is `paired`: how far the other variants' averages are from the first's."""
     if not plan.paired:
         return ""
-    shown = [column for metric in plan.metrics.values() for column in metric.columns if not column.of_set]
+    shown = [column for column in plan.columns if not column.of_set]
     first, *others = (entries[i :: len(plan.variants)] for i in range(len(plan.variants)))
     found = [{column: difference(measures(own, column), measures(first, column), column) for column in shown}
              for own in others]
     shown = [column for column in shown if any(not math.isnan(values[column].value) for values in found)]
-    head = ["method", "settings", "edits", *(column.title for column in shown)]
+    rows = [["method", "settings", "edits", *(column.title for column in shown)]]
     text = ["", f"Differences from {plan.variants[0].title}, over the items that both have, with paired 95 % bootstrap "
-            "intervals: each resample takes the same items of both.", "",
-            f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+            "intervals: each resample takes the same items of both.", ""]
     for variant, own, values in zip(plan.variants[1:], others, found, strict=True):
         if all(math.isnan(values[column].value) for column in shown):
             continue        # it measures nothing that the first does
         both = sum("error" not in one and "error" not in other for one, other in zip(own, first, strict=True))
-        cells = [values[column].signed(column.digits) for column in shown]
-        text.append(f"| {variant.name} | {variant.label} | {both} | {' | '.join(cells)} |")
-    return "\n".join(text) + "\n"
+        rows.append([variant.name, variant.label, both, *(values[column].signed(column.digits) for column in shown)])
+    return "\n".join([*text, *as_markdown(rows)]) + "\n"
 
 
 def cost(line: Line) -> str:
@@ -201,14 +185,6 @@ def cost(line: Line) -> str:
     if not line.edits:
         return "-"
     return f"{line.rows:.0f}" + (f" + {line.backward_rows:.0f} back" if line.backward_rows else "")
-
-
-def sweeps(found: Sequence[Line]) -> dict[str, float]:
-    """Rows of each curve's points together."""
-    total: dict[str, float] = {}
-    for line in found:
-        total[line.variant.name] = total.get(line.variant.name, 0.0) + line.rows
-    return total
 
 
 def timings_csv(plan: Plan) -> str:

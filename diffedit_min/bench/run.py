@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -25,11 +25,12 @@ from .. import __version__
 from ..core.state import Sampler
 from ..methods import Edit, Method
 from ..networks.stable_diffusion import StableDiffusion
-from ..pictures.picture_files import replacing, save, to_rgb
+from ..pictures.picture_files import save, to_rgb
 from .datasets.item import Dataset, Item
-from .metrics.base import Metric, Shown
+from .metrics.base import Column, Metric, Shown
 from .store import Appender, packed, read_all
 from .sweep import sweep
+from .tables import put
 from .variants import Variant
 
 Entry = dict[str, Any]
@@ -57,10 +58,14 @@ class Plan:
             found.setdefault(variant.family, []).append(variant)
         return list(found.values())
 
+    @property
+    def columns(self) -> list[Column]:
+        return [column for metric in self.metrics.values() for column in metric.columns]
+
     @cached_property
-    def batches(self) -> list[tuple[Item, ...]]:
-        items = self.dataset.items
-        return [items[i : i + self.batch] for i in range(0, len(items), self.batch)]
+    def features(self) -> dict[str, Metric]:
+        """By each feature's name, a metric that makes it."""
+        return {name: metric for metric in self.metrics.values() if (name := metric.feature_name)}
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -71,19 +76,22 @@ class Plan:
     @cached_property
     def keys(self) -> dict[tuple[str, str], str]:
         """The key of each result, by its item's id and its variant's title. What is equal needn't be done again."""
-        abouts = {name: metric.about() for name, metric in self.metrics.items()}
         told = {}
         for variants in self.groups:
             model = self.model_of(variants[0])
             sweep = [self.settings(variant) for variant in variants]    # an edit's rows depend on who came before
             told.update({variant.title: [
                 self.settings(variant), sweep, code_of(variant, model), self.hashes[model.name], str(model.dtype),
-                model.device.type, self.size, abouts]
-                         for variant in variants})
+                model.device.type, self.size, self.abouts] for variant in variants})
         words = {item.id: [self.dataset.name, item.id, item.query, item.reference, item.instruction, item.seed]
                  for item in self.dataset.items}
         return {(item.id, title): digest([words[item.id], told[title]])
                 for item in self.dataset.items for title in told}
+
+    @cached_property
+    def abouts(self) -> dict[str, str]:
+        """What each metric says of itself."""
+        return {name: metric.about() for name, metric in self.metrics.items()}
 
     def settings(self, variant: Variant) -> Entry:
         return {"method": variant.method.name, "curve": variant.name, "told": variant.told,
@@ -93,7 +101,7 @@ class Plan:
         """What OUT/run.json says of the run."""
         return {
             "dataset": self.dataset.about, "items": len(self.dataset.items), "batch": self.batch, "size": self.size,
-            "models": self.hashes, "metrics": {name: metric.about() for name, metric in self.metrics.items()},
+            "models": self.hashes, "metrics": self.abouts,
             "variants": [{"label": variant.label, **self.settings(variant)} for variant in self.variants],
             "versions": versions(), "threads": torch.get_num_threads(),
         }
@@ -105,8 +113,8 @@ def versions() -> dict[str, str]:
 
 
 # This package's own code, as far as results depend on it.
-CODE = ("core", "samplers", "methods", "model", "loading", "picture.py", "picture_files.py", "bench/datasets",
-        "bench/metrics", "bench/sweep.py", "tiny/scenes.py", "tiny/paint.py", "tiny/measures.py")
+CODE = ("core", "samplers", "methods", "networks", "loading", "pictures", "tiny/scenes.py", "tiny/scene.py",
+        "tiny/paint.py", "bench/datasets", "bench/metrics", "bench/measures.py", "bench/sweep.py")
 
 
 def code_of(variant: Variant, model: StableDiffusion) -> str:
@@ -168,8 +176,7 @@ def begin(plan: Plan) -> None:
                                  f"{version}: give another --out")
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write((json.dumps(record, indent=2) + "\n").encode())
+        put(path, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise ValueError(f"--out {str(plan.out)!r} can't be written to ({error.strerror}): give another folder"
                          ) from None
@@ -178,32 +185,29 @@ def begin(plan: Plan) -> None:
 def work(plan: Plan, rank: int = 0, world: int = 1, retry: bool = False, quiet: bool = False) -> None:
     """One process's share: every world-th batch. What is on disk, from whichever process, is not done again."""
     done = {key for key, entry in finished(plan).items() if not (retry and "error" in entry)}
-    files = {name: Appender(plan.out, name, rank) for name in ("results", "timings", *feature_names(plan))}
-    batches = plan.batches[rank::world]
+    files = {name: Appender(plan.out, name, rank) for name in ("results", "timings", *plan.features)}
+    batches = plan.dataset.batches(plan.batch)[rank::world]
     with tqdm(total=sum(map(len, batches)) * len(plan.variants), unit="edit", disable=quiet or None) as bar:
         for items in batches:
             units = [variants for variants in plan.groups
                      if not all(plan.keys[item.id, v.title] in done for item in items for v in variants)]
             bar.update(len(items) * (len(plan.variants) - sum(map(len, units))))
-            opened = open_all(items) if units else {}
-            for name, entries in (input_features(plan, items, opened) if units else {}).items():
-                files[name].append(entries)
+            if not units:
+                continue
+            opened = open_all(items)
+            for name, metric in plan.features.items():      # of the inputs, which some metrics compare with
+                files[name].append({"key": f"input {key}", "vector": packed(metric.feature(shown))}
+                                   for key, shown in opened.items() if isinstance(shown, Shown))
             for variants in units:
-                results, timings, features = do(plan, items, opened, variants)
-                for name, entries in features.items():
-                    files[name].append(entries)
-                files["timings"].append(timings)
-                files["results"].append(results)        # last: what stands there is done
+                made = do(plan, items, opened, variants)
+                for name in reversed(files):        # results last: what stands there is done
+                    files[name].append(made[name])
                 bar.update(len(items) * len(variants))
-
-
-def feature_names(plan: Plan) -> list[str]:
-    return sorted({metric.feature_name for metric in plan.metrics.values()} - {""})
 
 
 def finished(plan: Plan) -> dict[str, Entry]:
     """The results on disk by key: those whose features are there too, and their inputs' features."""
-    stored = [read_all(plan.out, name).keys() for name in feature_names(plan)]
+    stored = [read_all(plan.out, name).keys() for name in plan.features]
     return {key: entry for key, entry in read_all(plan.out, "results").items()
             if "error" in entry or all(key in keys and f"input {entry['item']}" in keys for keys in stored)}
 
@@ -223,67 +227,49 @@ def open_all(items: Sequence[Item]) -> Opened:
     return opened
 
 
-def input_features(plan: Plan, items: Sequence[Item], opened: Opened) -> dict[str, list[Entry]]:
-    """Those of the inputs, which some metrics compare with."""
-    makers = {metric.feature_name: metric for metric in plan.metrics.values() if metric.feature_name}
-    return {name: [{"key": f"input {item.id}", "vector": packed(metric.feature(opened[item.id]))}
-                   for item in items if isinstance(opened[item.id], Shown)] for name, metric in makers.items()}
+def do(plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Variant]) -> dict[str, list[Entry]]:
+    """One batch with one method's variants: results, timings, and features by their names.
 
-
-Done = tuple[list[Entry], list[Entry], dict[str, list[Entry]]]      # results, timings, features by name
-
-
-def do(plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Variant]) -> Done:
-    """One batch with one method's variants. If it can't be done as a batch, each item is done alone."""
-    results, timings = [], []
-    features: dict[str, list[Entry]] = {name: [] for name in feature_names(plan)}
+    If it can't be done as a batch, each item is done alone.
+    """
+    made: dict[str, list[Entry]] = {name: [] for name in ("results", "timings", *plan.features)}
     good = [item for item in items if isinstance(opened[item.id], Shown)]
     for item in items:
         if isinstance(error := opened[item.id], Exception):
-            results += [failure(plan, item, variant, error) for variant in variants]
+            made["results"] += [failure(plan, item, variant, error) for variant in variants]
     try:
-        edited = list(edit_all(plan, good, opened, variants)) if good else []
+        pictures = [opened[item.id].input for item in good]
+        edited = list(sweep(plan.model_of(variants[0]), good, pictures, variants, plan.size)) if good else []
     except Exception as error:
         if len(good) == 1:
-            return results + [failure(plan, good[0], variant, error) for variant in variants], timings, features
+            made["results"] += [failure(plan, good[0], variant, error) for variant in variants]
+            return made
         for item in good:
-            more = do(plan, [item], opened, variants)
-            results, timings = results + more[0], timings + more[1]
-            features = {name: features[name] + more[2][name] for name in features}
-        return results, timings, features
+            for name, entries in do(plan, [item], opened, variants).items():
+                made[name] += entries
+        return made
     for variant, edits, seconds in edited:
         for item, edit in zip(good, edits, strict=True):
-            key = plan.keys[item.id, variant.title]
             try:
                 entry, vectors = measured(plan, variant, edit, opened[item.id])
             except Exception as error:
-                results.append(failure(plan, item, variant, error))
+                made["results"].append(failure(plan, item, variant, error))
                 continue
-            results.append(entry)
-            timings.append({"key": key, "seconds": round(seconds / len(good), 4)})
-            for name, vector in vectors.items():
-                features[name].append({"key": key, "vector": vector})
-    return results, timings, features
+            timing = {"seconds": round(seconds / len(good), 4)}
+            for name, found in {"results": entry, "timings": timing, **vectors}.items():
+                made[name].append({"key": plan.keys[item.id, variant.title], **found})
+    return made
 
 
-def edit_all(
-    plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Variant]
-) -> Iterator[tuple[Variant, list[Edit], float]]:
-    pictures = [opened[item.id].input for item in items]
-    return sweep(plan.model_of(variants[0]), items, pictures, variants, plan.size)
-
-
-def measured(plan: Plan, variant: Variant, edit: Edit, inputs: Shown) -> tuple[Entry, dict[str, str]]:
+def measured(plan: Plan, variant: Variant, edit: Edit, inputs: Shown) -> tuple[Entry, dict[str, Entry]]:
     """An edit's result as it is kept, and its features; its picture is kept too, of the first items."""
     item = inputs.item
     shown = Shown(item, inputs.input, edit.image, edit, inputs.mask, inputs.answer)
     entry = {**identity(plan, item, variant), "rows": edit.rows, "backward_rows": edit.backward_rows,
              "empty_mask": edit.empty_mask}
-    vectors: dict[str, str] = {}
     for metric in plan.metrics.values():
         entry.update(metric.measure(shown))
-        if metric.feature_name and metric.feature_name not in vectors:
-            vectors[metric.feature_name] = packed(metric.feature(shown))
+    vectors = {name: {"vector": packed(metric.feature(shown))} for name, metric in plan.features.items()}
     if item in plan.dataset.items[: plan.pictures]:
         path = picture_path(plan, item, variant)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..core.ddim import DDIM
 from ..core.guidance import EpsFn, Rows, conditional, guided
@@ -39,15 +38,17 @@ from ..methods import METHODS
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import fit
 from ..pictures.picture_files import to_rgb
+from .curves import COLOURS, save_figure
 from .datasets.item import Dataset, Item
-from .report import as_csv, put
-from .run import digest, hash_of, versions
-from .store import Appender, read_all
+from .run import hash_of
+from .study import measure_all, write
+from .tables import as_markdown
+from .variants import Variant
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STEPS = 50
-BATCH = 10
 NAMES = ("sdedit", "encode-decode", "round trip")
+CONSTANTS = ("C", "K1", "K2")
 
 
 def measure(model: StableDiffusion, items: Sequence[Item], scale: float) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def measure(model: StableDiffusion, items: Sequence[Item], scale: float) -> dict
             errors[name].append(rms(x0 - decoded(eps_fn, start, levels)).tolist())
     paths = [list(DDIM().decode(under_query, start, levels)) for start in (noised[-1], encoded[-1])]
     found = [measure_constants(under_query, unconditional, path) for path in paths]
-    return {"errors": errors, **{name: max(getattr(one, name) for one in found) for name in ("C", "K1", "K2")}}
+    return {"errors": errors, **{name: max(getattr(one, name) for one in found) for name in CONSTANTS}}
 
 
 def decoded(eps_fn: EpsFn, start: State, levels: Sequence[Level]) -> Tensor:
@@ -77,24 +78,11 @@ def decoded(eps_fn: EpsFn, start: State, levels: Sequence[Level]) -> Tensor:
     return last.latent
 
 
-@torch.no_grad()
-def measure_all(model: StableDiffusion, dataset: Dataset, scale: float, out: Path, quiet: bool) -> list[dict[str, Any]]:
-    """Every batch's measures; those on disk are not made again."""
-    done, file, entries = read_all(out, "theory"), Appender(out, "theory", 0), []
-    batches = [dataset.items[i : i + BATCH] for i in range(0, len(dataset.items), BATCH)]
-    for items in tqdm(batches, f"guidance scale {scale:g}", disable=quiet or None):
-        key = digest([hash_of(model), versions(), scale, [item.id for item in items]])
-        if key not in done:
-            done[key] = {"key": key, **measure(model, items, scale)}
-            file.append([done[key]])
-        entries.append(done[key])
-    return entries
-
-
-def table(model: StableDiffusion, entries: Sequence[dict[str, Any]], pictures: int) -> list[dict[str, float]]:
+def table(model: StableDiffusion, entries: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
     """A line for each ratio: the errors, and the bounds from the constants of all batches."""
     C, K1 = (max(entry[name] for entry in entries) for name in ("C", "K1"))
-    K2 = sum(entry["K2"] * len(entry["errors"]["sdedit"][0]) for entry in entries) / pictures
+    sizes = [len(entry["errors"]["sdedit"][0]) for entry in entries]
+    K2 = sum(entry["K2"] * size for entry, size in zip(entries, sizes, strict=True)) / sum(sizes)
     lines = []
     for i, ratio in enumerate(RATIOS):
         at = tau(model.schedule.levels(STEPS, ratio)[-1].abar)
@@ -107,7 +95,7 @@ def table(model: StableDiffusion, entries: Sequence[dict[str, Any]], pictures: i
 
 def conclusions(lines: Sequence[dict[str, float]]) -> list[str]:
     """What the table says, and where (5) as printed fails."""
-    C, K1, K2 = (lines[0][name] for name in ("C", "K1", "K2"))
+    C, K1, K2 = (lines[0][name] for name in CONSTANTS)
     broken = [f"{line['ratio']:g}" for line in lines if line["encode-decode"] > line["bound (5) as printed"]]
     beyond = next((line for line in lines if line["bound (5) as it holds"] > line["bound (5) as printed"]), None)
     said = [f"C = {C:.3g}, K1 >= {K1:.3g}, K2 = {K2:.3g}. DiffEdit's bound is tighter than SDEdit's up to tau = "
@@ -121,34 +109,28 @@ def conclusions(lines: Sequence[dict[str, float]]) -> list[str]:
     return said
 
 
-def main(models: Any, dataset: Dataset, out: Path, limit: int, quiet: bool) -> list[str]:
+def main(models: Any, dataset: Dataset, out: Path, quiet: bool) -> list[str]:
     """Measure, and write out/theory.csv, theory.md, theory.png and theory.svg; returns what to tell."""
-    from .variants import Variant
-
-    dataset = Dataset(dataset.name, dataset.items[:limit], dataset.about, (), ())
     variant = Variant(METHODS["encode_decode"])
     model = models(variant)
-    scales = dict.fromkeys((1.0, variant.settings(model).guidance_scale))
-    tables = {scale: table(model, measure_all(model, dataset, scale, out, quiet), len(dataset.items))
-              for scale in scales}
+    tables = {}
+    for scale in dict.fromkeys((1.0, variant.settings(model).guidance_scale)):
+        found = measure_all("theory", dataset, [hash_of(model), scale],
+                            lambda items: measure(model, items, scale), out, quiet)     # noqa: B023
+        tables[scale] = table(model, found)
     text = [f"Root mean square errors in latents, mean of {len(dataset.items)} pictures ({dataset.about}), "
-            f"{STEPS} steps.", ""]
+            f"{STEPS} steps."]
     for scale, lines in tables.items():
-        names = [name for name in lines[0] if name not in ("C", "K1", "K2")]
-        text += [f"Guidance scale {scale:g}:", "", f"| {' | '.join(names)} |", "|---" * len(names) + "|",
-                 *(f"| {' | '.join(f'{line[name]:.3g}' for name in names)} |" for line in lines), "",
-                 *conclusions(lines), ""]
+        names = [name for name in lines[0] if name not in CONSTANTS]
+        text += ["", f"Guidance scale {scale:g}:", "",
+                 *as_markdown([names, *([f"{line[name]:.3g}" for name in names] for line in lines)]), "",
+                 *conclusions(lines)]
     rows = [[scale, *line.values()] for scale, lines in tables.items() for line in lines]
-    put(out / "theory.csv", as_csv([["guidance scale", *tables[1.0][0]], *rows]))
-    put(out / "theory.md", "\n".join(text))
-    draw(tables, out)
-    return [*text, f"wrote {out / 'theory.md'}, {out / 'theory.csv'}, {out / 'theory.png'}, {out / 'theory.svg'}"]
+    return write("theory", out, text, [["guidance scale", *tables[1.0][0]], *rows], draw(tables, out))
 
 
-def draw(tables: dict[float, list[dict[str, float]]], out: Path) -> None:
+def draw(tables: dict[float, list[dict[str, float]]], out: Path) -> list[Path]:
     """Figure 3, a panel for each guidance scale: errors as points, bounds as lines."""
-    from .curves import COLOURS, save_figure
-
     styles = {"sdedit": "o", "encode-decode": "s", "round trip": "D", "bound (4)": "--", "bound (5) as printed": ":",
               "bound (5) as it holds": "-"}
 
@@ -162,4 +144,4 @@ def draw(tables: dict[float, list[dict[str, float]]], out: Path) -> None:
             axes.grid(alpha=0.25)
         panels[0].legend(fontsize=7)
 
-    save_figure(fill, len(tables), out, "theory")
+    return save_figure(fill, len(tables), out, "theory")

@@ -1,4 +1,4 @@
-"""`diffedit-min bench`, and under torchrun, which gives each process its rank, `python -m diffedit_min.bench`.
+"""`diffedit-min bench`, and under torchrun, which gives each process its rank, `python -m diffedit_min bench`.
 
 torch is imported inside the functions only, so that --help answers at once.
 """
@@ -76,7 +76,7 @@ def bench(
     """Measure methods on a dataset: a table and trade-off curves. A run can be stopped, and taken up again."""
     with one_line_errors(debug):
         from ..bench.datasets import DATASETS
-        from ..bench.datasets.item import Place
+        from ..bench.datasets.item import Location
         from ..bench.metrics.base import Files
         from ..bench.run import Plan
 
@@ -94,11 +94,12 @@ def bench(
             if world > 1:
                 raise ValueError(f"--preset {preset} is for one process: start it without torchrun")
             study = {"theory": theory, "dtype": dtypes}[preset]
-            print("\n".join(study.main(models, read(Place(data, images, split)), out, limit or 30, quiet)))
+            found = read(Location(data, images, split))
+            print("\n".join(study.main(models, replace(found, items=found.items[: limit or 30]), out, quiet)))
             return
         wanted = chosen(methods, option, preset)
         variants = wanted.variants(ratios or RATIOS)
-        found = read(Place(data, images, split))
+        found = read(Location(data, images, split))
         found = replace(found, items=found.items[:limit], panels=wanted.panels or found.panels)
         check(variants, found)
         measured, left_out = usable(metrics or found.metrics, Files(weights, clip, dino, class_means), bool(metrics))
@@ -148,7 +149,7 @@ def chosen(methods: list[str] | None, option: list[str] | None, preset: str | No
     from ..bench.variants import grid
 
     if preset is None:
-        return Preset("a grid", lambda ratios: grid(methods or METHODS, ratios, option or ()))
+        return Preset(lambda ratios: grid(methods or METHODS, ratios, option or ()))
     return lookup(preset, PRESETS, "--preset")
 
 

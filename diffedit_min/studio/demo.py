@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from ..bench.known.measures import cell_mask, iou
+from ..bench.measures import cell_mask, iou
 from ..methods import Edit
 from ..pictures.drawing import overlay, strip
 from ..pictures.picture import heat, psnr

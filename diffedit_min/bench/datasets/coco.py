@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...pictures.picture_files import open_picture
-from .item import Dataset, Item, Place, check_items, check_pictures, need, need_folder, slug
+from .item import Dataset, Item, Location, check_items, check_pictures, chosen_split, need, need_folder, slug
 from .lists import brief, field, read_json, said
 
 FILTER = 0.25
@@ -48,12 +48,10 @@ class Entry(NamedTuple):
     reference: str
 
 
-def read(place: Place) -> Dataset:
-    data = need(place.data, "--data", "BISON's bison_annotations.cocoval2014.json", "hexiang-hu.github.io/bison")
-    images = need_folder(place.images, "--images", "the folder with COCO's val2014 pictures", "cocodataset.org")
-    split = "filtered" if place.split is None else place.split
-    if split not in SPLITS:
-        raise ValueError(f"--split {split!r} is not known; coco has {' and '.join(SPLITS)}")
+def read(location: Location) -> Dataset:
+    data = need(location.data, "--data", "BISON's bison_annotations.cocoval2014.json", "hexiang-hu.github.io/bison")
+    images = need_folder(location.images, "--images", "the folder with COCO's val2014 pictures", "cocodataset.org")
+    split = chosen_split(location, "coco", SPLITS, "filtered")
     captions = read_captions(captions_file(data, images))
     given = field(read_json(data), "data", list, repr(str(data)))
     entries = [entry for number, value in enumerate(given)

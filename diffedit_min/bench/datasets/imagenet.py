@@ -19,23 +19,21 @@ from functools import partial
 from pathlib import Path
 
 from ...pictures.picture_files import open_picture
-from .item import Dataset, Item, Place, check_items, check_pictures, need, need_folder
-from .lists import brief, read_csv, said
+from .item import Dataset, Item, Location, check_items, check_pictures, chosen_split, need, need_folder
+from .lists import brief, line_of, read_csv, said
 
 COLUMNS = ("path", "target", "target_id", "is_test")    # source and source_id aren't used
 SPLITS = {"test": "true", "dev": "false"}               # -> is_test; spreadsheets write TRUE for pandas' True
 CLASSES = {str(number) for number in range(1000)}
 
 
-def read(place: Place) -> Dataset:
-    data = need(place.data, "--data", "FlexIT's dataset/queries.csv",
+def read(location: Location) -> Dataset:
+    data = need(location.data, "--data", "FlexIT's dataset/queries.csv",
                 "from github.com/facebookresearch/SemanticImageTranslation")
-    images = need_folder(place.images, "--images", "the folder with ImageNet's validation pictures",
+    images = need_folder(location.images, "--images", "the folder with ImageNet's validation pictures",
                          "ILSVRC2012, from image-net.org with an account")
-    split = "test" if place.split is None else place.split
-    if split not in SPLITS:
-        raise ValueError(f"--split {split!r} is not known; imagenet has {' and '.join(SPLITS)}")
-    rows = read_csv(data, COLUMNS)
+    split = chosen_split(location, "imagenet", SPLITS, "test")
+    rows = [(line_of(data, line), row) for line, row in read_csv(data, COLUMNS)]
     for where, row in rows:
         check(where, row)
     chosen = [(number, where, row) for number, (where, row) in enumerate(rows, 1)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-
-from ...pictures.picture_files import open_mask
 
 Opens = Callable[[], Image.Image]       # a picture, opened when it is needed: a set's pictures don't fit in memory
 
@@ -28,7 +26,7 @@ class Item:
     instruction: str = ""               # what to do, for methods that follow instructions
     group: str = ""                     # its kind or target class
     seed: int = 0
-    mask: Opens | None = None           # the region that the edit is for: "L", white = edit, as large as the image
+    mask: Opens | None = None           # the region that the edit is for, white = edit, as large as the image
     answer: Opens | None = None         # what a perfect edit returns, as large as the image
     truth: Any = None                   # what only the dataset's own metrics understand
 
@@ -41,9 +39,12 @@ class Dataset:
     metrics: tuple[str, ...]            # the families of metrics.FAMILIES that are this benchmark's
     panels: tuple[tuple[str, str], ...]     # of its curves: (horizontal, vertical) columns of these metrics
 
+    def batches(self, size: int) -> list[tuple[Item, ...]]:
+        return [self.items[i : i + size] for i in range(0, len(self.items), size)]
+
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a dataset's files are, as the command is told: readers say which of these they need."""
 
     data: Path | None = None            # the file with the queries
@@ -76,6 +77,14 @@ def need_nothing(given: Path | str | None, option: str, name: str, why: str) -> 
         raise ValueError(f"{option} {str(given)!r} means nothing to {name}: leave it out, {why}")
 
 
+def chosen_split(location: Location, name: str, known: Collection[str], otherwise: str) -> str:
+    """The split that is asked for, or `otherwise`; ValueError if this dataset has no such one."""
+    split = otherwise if location.split is None else location.split
+    if split not in known:
+        raise ValueError(f"--split {split!r} is not known; {name} has {' and '.join(known)}")
+    return split
+
+
 def slug(text: str, where: str) -> str:
     """The text as an id, or as a part of a file's name: other characters than letters, digits and . _ - become "-"."""
     found = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:160].strip("-.")
@@ -88,13 +97,7 @@ def check_items(items: Sequence[Item], source: Path, part: str = "") -> None:
     """ValueError if there are none, or if two have one id. part: which of the source's, in words."""
     if not items:
         raise ValueError(f"{str(source)!r} has no edits{part and ' ' + part}: give a list that has some")
-    check_unique((item.id for item in items), source)
-
-
-def check_unique(ids: Iterable[str], source: Path | str) -> None:
-    """ValueError naming an id that stands for two items."""
-    twice = [name for name, count in Counter(ids).items() if count > 1]
-    if twice:
+    if twice := [name for name, count in Counter(item.id for item in items).items() if count > 1]:
         raise ValueError(f"{str(source)!r}: {len(twice)} ids stand for more than one item, {twice[0]!r} first: "
                          "give each item an id of its own")
 
@@ -114,8 +117,3 @@ def as_large(opens: Opens, image: Opens, what: str) -> Image.Image:
         sizes = "{} x {} pixels, and its image {} x {}".format(*found.size, *whole.size)
         raise ValueError(f"{what} is {sizes}: make them equally large")
     return found
-
-
-def open_grey(path: Path) -> Image.Image:
-    """A mask's file as "L"; what is transparent is black."""
-    return open_mask(path).convert("L")

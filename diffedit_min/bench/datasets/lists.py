@@ -25,7 +25,7 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{str(path)!r}, line {line} is not UTF-8: save the file in that encoding") from None
+        raise ValueError(f"{line_of(path, line)} is not UTF-8: save the file in that encoding") from None
     except OSError as error:
         raise ValueError(f"{str(path)!r} can't be read ({error.strerror}): give the path of a file that can") from None
     if not text.strip():
@@ -35,21 +35,29 @@ def read_text(path: Path) -> str:
 
 def read_csv(
     path: Path, required: Collection[str], optional: Collection[str] | None = None
-) -> list[tuple[str, dict[str, str]]]:
-    """Of each row: where it stands, and its cells by column. optional: the other columns it may have; None: any."""
+) -> list[tuple[int, dict[str, str]]]:
+    """Of each row that says something: its line, and its cells by column. The first line names the columns, which may
+    be written with capitals and "-"; one without a name is left out. optional: what else there may be; None: any."""
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
-        rows = [(f"{str(path)!r}, line {reader.line_num}", [cell.strip() for cell in row]) for row in reader]
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
-        raise ValueError(f"{str(path)!r}, line {reader.line_num} is not CSV ({error}): mend its quotes and commas"
+        raise ValueError(f"{line_of(path, reader.line_num)} is not CSV ({error}): mend its quotes and commas"
                          ) from None
-    (where, names), *rows = [(where, row) for where, row in rows if row]
-    check_names(where, [name for name in names if name], required, optional)
-    for where, row in rows:
+    (first, head), *rows = [(line, row) for line, row in rows if row]
+    names = [name.lower().replace("-", "_") for name in head]
+    check_names(line_of(path, first), [name for name in names if name], required, optional)
+    for line, row in rows:
         if len(row) != len(names):
-            raise ValueError(f"{where} has {len(row)} cells, and the header {len(names)}: mend its commas, and quote "
-                             "texts that have some")
-    return [(where, dict(zip(names, row, strict=True))) for where, row in rows if any(row)]
+            raise ValueError(f"{line_of(path, line)} has {len(row)} cells, and the header {len(names)}: mend its "
+                             "commas, and quote texts that have some")
+    return [(line, {name: cell for name, cell in zip(names, row, strict=True) if name}) for line, row in rows
+            if any(row)]
+
+
+def line_of(path: Path, line: int) -> str:
+    """Where something stands, for a message."""
+    return f"{str(path)!r}, line {line}"
 
 
 def check_names(where: str, names: list[str], required: Collection[str], optional: Collection[str] | None) -> None:
@@ -72,7 +80,7 @@ def parse_json(text: str, path: Path, line: int = 1) -> Any:
     try:
         return json.loads(text, object_pairs_hook=no_repeats)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{str(path)!r}, line {line + error.lineno - 1}, column {error.colno} is not JSON "
+        raise ValueError(f"{line_of(path, line + error.lineno - 1)}, column {error.colno} is not JSON "
                          f"({error.msg}): is the file whole?") from None
     except RecursionError:
         raise ValueError(f"{str(path)!r}, from line {line} on is nested too deeply: is it the right file?") from None

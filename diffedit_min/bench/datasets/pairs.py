@@ -18,18 +18,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...pictures.picture_files import open_picture
-from .item import Dataset, Item, Place, as_large, check_items, check_pictures, need, need_nothing, open_grey, slug
-from .lists import check_names, of_kind, parse_json, read_csv, read_text, said
+from ...pictures.picture_files import open_mask, open_picture
+from .item import Dataset, Item, Location, as_large, check_items, check_pictures, need, need_nothing, slug
+from .lists import check_names, line_of, of_kind, parse_json, read_csv, read_text, said
 
 REQUIRED = ("image", "reference", "query")
 OPTIONAL = ("mask", "answer", "instruction", "id", "group")
 
 
-def read(place: Place) -> Dataset:
-    data = need(place.data, "--data", f"a .csv or .jsonl file with {', '.join(REQUIRED)}", "yours")
-    need_nothing(place.images, "--images", "pairs", "the list says where pictures are")
-    need_nothing(place.split, "--split", "pairs", "the list is all there is")
+def read(location: Location) -> Dataset:
+    data = need(location.data, "--data", f"a .csv or .jsonl file with {', '.join(REQUIRED)}", "yours")
+    need_nothing(location.images, "--images", "pairs", "the list says where pictures are")
+    need_nothing(location.split, "--split", "pairs", "the list is all there is")
     rows = read_rows(data)
     check_pictures([data.parent / row[key] for _, row in rows for key in ("image", "mask", "answer") if row.get(key)],
                    data.parent)
@@ -43,13 +43,13 @@ def read(place: Place) -> Dataset:
 def read_rows(data: Path) -> list[tuple[str, dict[str, str]]]:
     """Of each line: where it stands, and its texts by their names."""
     if data.suffix.lower() == ".csv":
-        return read_csv(data, REQUIRED, OPTIONAL)
+        return [(line_of(data, line), row) for line, row in read_csv(data, REQUIRED, OPTIONAL)]
     if data.suffix.lower() != ".jsonl":
         raise ValueError(f"--data {str(data)!r} ends in {data.suffix!r}: give a list in .csv or .jsonl")
     rows = []
     for number, line in enumerate(read_text(data).split("\n"), 1):      # not splitlines: JSON may hold U+2028
         if line.strip():
-            where = f"{str(data)!r}, line {number}"
+            where = line_of(data, number)
             row = of_kind(parse_json(line, data, number), dict, where)
             check_names(where, list(row), REQUIRED, OPTIONAL)
             rows.append((where, {key: cell(value, key, where) for key, value in row.items()}))
@@ -70,7 +70,7 @@ def read_item(number: int, row: dict[str, str], folder: Path, where: str) -> Ite
         raise ValueError(f"{where}: image is empty: give the picture's file")
     image = partial(open_picture, folder / row["image"])
     mask, answer = (partial(as_large, partial(opens, folder / row[key]), image, f"{key} {str(folder / row[key])!r}")
-                    if row.get(key) else None for key, opens in (("mask", open_grey), ("answer", open_picture)))
+                    if row.get(key) else None for key, opens in (("mask", open_mask), ("answer", open_picture)))
     instruction, group = (said(row.get(key, ""), f"{where}: {key}", may_be_empty=True)
                           for key in ("instruction", "group"))
     return Item(

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from ...pictures.picture_files import open_picture
-from .item import Dataset, Item, Place, as_large, check_items, check_pictures, need, need_folder, slug
+from .item import Dataset, Item, Location, as_large, check_items, check_pictures, need, need_folder, slug
 from .lists import brief, field, of_kind, read_json, said
 
 TYPES = ("random", "change object", "add object", "delete object", "change content", "change pose", "change color",
@@ -37,11 +37,11 @@ SIDE = 512
 SEED = 1234
 
 
-def read(place: Place) -> Dataset:
+def read(location: Location) -> Dataset:
     asked = "its authors send it to who asks: github.com/cure-lab/PnPInversion"
-    data = need(place.data, "--data", "PIE-Bench's mapping_file.json", asked)
-    images = need_folder(place.images, "--images", "PIE-Bench's folder annotation_images", asked)
-    wanted = None if place.split is None else chosen_group(place.split)
+    data = need(location.data, "--data", "PIE-Bench's mapping_file.json", asked)
+    images = need_folder(location.images, "--images", "PIE-Bench's folder annotation_images", asked)
+    wanted = None if location.split is None else chosen_group(location.split)
     mapping = of_kind(read_json(data), dict, repr(str(data)))
     items, paths = [], []
     for key, entry in mapping.items():

@@ -13,19 +13,17 @@ from PIL import Image
 
 from ...tiny import scenes
 from ...tiny.instructions import instruction
-from ..known.measures import SPLITS, cases
-from .item import Dataset, Item, Place
+from ..measures import SPLITS, cases
+from .item import Dataset, Item, Location, chosen_split, need_nothing
 
 ITEMS = 300
 
 
-def read(place: Place) -> Dataset:
+def read(location: Location) -> Dataset:
     """Raises ValueError for a split that isn't there, and for files: there are none."""
-    if place.data or place.images:
-        raise ValueError(f"scenes needs no files: leave out {str(place.data or place.images)!r}")
-    split = place.split or "test"
-    if split not in SPLITS:
-        raise ValueError(f"--split {split!r} is not known; scenes has {' and '.join(SPLITS)}")
+    need_nothing(location.data, "--data", "scenes", "its pictures are painted")
+    need_nothing(location.images, "--images", "scenes", "its pictures are painted")
+    split = chosen_split(location, "scenes", SPLITS, "test")
     items = tuple(
         Item(id=str(scene.seed), image=scene.render, query=answer.caption, reference=scene.caption,
              instruction=instruction(kind, scene, answer), group=kind, seed=scene.seed,

@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from ...loading import load
 from ...methods import METHODS
 from ...networks.stable_diffusion import StableDiffusion
 from ...tiny import scenes
-from .measures import KINDS, cases, cell_mask, iou
+from ..measures import KINDS, cases, cell_mask, iou
+from ..tables import as_markdown
 
 NOISE_RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 CLIPS = (("none", 0.0), ("mean", 2.0), ("mean", 3.0), *(("quantile", q) for q in (0.75, 0.8, 0.85, 0.9, 0.95)))
@@ -74,20 +76,19 @@ def mask_scores(model: StableDiffusion, count: int) -> dict[tuple[float, Rule], 
     return scores
 
 
-def mask_table(scores: dict[tuple[float, Rule], dict[str, float]], shown: int = 12) -> str:
-    """The usual rule at each noise ratio, the best rule at each, and the best of all, by the mean over kinds."""
+def mask_table(scores: dict[tuple[float, Rule], dict[str, float]]) -> list[list[Any]]:
+    """The cells, the head first: the usual rule at each noise ratio, the best rule at each, and the best of all, by
+    the mean over kinds."""
     ranked = sorted(scores, key=lambda key: -np.mean(list(scores[key].values())))
-    rows = [(ratio, USUAL) for ratio in NOISE_RATIOS]
-    rows += [next(key for key in ranked if key[0] == ratio) for ratio in NOISE_RATIOS]
-    rows += ranked[:shown]
-    lines = [f"| noise | norm | average | clip | rescale | threshold | mean IoU | {' | '.join(KINDS)} |",
-             "|---|---|---|---|---|---|---|" + "---|" * len(KINDS)]
-    for ratio, rule in rows:
+    chosen = [(ratio, USUAL) for ratio in NOISE_RATIOS]
+    chosen += [next(key for key in ranked if key[0] == ratio) for ratio in NOISE_RATIOS]
+    rows: list[list[Any]] = [["noise", "norm", "average", "clip", "rescale", "threshold", "mean IoU", *KINDS]]
+    for ratio, rule in [*chosen, *ranked[:12]]:
         norm, average, clip, at, how, threshold = rule
         by_kind = [scores[ratio, rule][kind] for kind in KINDS]
-        lines.append(f"| {ratio} | {norm} | {average} | {clip} {at} | {how} | {threshold} | {np.mean(by_kind):.3f} | "
-                     f"{' | '.join(f'{value:.2f}' for value in by_kind)} |")
-    return "\n".join(lines)
+        rows.append([ratio, norm, average, f"{clip} {at}", how, threshold, f"{np.mean(by_kind):.3f}",
+                     *(f"{value:.2f}" for value in by_kind)])
+    return rows
 
 
 def main() -> None:
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=90)
     arguments = parser.parse_args()
     scores = mask_scores(load(), arguments.scenes)
-    print(mask_table(scores), flush=True)
+    print("\n".join(as_markdown(mask_table(scores))), flush=True)
     ratio, best = max(scores, key=lambda key: np.mean(list(scores[key].values())))
     names = ("mask_norm", "mask_average", "mask_clip", "mask_clip_at", "mask_rescale", "mask_threshold")
     print(json.dumps({**dict(zip(names, best, strict=True)), "mask_noise_ratio": ratio}), flush=True)

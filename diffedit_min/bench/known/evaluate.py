@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,25 +24,27 @@ from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.drawing import overlay, stacked, strip
 from ...pictures.picture_files import save
 from ...tiny import scenes
-from ..datasets.item import Item, Place
+from ..datasets.item import Item, Location
 from ..datasets.scenes import read
+from ..measures import KINDS, SPLITS, squared_error
 from ..metrics.base import Files
 from ..metrics.scenes import ScenesMetric
-from ..report import Line, cost, lines, results
+from ..report import cost, lines, results
 from ..run import Entry, Plan, begin, work
 from ..store import read_all
 from ..sweep import sweep
+from ..tables import as_markdown
 from ..variants import Variant
-from .measures import KINDS, SPLITS, squared_error
 
 SLOW = ("null_text", "unitune")     # methods that optimise for each picture
-COLUMNS = {"iou": "mask IoU", "correct": "accuracy", "outside": "outside, dB", "answer": "to the answer, dB",
-           "source": "source, dB"}
+SHOWN = ("iou", "correct", "outside", "answer", "source")
+HEAD = ["method", "edits", "mask IoU", "accuracy", *KINDS, "outside, dB", "to the answer, dB", "source, dB", "rows",
+        "seconds"]
 
 
 def plan(methods: Sequence[str], split: str, count: int, out: Path, model: str | None = None) -> Plan:
     """A run of the methods at their model's recommendations; of the embedded model that each is for, or of `model`."""
-    dataset, loaded = read(Place(split=split)), cache(load)
+    dataset, loaded = read(Location(split=split)), cache(load)
     return Plan(replace(dataset, items=dataset.items[:count]), tuple(Variant(METHODS[name]) for name in methods),
                 lambda variant: loaded(model or variant.method.embedded_model), {"scenes": ScenesMetric(Files())}, out,
                 pictures=0)
@@ -57,27 +60,18 @@ def run(planned: Plan, quiet: bool = False) -> list[Entry]:
 # ---------------------------------------------------------------- tables
 
 
-def table(planned: Plan, entries: Sequence[Entry]) -> list[str]:
-    """Markdown: a row for each method; the three columns after accuracy are of each kind of edit alone."""
-    titles = list(COLUMNS.values())
-    head = ["method", "edits", *titles[:2], *KINDS, *titles[2:], "rows", "seconds"]
-    timings = read_all(planned.out, "timings")
-    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+def rows(planned: Plan, entries: Sequence[Entry]) -> list[list[Any]]:
+    """The cells below HEAD, a row for each method; those after accuracy are of each kind of edit alone."""
+    timings, columns, found = read_all(planned.out, "timings"), {column.name: column for column in planned.columns}, []
     for line in lines(planned, entries):
         own = [entry for entry in entries if entry["method"] == line.variant.name]
         by_kind = [[entry["correct"] for entry in own if entry["group"] == kind] for kind in KINDS]
         seconds = np.mean([timings[entry["key"]]["seconds"] for entry in own])
-        cells = [shown(line, name) for name in COLUMNS]
-        text.append("| " + " | ".join([
-            line.variant.method.name, str(line.edits), *cells[:2],
-            *(f"{np.mean(right):.2f}" if right else "-" for right in by_kind), *cells[2:], cost(line), f"{seconds:.1f}",
-        ]) + " |")
-    return text
-
-
-def shown(line: Line, name: str) -> str:
-    column = next(column for column in ScenesMetric.columns if column.name == name)
-    return line.values[name].text(column.digits)
+        cells = [line.value(columns[name]).text(columns[name].digits) for name in SHOWN]
+        found.append([line.variant.method.name, line.edits, *cells[:2],
+                      *(f"{np.mean(right):.2f}" if right else "-" for right in by_kind), *cells[2:], cost(line),
+                      f"{seconds:.1f}"])
+    return found
 
 
 # Round trips to show: under which text, as far as which ratio, how.
@@ -92,23 +86,23 @@ TRIPS: tuple[tuple[str, float, str, dict[str, str]], ...] = (
 )
 
 
-def reconstruction_table(model: StableDiffusion, split: str, count: int) -> str:
-    """What is lost without any query, on each of `TRIPS`: PSNR, and |decode(encode(x0)) - x0| / |x0| of latents."""
+def reconstruction_table(model: StableDiffusion, split: str, count: int) -> list[list[str]]:
+    """The cells, the head first: what is lost without any query, on each of `TRIPS`, as PSNR and, of latents, as
+    |decode(encode(x0)) - x0| / |x0|."""
     drawn = [scenes.sample(SPLITS[split][i]) for i in range(count)]
-    lines = ["| text | encoding ratio | sampler | PSNR, dB | latent error, % | of the median scene | of the worst |",
-             "|---|---|---|---|---|---|---|"]
+    found = [["text", "encoding ratio", "sampler", "PSNR, dB", "latent error, %", "of the median scene",
+              "of the worst"]]
     for text, ratio, how, options in TRIPS:
         parts = (drawn[i : i + 10] for i in range(0, count, 10))
         edits = [edit for part in parts for edit in METHODS["invert"](
             model, [scene.render() for scene in part],
             reference=[scene.caption if text == "caption" else "" for scene in part], encoding_ratio=ratio, **options,
         )]
-        everywhere = np.ones((edits[0].input.height, edits[0].input.width), bool)
-        error = np.mean([squared_error(edit.image, edit.input, everywhere) for edit in edits])
+        error = np.mean([squared_error(edit.image, edit.input) for edit in edits])
         lost, each = latent_error(edits)
-        lines.append(f"| {text} | {ratio:g} | {how} | {-10 * np.log10(error):.1f} | {100 * lost:.1f} | "
-                     f"{100 * np.median(each):.1f} | {100 * max(each):.1f} |")
-    return "\n".join(lines)
+        found.append([text, f"{ratio:g}", how, f"{-10 * np.log10(error):.1f}", f"{100 * lost:.1f}",
+                      f"{100 * np.median(each):.1f}", f"{100 * max(each):.1f}"])
+    return found
 
 
 def latent_error(edits: list[Edit]) -> tuple[float, list[float]]:
@@ -131,7 +125,7 @@ def worst(planned: Plan, entries: Sequence[Entry], count: int) -> list[Item]:
 
 def draw(planned: Plan, items: Sequence[Item], path: Path, masks: bool) -> None:
     """A row for each item: input, each variant's mask (if `masks`) and edit, true answer."""
-    rows = []
+    drawn = []
     for item in items:
         pictures, captions = [item.image()], [item.reference]
         for variant in planned.variants:
@@ -140,8 +134,8 @@ def draw(planned: Plan, items: Sequence[Item], path: Path, masks: bool) -> None:
                 pictures, captions = [*pictures, overlay(edit.input, edit.mask_image)], [*captions, "mask"]
             pictures.append(edit.image)
             captions.append(item.query if len(planned.variants) == 1 else variant.method.name)
-        rows.append(strip([*pictures, item.answer()], [*captions, "true answer" if masks else item.query], scale=2))
-    save(stacked(rows), path)
+        drawn.append(strip([*pictures, item.answer()], [*captions, "true answer" if masks else item.query], scale=2))
+    save(stacked(drawn), path)
 
 
 def main() -> None:
@@ -157,17 +151,18 @@ def main() -> None:
     parser.add_argument("--failures", type=Path, help="a picture to write: the first method's six worst edits")
     parser.add_argument("--gallery", type=Path, help="a picture to write: three scenes, edited by every method")
     arguments = parser.parse_args()
-    text: list[str] = []
+    answers: list[list[Any]] = [HEAD]
     for method in arguments.methods:
         count = min(arguments.scenes, arguments.slow_scenes) if method in SLOW else arguments.scenes
         planned = plan([method], arguments.split, count, arguments.out, arguments.model)
         entries = run(planned)
-        text += table(planned, entries)[2 if text else 0 :]
+        answers += rows(planned, entries)
         if arguments.failures and method == arguments.methods[0]:
             draw(planned, worst(planned, entries, 6), arguments.failures, masks=True)
-    print("\n".join(text), end="\n\n")
+    print("\n".join(as_markdown(answers)), end="\n\n")
     if arguments.reconstructions:
-        print(reconstruction_table(load(arguments.model or "tiny"), arguments.split, arguments.reconstructions))
+        lost = reconstruction_table(load(arguments.model or "tiny"), arguments.split, arguments.reconstructions)
+        print("\n".join(as_markdown(lost)))
     if arguments.gallery:
         shown_by_all = plan(arguments.methods, arguments.split, len(KINDS), arguments.out, arguments.model)
         draw(shown_by_all, shown_by_all.dataset.items, arguments.gallery, masks=False)

@@ -12,18 +12,13 @@ import numpy as np
 from PIL import Image
 
 from ...pictures.picture import WHITE_FROM
-from ..known.measures import iou, squared_error
+from ..measures import overlap, squared_error
 from .base import Column, Metric, Shown
 
 
 def white(mask: Image.Image) -> np.ndarray:
     """A mask's picture as bool (H, W): white, True, is where the edit is meant to be."""
     return np.asarray(mask.convert("L")) >= WHITE_FROM
-
-
-def whole(image: Image.Image) -> np.ndarray:
-    """All pixels: bool (H, W)."""
-    return np.ones((image.height, image.width), bool)
 
 
 class PicturesMetric(Metric):
@@ -38,7 +33,7 @@ class PicturesMetric(Metric):
 
     def measure(self, shown: Shown) -> dict[str, float]:
         outside = math.nan if shown.mask is None else squared_error(shown.result, shown.input, ~white(shown.mask))
-        return {"changed": squared_error(shown.result, shown.input, whole(shown.input)), "outside": outside}
+        return {"changed": squared_error(shown.result, shown.input), "outside": outside}
 
 
 class AnswersMetric(Metric):
@@ -52,16 +47,8 @@ class AnswersMetric(Metric):
                 "pixels: IoU |M & T| / |M | T|, precision |M & T| / |M|, recall |M & T| / |T|")
 
     def measure(self, shown: Shown) -> dict[str, float]:
-        answer = math.nan if shown.answer is None else squared_error(shown.result, shown.answer, whole(shown.result))
+        answer = math.nan if shown.answer is None else squared_error(shown.result, shown.answer)
         found = None if shown.edit is None else shown.edit.mask_image
         if found is None or shown.mask is None:
             return {"answer": answer, "iou": math.nan, "precision": math.nan, "recall": math.nan}
         return {"answer": answer, **overlap(white(found), white(shown.mask))}
-
-
-def overlap(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Of two masks, bool (H, W). An empty one has no precision, an empty truth no recall: nan."""
-    def share(of: np.ndarray, within: np.ndarray) -> float:
-        return float(of[within].mean()) if within.any() else math.nan
-
-    return {"iou": iou(found, truth), "precision": share(truth, found), "recall": share(found, truth)}

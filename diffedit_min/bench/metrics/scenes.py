@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..known.measures import measure
+from ..measures import measure
 from .base import Column, Metric, Shown
 
 
 class ScenesMetric(Metric):
-    """The measures of `tiny.measures`. They are at the scenes' own 64 x 64 px."""
+    """The measures of `bench.measures`. They are at the scenes' own 64 x 64 px."""
 
     columns = (
         Column("correct", "edit accuracy", "higher", 2),

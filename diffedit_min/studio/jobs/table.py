@@ -11,11 +11,11 @@ the table. Every line is checked before any work.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...bench.datasets.lists import read_csv
 from ...core.options import Option
 from ...methods import METHODS
 from ...pictures.picture_files import check_readable, check_target
@@ -42,33 +42,14 @@ def read_table(path: Path, told: Mapping[str, Any], folder: Path) -> list[Job]:
 
 def read_lines(path: Path) -> list[tuple[int, dict[str, str]]]:
     """(line's number, its cells that say something by their columns' names). ValueError for what is no such table."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except OSError as error:
-        raise ValueError(f"{str(path)!r} can't be opened ({error.strerror}): check the path") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no table ({error}): save it as CSV with commas, in UTF-8") from None
-    header = [name.lower().replace("-", "_") for name in rows[0][1]] if rows else []
+    rows = read_csv(path, ["image"])
     own = ("image", "out", *TOLD)
     options = {name for method in METHODS.values() for name in method.known}
-    for name in header:
+    for name in rows[0][1] if rows else ():
         if name not in own and name not in options:
             raise ValueError(f"{path} has a column {name!r}; known are {', '.join(own)} and the options that `info` "
                              "lists, with commas between them")
-        if header.count(name) > 1:
-            raise ValueError(f"{path} has two columns {name!r}: leave one out")
-    if "image" not in header:
-        raise ValueError(f"{path} has no column 'image': name the columns in the first line")
-    lines = []
-    for line, row in rows[1:]:
-        if len(row) > len(header):
-            raise ValueError(f"{path}, line {line}: {len(row)} cells, but {len(header)} columns: put quotes, \", "
-                             "around a text with commas")
-        if any(row):
-            lines.append((line, {name: cell for name, cell in zip(header, row, strict=False) if cell}))
-    return lines
+    return [(line, {name: cell for name, cell in cells.items() if cell}) for line, cells in rows]
 
 
 def job_in(cells: dict[str, str], beside: Path, told: Mapping[str, Any], folder: Path, line: int) -> Job:

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...methods import Edit
-from ...pictures.picture import fit_mask
-from ...tiny import scenes
+from ..methods import Edit
+from ..pictures.picture import fit_mask
+from ..tiny import scenes
 
 SPLITS = {"validation": scenes.VALIDATION, "test": scenes.TEST}
 KINDS = tuple(scenes.VALUES)
@@ -48,15 +48,19 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / union) if union else 1.0
 
 
-def share(of: np.ndarray, inside: np.ndarray) -> float:
-    """How much of one mask lies in another; nan of an empty one."""
-    return float(inside[of].mean()) if of.any() else math.nan
+def overlap(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """IoU, recall and precision of a mask. An empty mask has no precision, an empty truth no recall: nan."""
+    def share(of: np.ndarray, inside: np.ndarray) -> float:
+        return float(inside[of].mean()) if of.any() else math.nan
+
+    return {"iou": iou(mask, truth), "recall": share(truth, mask), "precision": share(mask, truth)}
 
 
-def squared_error(a: Image.Image, b: Image.Image, where: np.ndarray) -> float:
-    """Mean squared difference on the [0, 1] scale over the pixels `where` (H, W); nan if there is none."""
+def squared_error(a: Image.Image, b: Image.Image, where: np.ndarray | None = None) -> float:
+    """Mean squared difference on the [0, 1] scale over the pixels `where` (H, W), or all; nan if there is none."""
     difference = (np.asarray(a, np.float64) - np.asarray(b, np.float64)) / 255
-    return float((difference[where] ** 2).mean()) if where.any() else math.nan
+    chosen = difference if where is None else difference[where]
+    return float((chosen**2).mean()) if chosen.size else math.nan
 
 
 def nearest_value(result: Image.Image, scene: scenes.Scene, kind: str, where: np.ndarray) -> str:
@@ -70,18 +74,16 @@ def measure(edit: Edit, scene: scenes.Scene, kind: str, answer: scenes.Scene) ->
     """One edit against its true answer; all measures of the module's docstring."""
     before, after = scene.render(), answer.render()
     changed = scenes.changed(before, after)
-    everywhere = np.ones_like(changed)
     if edit.settings.get("method") == "invert":
-        return {"source": squared_error(edit.image, before, everywhere)}
+        return {"source": squared_error(edit.image, before)}
     found = {}
     if edit.mask is not None:
         truth = fit_mask(Image.fromarray(changed), edit.frame, edit.factor)[0, 0].numpy()      # any pixel of a cell
-        mask = edit.mask.cpu().numpy()
-        found = {"iou": iou(mask, truth), "recall": share(truth, mask), "precision": share(mask, truth)}
+        found = overlap(edit.mask.cpu().numpy(), truth)
     return {
         **found,
         "correct": nearest_value(edit.image, scene, kind, changed) == getattr(answer, kind),
         "outside": squared_error(edit.image, before, ~changed),
-        "answer": squared_error(edit.image, after, everywhere),
-        **({} if edit.source is None else {"source": squared_error(edit.source, before, everywhere)}),
+        "answer": squared_error(edit.image, after),
+        **({} if edit.source is None else {"source": squared_error(edit.source, before)}),
     }
