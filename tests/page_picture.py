@@ -1,4 +1,4 @@
-"""Draw the page as it looks after an edit, for README.md: python tests/page_picture.py --out page.png
+"""Draw the page as it looks after an edit, for README.md: python tests/page_picture.py --out page.jpg
 
 Needs the extras "app" and "browser", and Debian's Chromium. It is no test.
 """
@@ -35,13 +35,13 @@ def draw(address: str, path: Path) -> None:
             page.click(button)
             expect(progress).to_have_value(re.compile(said), timeout=PATIENCE)
         page.wait_for_timeout(1000)         # until the browser has drawn the pictures
-        page.screenshot(path=path)
+        page.screenshot(path=path, quality=85)
         browser.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("page.png"))
+    parser.add_argument("--out", type=Path, default=Path("page.jpg"))
     page = make_page(Shelf(["tiny"], load), megabytes=20, megapixels=40)
     draw(launch(page, "127.0.0.1", None, megabytes=20), parser.parse_args().out)
     page.close()
