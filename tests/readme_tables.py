@@ -5,8 +5,8 @@
     python tests/readme_tables.py tree              # only the line counts in README.md: at once
 
 Each table stands below a line `<!-- table: NAME -->`, in whichever document it is; each picture is in .github/. What
-the commands compute is kept in --out (runs/readme), and what is there isn't computed again. Sentences that quote a
-number are not changed: after a run, `git diff` shows which tables have changed.
+the commands compute is kept in --out (runs/readme), and what is there isn't computed again (but seconds are
+measured again). Sentences that quote a number are not changed: after a run, `git diff` shows which tables have changed.
 """
 
 import argparse
@@ -203,13 +203,10 @@ def row_pairs(out: Path, _: str) -> Table:
 
 def whole_edits(out: Path, _: str) -> Table:
     """Measured at 256 px, composed at 512 px."""
-    path, lines = out / "speed" / "table.csv", []
-    measured = lines_of(path, table="Whole edit", size="256")
-    composed = {row["program"]: row for row in lines_of(path, table="Whole edit, composed", size="512")}
-    for size, column, edits in (("256 px", "seconds", measured),
-                                ("512 px", "composed", [composed[row["program"]] for row in measured])):
-        for row, of in zip(edits, measured, strict=True):
-            lines.append([size, of["program"], of["in"], of["U-Net rows"], rounded(row[column], 0),
+    lines = []
+    for size in ("256", "512"):
+        for row in lines_of(out / "edits" / "table.csv", table="Whole edit", size=size):
+            lines.append([f"{size} px", row["program"], row["in"], row["U-Net rows"], rounded(row["seconds"], 0),
                           *(rounded(row[f"/ diffusers, {name}"], 2) for name in ("default", "tuned"))])
     return ["picture", "program", "dtype", "U-Net rows", "seconds", "/ default", "/ tuned"], lines
 
@@ -259,7 +256,7 @@ PIECES = {
     "speed": Piece(
         [f"{SPEED} --against diffusers --size 512 --rows 2 --dtype float32 bfloat16 --parts unet vae --out OUT/speed",
          f"{SPEED} --against diffusers --size 512 --rows 2 --dtype bfloat16 --parts edit memory --preset paper fast "
-         "--repeats 1 --out OUT/speed",
+         "--repeats 1 --out OUT/edits",
          f"{SPEED} --size 256 512 768 1024 --dtype bfloat16 --parts unet operations --repeats 3 --out OUT/cost"],
         {"row-pairs": row_pairs, "edits": whole_edits, "cost": cost_by_size}),
 }
