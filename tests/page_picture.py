@@ -6,13 +6,13 @@ Needs the extras "app" and "browser", and Debian's Chromium. It is no test.
 import argparse
 import re
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
-
-from diffedit_min.loading import load
-from diffedit_min.studio.app.page import launch, make_page
-from diffedit_min.studio.app.shelf import Shelf
 
 PATIENCE = 120_000      # ms
 WORDS = {"#query": "a basket of lemons on marble", "#reference": "a bucket of lemons on marble"}
@@ -39,12 +39,33 @@ def draw(address: str, path: Path) -> None:
         browser.close()
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for(port: int) -> None:
+    """Until something listens there."""
+    for _ in range(PATIENCE // 500):
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    raise TimeoutError(f"nothing listens at port {port}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("page.jpg"))
-    page = make_page(Shelf(["tiny"], load), megabytes=20, megapixels=40)
-    draw(launch(page, "127.0.0.1", None, megabytes=20), parser.parse_args().out)
-    page.close()
+    out, port = parser.parse_args().out, free_port()
+    server = subprocess.Popen([sys.executable, "-m", "diffedit_min", "app", "--model", "tiny", "--port", str(port)])
+    try:
+        wait_for(port)
+        draw(f"http://127.0.0.1:{port}", out)
+    finally:
+        server.terminate()
+        server.wait()
 
 
 if __name__ == "__main__":
