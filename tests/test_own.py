@@ -371,7 +371,7 @@ def test_a_method_or_a_sampler_is_added_by_one_file_and_one_line(tmp_path):
         path.write_text(text.replace(last, f"{last[:-1]}, {name})"))
     done = run("import diffedit_min as dm; from diffedit_min.testing import check_sampler\n"
                "print(dm.otsu, dm.__file__); check_sampler('second:p=0.9')\n"
-               "from diffedit_min import info; print('\\n'.join(info.lines(info.describe())))", tmp_path)
+               "from diffedit_min.studio import info; print('\\n'.join(info.lines(info.describe())))", tmp_path)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path) in done.stdout and "  otsu: steps=50" in done.stdout and "  second: p=0.93" in done.stdout
 
