@@ -75,6 +75,19 @@ def test_each_picture_has_its_own_statistics(rule):
         assert torch.equal(together[b : b + 1], whole(query[:, b : b + 1], reference[:, b : b + 1], rule))
 
 
+@pytest.mark.parametrize(("clip", "at"), [("mean", 1.0), ("quantile", 0.5)])
+def test_extremes_are_measured_without_the_padding(clip, at):
+    """Whether the cells of padding are large or small, which moves the mean and the quantile either way."""
+    raw = torch.rand(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones(2, 6, 5, dtype=torch.bool)
+    valid[:, 4:] = False
+    for padding in (0.0, 100.0):
+        raw[:, 4:] = padding
+        clipped = remove_extremes(raw, clip, at, valid)
+        assert torch.equal(clipped[:, :4], remove_extremes(raw[:, :4], clip, at))
+        assert not torch.equal(clipped, remove_extremes(raw, clip, at))
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_padding_does_not_count(rule):
     """Whatever stands in cells of padding, the others' mask is the same, and theirs follows the nearest one."""
@@ -133,9 +146,12 @@ def test_a_higher_threshold_never_adds_cells(a, b):
     assert (binarise(m, high) <= binarise(m, low)).all()
 
 
-def test_mask_shape_and_type():
-    mask = binarise(torch.rand(2, 6, 5), 0.5)
-    assert mask.shape == (2, 1, 6, 5) and mask.dtype == torch.bool
+def test_above_the_threshold_is_edited_at_it_is_not():
+    mask_map = torch.tensor([[[0.0, 0.25], [0.5, 0.75], [0.75, 1.0]]])
+    for threshold, edited in ((0.0, [0, 1, 1, 1, 1, 1]), (0.5, [0, 0, 0, 1, 1, 1]), (1.0, [0] * 6)):
+        mask = binarise(mask_map, threshold)
+        assert mask.shape == (1, 1, 3, 2) and mask.dtype == torch.bool
+        assert mask.flatten().int().tolist() == edited, threshold
 
 
 @pytest.mark.parametrize(("call", "message"), [
