@@ -168,6 +168,8 @@ def test_mask_noise_is_the_named_stream_and_level(model):
         x_t = add_noise(x0, standard_noise(x0, (3,), "mask", i), level.abar)
         difference = model.eps(x_t, 500, model.embed([QUERY])) - model.eps(x_t, 500, model.embed([REFERENCE]))
         maps.append(difference.square().mean(dim=1).sqrt()[0])
+        eps_query = model.eps(x_t, 500, model.embed([QUERY]))[0]
+        assert (edit.trace["eps_query"][i] - eps_query).abs().max() < 1e-12
     raw = torch.stack(maps).mean(dim=0)
     by_hand = (raw - raw.min()) / (raw.max() - raw.min())
     assert (edit.mask_map - by_hand).abs().max() < 1e-5     # maps are float32

@@ -75,6 +75,17 @@ def test_each_picture_has_its_own_statistics(rule):
         assert torch.equal(together[b : b + 1], whole(query[:, b : b + 1], reference[:, b : b + 1], rule))
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_each_picture_tells_rounding_from_a_difference_by_itself(rule):
+    """Beside a picture of large differences, or of large predictions."""
+    _, reference = random_predictions()
+    reference = reference * torch.tensor([1.0, 1e4], dtype=reference.dtype)[:, None, None, None]
+    rounding, small = 1e-6 * torch.randn_like(reference[:, 0]), 1e-3 * torch.randn_like(reference[:, 0])
+    for change, seen in ((rounding, False), (small, True)):
+        mask = whole(torch.stack([reference[:, 0] + change, 2 * reference[:, 1]], dim=1), reference, rule)
+        assert mask[0].any() == seen and mask[1].any()
+
+
 @pytest.mark.parametrize(("clip", "at"), [("mean", 1.0), ("quantile", 0.5)])
 def test_extremes_are_measured_without_the_padding(clip, at):
     """Whether the cells of padding are large or small, which moves the mean and the quantile either way."""
