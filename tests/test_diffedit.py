@@ -90,14 +90,14 @@ def test_half_a_mask_changes_only_its_half(model):
     assert change[mask].min() > 0
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "edict"])
+@pytest.mark.parametrize("sampler", ["ddim", "edict", "bdia"])
 def test_every_blend_is_at_its_own_level(model, sampler):
     """Outside the mask each y_j is the very x_j, never its neighbour: the commonest slip of all. EDICT's two latents
     are blended each with its own counterpart."""
     edit = diffedit(model, sampler=sampler)
     outside = ~edit.mask
     assert 0 < outside.double().mean() < 1
-    for state in edit.decoded[:-1]:
+    for state in edit.decoded[:-2]:         # BDIA's encoding brings along two
         x = edit.encoded[state.index]
         assert state.level == x.level and state.latents.shape == x.latents.shape
         assert torch.equal(state.latents[..., outside], x.latents[..., outside])
@@ -306,7 +306,8 @@ def test_earlier_edits_are_used_where_they_can_be(model):
 def test_no_second_vae_encoding_with_a_given_encoding(model, monkeypatch):
     first = diffedit(model)
     monkeypatch.setattr(type(model), "encode", lambda *_: pytest.fail("encoded again"))
-    diffedit(model, query="a basket", encoded=first.encoded)
+    again = diffedit(model, query="a basket", reference="a table", encoded=first.encoded)
+    assert "encode" not in again.rows_for, "the encoding is told neither of the words"
 
 
 def test_one_vae_encoding(model, monkeypatch):
