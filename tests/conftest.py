@@ -1,4 +1,4 @@
-"""Run the suite with `python -m pytest` from the repository's root, `-m "not slow"` for the quick part.
+"""Run with `python -m pytest -n auto` from the repository's root; `-m slow` runs the rest, which takes as long again.
 
 What several test files share: no network, and a tiny random model, in memory and as a folder in the usual layout.
 """
@@ -15,6 +15,8 @@ from types import SimpleNamespace
 # pytest-socket blocks sockets (see pyproject.toml); this keeps the libraries from trying, and must come before them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:     # the workers share the cores: one thread each, and in what they start
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

@@ -68,10 +68,9 @@ def test_round_trip_with_an_eps_of_t_alone_is_exact_for_destination_times_only()
     assert error > 1e-3, f"source times have become exact: {error}"
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_round_trip_through_a_random_unet_is_of_first_order(seed):
-    steps = [50, 100, 200]
-    errors = [kit.roundtrip_error(DDIM(), eps_fn=kit.random_eps_fn(seed), x0=X0[:1], levels=path(N)) for N in steps]
+def test_round_trip_through_a_random_unet_is_of_first_order():
+    steps, eps_fn = [25, 50, 100], kit.random_eps_fn(0)
+    errors = [kit.roundtrip_error(DDIM(), eps_fn=eps_fn, x0=X0[:1], levels=path(N)) for N in steps]
     assert all(more > fewer for more, fewer in pairwise(errors)), f"errors {errors} don't fall"
     order = kit.fitted_order(steps, errors)
     assert 0.75 <= order <= 1.2, f"order {order} of {errors}"
@@ -127,10 +126,7 @@ def test_what_time_the_network_is_told():
     watched = Watched(cheap)
     list(DDIM().decode(watched, last, levels))
     assert watched.times == t[:0:-1]
-    watched, default = Watched(cheap), Watched(cheap)
-    list(DDIM("destination").encode(watched, X0, levels))
-    list(DDIM().encode(default, X0, levels))
-    assert watched.times == default.times
+    assert DDIM() == DDIM("destination")
 
 
 def test_nothing_to_do():
@@ -151,9 +147,3 @@ def test_an_encoding_step_is_a_decoding_step_taken_back():
     moved = step(X0, NOISE, level_from.abar, level_to.abar)
     error = (step(moved, NOISE, level_to.abar, level_from.abar) - X0).abs().max().item()
     assert error < 1e-14, f"off by {error}"
-
-
-# ---------------------------------------------------------------- blend
-
-
-# ---------------------------------------------------------------- purity

@@ -90,14 +90,21 @@ def test_half_a_mask_changes_only_its_half(model):
     assert change[mask].min() > 0
 
 
-def test_every_blend_is_at_its_own_level(model):
-    """Outside the mask each y_j is the very x_j, never its neighbour: the commonest slip of all."""
-    edit = diffedit(model)
-    outside = ~edit.mask.expand(4, -1, -1)
+@pytest.mark.parametrize("sampler", ["ddim", "edict", "bdia"])
+def test_every_blend_is_at_its_own_level(model, sampler):
+    """Outside the mask each y_j is the very x_j, never its neighbour: the commonest slip of all. EDICT's two latents
+    are blended each with its own counterpart."""
+    edit = diffedit(model, sampler=sampler)
+    outside = ~edit.mask
     assert 0 < outside.double().mean() < 1
-    for state in edit.decoded:
-        assert state.level == edit.encoded[state.index].level
-        assert torch.equal(state.latent[0][outside], edit.encoded[state.index].latent[0][outside])
+    for state in edit.decoded[:-2]:         # BDIA's encoding brings along two
+        x = edit.encoded[state.index]
+        assert state.level == x.level and state.latents.shape == x.latents.shape
+        assert torch.equal(state.latents[..., outside], x.latents[..., outside])
+        assert (state.latents - x.latents)[..., ~outside].abs().min() > 0
+    if sampler == "edict":
+        one, other = edit.encoded[3].latents.chunk(2, dim=1)
+        assert not torch.equal(one[..., outside], other[..., outside]), "a blend with the other one would show"
 
 
 def test_noise_instead_of_encoding_with_a_white_mask_is_sdedit(model):
@@ -161,6 +168,8 @@ def test_mask_noise_is_the_named_stream_and_level(model):
         x_t = add_noise(x0, standard_noise(x0, (3,), "mask", i), level.abar)
         difference = model.eps(x_t, 500, model.embed([QUERY])) - model.eps(x_t, 500, model.embed([REFERENCE]))
         maps.append(difference.square().mean(dim=1).sqrt()[0])
+        eps_query = model.eps(x_t, 500, model.embed([QUERY]))[0]
+        assert (edit.trace["eps_query"][i] - eps_query).abs().max() < 1e-12
     raw = torch.stack(maps).mean(dim=0)
     by_hand = (raw - raw.min()) / (raw.max() - raw.min())
     assert (edit.mask_map - by_hand).abs().max() < 1e-5     # maps are float32
@@ -182,6 +191,31 @@ def test_the_mask_ignores_the_negative_prompt_and_the_guidance(model):
     plain, other = diffedit(model), diffedit(model, negative_prompt="grass", guidance_scale=2.0)
     assert torch.equal(plain.mask_map, other.mask_map)
     assert (final(plain) - final(other)).abs().max() > 1e-6
+
+
+def test_the_negative_prompt_stands_in_for_the_empty_text_while_decoding_only(model):
+    edit = diffedit(model, negative_prompt="grass", guidance_scale=3.0, mask=white(diffedit(model)))
+    assert torch.equal(edit.encoded[-1].latent, diffedit(model).encoded[-1].latent), "encoded under the empty text"
+    grass, query = (model.embed([text]) for text in ("grass", QUERY))
+
+    def by_hand(x, t):
+        negative, positive = model.eps(x, t, grass), model.eps(x, t, query)
+        return negative + 3.0 * (positive - negative)
+
+    with torch.no_grad():
+        *_, last = DDIM().decode(by_hand, edit.encoded[-1], model.schedule.levels(10, 0.8))
+    assert (last.latent - final(edit)).abs().max() < 1e-12
+
+
+def test_the_map_leaves_the_padding_out(model):
+    """Of 32 x 20 pixels the last of six rows of cells is padding: no statistic of the map knows it."""
+    edit = diffedit(model, picture(0, (32, 20)), mask_clip_at=1.0, mask_rescale="minmax")
+    raw, clipped, mask_map = edit.trace["raw_map"][0], edit.trace["clipped_map"][0], edit.mask_map
+    assert raw.shape == (6, 8) and (raw[:5].mean() - raw.mean()).abs() > 1e-3 * raw.mean()
+    assert clipped.max() == raw[:5].mean()
+    low, high = clipped[:5].min(), clipped[:5].max()
+    assert (mask_map[:5] - (clipped[:5] - low) / (high - low)).abs().max() < 1e-6
+    assert torch.equal(mask_map[5], mask_map[4])
 
 
 # ---------------------------------------------------------------- reuse, rows, repetition
@@ -272,7 +306,8 @@ def test_earlier_edits_are_used_where_they_can_be(model):
 def test_no_second_vae_encoding_with_a_given_encoding(model, monkeypatch):
     first = diffedit(model)
     monkeypatch.setattr(type(model), "encode", lambda *_: pytest.fail("encoded again"))
-    diffedit(model, query="a basket", encoded=first.encoded)
+    again = diffedit(model, query="a basket", reference="a table", encoded=first.encoded)
+    assert "encode" not in again.rows_for, "the encoding is told neither of the words"
 
 
 def test_one_vae_encoding(model, monkeypatch):
@@ -335,13 +370,13 @@ def test_guidance_everywhere_is_an_interval_of_all_levels(model):
     assert torch.equal(final(everywhere), final(whole)) and everywhere.rows == whole.rows
 
 
-@settings(max_examples=8, deadline=None)
-@given(st.floats(0, 1), st.floats(0, 1))
-def test_guidance_outside_its_interval_costs_one_row_a_level(first, last):
-    model = dm.load("random")
+@pytest.mark.parametrize(("first", "last", "guided"), [
+    (0.2, 0.5, 3), (0.201, 0.501, 4), (0.2011, 0.501, 3), (0.201, 0.5009, 3), (0.701, 0.701, 1), (0.0, 1.0, 8),
+])
+def test_guidance_outside_its_interval_costs_one_row_a_level(model, first, last, guided):
+    """Of the levels t = 1, 101, ..., 701; both ends belong to the interval."""
     edit = dm.encode_decode(model, picture(), QUERY, steps=10, guidance_from=first, guidance_until=last)
-    guided = [level for level in model.schedule.levels(10, 0.8)[1:] if first <= level.t / 1000 <= last]
-    assert edit.rows == 8 + 8 + len(guided)
+    assert edit.rows_for == {"encode": 8, "decode": 8 + guided}
 
 
 def test_an_interval_without_levels_is_no_guidance(model):

@@ -279,7 +279,9 @@ def test_the_result_is_the_second_parts_average_in_float16(finished, small):
 
 
 @pytest.mark.parametrize("moment, at", [
-    ("in a step", 2), ("while writing", 2), ("in a step", STEPS + 1), ("while writing", STEPS + 2),
+    ("while writing", STEPS + 2),
+    *(pytest.param(moment, at, marks=pytest.mark.slow)
+      for moment, at in (("in a step", 2), ("while writing", 2), ("in a step", STEPS + 1))),
 ])
 def test_a_killed_training_ends_as_if_it_had_not_been(finished, training, tmp_path, monkeypatch, moment, at):
     out, steps = tmp_path / "run", []

@@ -76,6 +76,30 @@ def test_each_picture_has_its_own_statistics(rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_each_picture_tells_rounding_from_a_difference_by_itself(rule):
+    """Beside a picture of large differences, or of large predictions."""
+    _, reference = random_predictions()
+    reference = reference * torch.tensor([1.0, 1e4], dtype=reference.dtype)[:, None, None, None]
+    rounding, small = 1e-6 * torch.randn_like(reference[:, 0]), 1e-3 * torch.randn_like(reference[:, 0])
+    for change, seen in ((rounding, False), (small, True)):
+        mask = whole(torch.stack([reference[:, 0] + change, 2 * reference[:, 1]], dim=1), reference, rule)
+        assert mask[0].any() == seen and mask[1].any()
+
+
+@pytest.mark.parametrize(("clip", "at"), [("mean", 1.0), ("quantile", 0.5)])
+def test_extremes_are_measured_without_the_padding(clip, at):
+    """Whether the cells of padding are large or small, which moves the mean and the quantile either way."""
+    raw = torch.rand(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones(2, 6, 5, dtype=torch.bool)
+    valid[:, 4:] = False
+    for padding in (0.0, 100.0):
+        raw[:, 4:] = padding
+        clipped = remove_extremes(raw, clip, at, valid)
+        assert torch.equal(clipped[:, :4], remove_extremes(raw[:, :4], clip, at))
+        assert not torch.equal(clipped, remove_extremes(raw, clip, at))
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_padding_does_not_count(rule):
     """Whatever stands in cells of padding, the others' mask is the same, and theirs follows the nearest one."""
     valid = torch.ones(2, 6, 5, dtype=torch.bool)
@@ -133,9 +157,12 @@ def test_a_higher_threshold_never_adds_cells(a, b):
     assert (binarise(m, high) <= binarise(m, low)).all()
 
 
-def test_mask_shape_and_type():
-    mask = binarise(torch.rand(2, 6, 5), 0.5)
-    assert mask.shape == (2, 1, 6, 5) and mask.dtype == torch.bool
+def test_above_the_threshold_is_edited_at_it_is_not():
+    mask_map = torch.tensor([[[0.0, 0.25], [0.5, 0.75], [0.75, 1.0]]])
+    for threshold, edited in ((0.0, [0, 1, 1, 1, 1, 1]), (0.5, [0, 0, 0, 1, 1, 1]), (1.0, [0] * 6)):
+        mask = binarise(mask_map, threshold)
+        assert mask.shape == (1, 1, 3, 2) and mask.dtype == torch.bool
+        assert mask.flatten().int().tolist() == edited, threshold
 
 
 @pytest.mark.parametrize(("call", "message"), [

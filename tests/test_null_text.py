@@ -85,15 +85,13 @@ def tuning(model, *seeds, **options):
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"guidance_scale": 3.0, "encoding_ratio": 0.5}, {"negative_prompt": "grass"}, {"guidance_scale": 0.0},
+    {"guidance_scale": 3.0, "encoding_ratio": 0.6, "negative_prompt": "grass"},
     {"cross_replace": 0.4, "self_replace": 0.8, "reweight": {"pears": 2.0}, "local_blend": "pears", "blend_size": 0.5},
-    {"query": "a bowl of ripe pears", "align": "refine"},
 ])
 def test_without_iterations_it_is_prompt_to_prompt(model, options):
     options = {"steps": 5, **options}
-    query = options.pop("query", QUERY)
-    plain = PROMPT_TO_PROMPT(model, picture(), query, REFERENCE, keep="trace", **options)
-    edit = null_text(model, query=query, iterations=0, keep="trace", **options)
+    plain = PROMPT_TO_PROMPT(model, picture(), QUERY, REFERENCE, keep="trace", **options)
+    edit = null_text(model, iterations=0, keep="trace", **options)
     for ours, theirs in zip(edit.decoded, plain.decoded, strict=True):
         assert distance(ours.latent, theirs.latent) <= 1e-12
     assert edit.source.tobytes() == plain.source.tobytes()
@@ -189,16 +187,15 @@ def test_all_places_of_the_embedding_are_tuned(model):
     assert ((found.null[5] - start).abs().amax(dim=(0, 2)) > 1e-4).all()
 
 
-@pytest.mark.parametrize("maker", ["prompt_to_prompt", "direct_inversion", "invert"])
-def test_the_encodings_of_methods_that_invert_alike_serve_each_other(model, maker):
+def test_the_encodings_of_methods_that_invert_alike_serve_each_other(model):
     """null_text has no choice of samplers: its own is DDIM, theirs by default."""
-    words = (QUERY, REFERENCE) if maker != "invert" else ("", REFERENCE)
-    other = dm.METHODS[maker](model, picture(), *words, steps=5, encoding_ratio=1.0)
+    told = {"reference": REFERENCE, "steps": 5, "encoding_ratio": 1.0}
+    other = dm.invert(model, picture(), **told)
     fresh, again = null_text(model), null_text(model, encoded=other.encoded)
     assert torch.equal(final(again), final(fresh)) and "encode" not in again.rows_for
-    back = dm.METHODS[maker](model, picture(), *words, steps=5, encoding_ratio=1.0, encoded=fresh.encoded)
+    back = dm.invert(model, picture(), encoded=fresh.encoded, **told)
     assert torch.equal(final(back), final(other)) and "encode" not in back.rows_for
-    edict = dm.METHODS[maker](model, picture(), *words, steps=5, encoding_ratio=1.0, sampler="edict")
+    edict = dm.invert(model, picture(), sampler="edict", **told)
     with pytest.raises(ValueError, match="^encoded was made with sampler 'edict', but this edit has 'ddim': "):
         null_text(model, encoded=edict.encoded)
 
@@ -335,8 +332,7 @@ def test_the_callers_gradient_mode_holds(model, enabled):
         assert torch.is_grad_enabled() == enabled
 
 
-@pytest.mark.parametrize("stage", ["encode", "tune", "decode"])
-@pytest.mark.parametrize("end", ["closed", "raised"])
+@pytest.mark.parametrize(("stage", "end"), [("encode", "raised"), ("tune", "closed"), ("tune", "raised")])
 def test_the_callers_gradient_mode_holds_when_stopped_half_way(model, stage, end, monkeypatch):
     steps = NULL_TEXT.iterate(model, picture(), QUERY, REFERENCE, **FEW)
     for step in steps:
@@ -406,10 +402,9 @@ def test_checkpointing_keeps_less_for_the_way_back(model, monkeypatch):
     assert distance(gradients[1], gradients[0]) <= 1e-12 and gradients[0].any()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_can_be_tuned(dtype):
+def test_half_precision_can_be_tuned():
     """Not Adam in it, though: the square of a gradient is nothing there, and it divides by its root."""
-    half = dm.load("random", dtype=dtype)
+    half = dm.load("random", dtype="float16")
     nothing, tuned = (watched(half, steps=3, iterations=n, learning_rate=0.03)[1] for n in (0, 4))
     x0 = half.encode(dm.pictures.to_pixels(picture()))
     assert tuned.source[-1].isfinite().all()
@@ -419,7 +414,7 @@ def test_half_precision_can_be_tuned(dtype):
 # ---------------------------------------------------------------- rows, progress, refusals
 
 
-@pytest.mark.parametrize(("steps", "ratio", "iterations"), [(6, 1.0, 2), (7, 0.5, 3), (4, 0.25, 1), (3, 1.0, 0)])
+@pytest.mark.parametrize(("steps", "ratio", "iterations"), [(7, 0.5, 3), (3, 1.0, 0)])
 def test_rows(model, steps, ratio, iterations):
     """The inversion; the text's own prediction, each iteration's and the step's; both branches guided."""
     k = levels_used(ratio, steps)

@@ -75,7 +75,8 @@ def test_the_examples_are_all_there_and_short():
         assert len(lines) <= AT_MOST[name], (name, len(lines))
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", [name if name in ("otsu", "heun") else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in BLOCKS])
 def test_an_example_edits_and_reports(name, plugin, scene, call_command):
     query = QUERY.get(name, "a bucket of plums on marble")
     done = call_command("edit", "scene.png", "--query", query, "--reference", scene.caption, *told(name), "-o",
@@ -125,6 +126,7 @@ def test_info_knows_an_example(name, plugin, call_command):
         assert "steps=50" in done.out and told[:30] in done.out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("gradio") is None, reason="the page needs the extra app")
 def test_the_page_offers_the_examples(plugin):
     """In its lists of methods and samplers, with a control for each option of theirs."""

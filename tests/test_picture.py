@@ -95,9 +95,10 @@ def test_scaling_loses_little_and_does_not_alias():
 
 
 def test_padding_mirrors():
-    assert picture._mirror(3, 8).tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
-    assert picture._mirror(1, 4).tolist() == [0, 0, 0, 0]
-    assert picture._mirror(2, 5).tolist() == [0, 1, 0, 1, 0]
+    for width, columns in ((3, [0, 1, 2, 1, 0, 1, 2, 1]), (1, [0] * 8), (2, [0, 1] * 4)):     # narrower than the margin
+        image = noise(width, 8)
+        padded = np.asarray(picture.to_image(picture.fit(image, 8, 10**6)[0]))
+        assert np.array_equal(padded, np.asarray(image)[:, columns])
     image = noise(13, 10)
     pixels, frame = picture.fit(image, 8, 10**6)
     expected = np.pad(np.asarray(image), ((0, 6), (0, 3), (0, 0)), mode="reflect")

@@ -18,22 +18,18 @@ from PIL import Image
 import diffedit_min as dm
 from diffedit_min.core.ddim import DDIM, step
 from diffedit_min.core.guidance import Rows, conditional, guided
-from diffedit_min.core.options import name_of
 from diffedit_min.core.schedule import standard_noise
 from diffedit_min.core.state import State
 from diffedit_min.methods.local_blend import LocalBlend
 from diffedit_min.methods.prompt_to_prompt import Control, EditedAttention
 from diffedit_min.networks.attention import Place
 from diffedit_min.pictures.picture import unfit
-from diffedit_min.samplers import SAMPLERS
-from diffedit_min.samplers.fixed_point import FixedPoint
 
 QUERY, REFERENCE, LONGER = "a bowl of pears", "a bowl of apples", "a red bowl of apples"
 STEPS, L = 8, 24
 PLAIN = {"cross_replace": 0.0, "self_replace": 0.0}
 FULL = {"cross_replace": 1.0, "self_replace": 1.0}
 BLEND = {"local_blend": "bowl", "blend_size": 0.5, "blend_threshold": 0.98}     # random maps are nearly even
-CHEAP_SAMPLERS = [FixedPoint(2) if name == "fixed_point" else sampler for name, sampler in SAMPLERS.items()]
 BRANCHED = ["prompt_to_prompt", "negative_prompt_inversion", "direct_inversion"]
 
 
@@ -91,8 +87,7 @@ def final(edit):
 
 
 @pytest.mark.parametrize(("image", "s", "ratio"), [
-    (PICTURE, 7.5, 1.0), (PICTURE, 7.5, 0.5), (PICTURE, 1.0, 1.0), (PICTURE, 0.0, 1.0), (None, 7.5, 1.0),
-    (None, 1.0, 0.5),
+    (PICTURE, 7.5, 0.5), (PICTURE, 1.0, 1.0), (PICTURE, 0.0, 0.5), (None, 7.5, 0.5),
 ])
 def test_without_windows_both_branches_are_plain_decodings(model, image, s, ratio):
     """From the inversion's end, or from the seed's noise; a generated picture has no ratio."""
@@ -420,10 +415,8 @@ def test_changed_words_are_the_ones_to_blend_around(model):
     assert not torch.equal(first.mask, third.mask)
 
 
-@pytest.mark.parametrize("sampler", CHEAP_SAMPLERS, ids=name_of)
-@pytest.mark.parametrize("steps", [1, 2, 6])
-@pytest.mark.filterwarnings("ignore:the fixed-point iteration does not converge")
-def test_every_sampler_can_blend(model, sampler, steps):
+@pytest.mark.parametrize(("sampler", "steps"), [("edict", 6), ("belm", 6), ("belm", 1), ("belm", 2), ("dpm_solver", 6)])
+def test_other_samplers_can_blend(model, sampler, steps):
     _, outcome, _ = run(model, **BLEND, blend_start=0.0, sampler=sampler, steps=steps)
     changed = (outcome.source != outcome.latent).any(dim=1, keepdim=True)
     assert outcome.mask is None or not (changed & ~outcome.mask).any()
@@ -465,20 +458,18 @@ def test_a_step_shows_the_picture_that_is_made(model):
 # ---------------------------------------------------------------- samplers
 
 
-@pytest.mark.parametrize("sampler", CHEAP_SAMPLERS, ids=name_of)
-@pytest.mark.parametrize(("method", "limit"), [
-    ("prompt_to_prompt", 1e-12),
-    ("negative_prompt_inversion", 1e-10),       # the target's guidance multiplies the rounding of what would cancel
+@pytest.mark.parametrize(("sampler", "method", "limit"), [
+    ("edict", "prompt_to_prompt", 1e-12), ("dpm_solver", "prompt_to_prompt", 1e-12),
+    ("belm", "negative_prompt_inversion", 1e-10),       # the target's guidance multiplies what would cancel
 ])
-@pytest.mark.filterwarnings("ignore:the fixed-point iteration does not converge")
-def test_equal_prompts_make_equal_branches_with_every_sampler(model, sampler, method, limit):
+def test_equal_prompts_make_equal_branches_with_other_samplers(model, sampler, method, limit):
     _, outcome, _ = run(model, query=REFERENCE, method=method, sampler=sampler)
     assert distance(outcome.latent, outcome.source) <= limit
 
 
-@pytest.mark.parametrize("sampler", ["edict", "bdia", "belm"])
-@pytest.mark.parametrize(("method", "s"), [
-    ("prompt_to_prompt", 1.0), ("negative_prompt_inversion", 1.0), ("negative_prompt_inversion", 7.5),
+@pytest.mark.parametrize(("sampler", "method", "s"), [
+    ("edict", "negative_prompt_inversion", 7.5), ("bdia", "prompt_to_prompt", 1.0),
+    ("belm", "negative_prompt_inversion", 1.0),
 ])
 def test_exact_samplers_bring_the_source_back(model, sampler, method, s):
     """Where the source is decoded unguided."""
@@ -487,8 +478,7 @@ def test_exact_samplers_bring_the_source_back(model, sampler, method, s):
     assert distance(outcome.latent, outcome.source) > 1e-4
 
 
-@pytest.mark.parametrize("sampler", CHEAP_SAMPLERS, ids=name_of)
-@pytest.mark.filterwarnings("ignore:the fixed-point iteration does not converge")
+@pytest.mark.parametrize("sampler", ["ddim", "edict", "belm"])
 def test_direct_inversions_source_is_the_picture(model, sampler):
     """Not about, but bitwise, whatever the sampler and the guidance."""
     edit, outcome, task = run(model, query=LONGER, method="direct_inversion", sampler=sampler)
@@ -550,18 +540,13 @@ def test_outside_the_blend_direct_inversion_keeps_the_picture(model):
 # ---------------------------------------------------------------- refusals
 
 
-@pytest.mark.parametrize("name", [name for name in dm.METHODS if name != "prompt_to_prompt"])
-def test_the_others_need_a_picture(model, name):
-    with pytest.raises(ValueError) as error:
-        dm.METHODS[name](model, None, QUERY, REFERENCE)
-    assert str(error.value) == f"{name} needs a picture to edit"
-
-
-@pytest.mark.parametrize("name", [*BRANCHED, "null_text"])
-def test_a_reference_is_needed(model, name):
-    with pytest.raises(ValueError) as error:
-        dm.METHODS[name](model, PICTURE, QUERY, " ")
-    assert str(error.value) == f"{name} needs a reference: a caption of the input picture"
+def test_what_is_needed(model):
+    for name in [name for name in dm.METHODS if name != "prompt_to_prompt"]:
+        with pytest.raises(ValueError, match=f"^{name} needs a picture to edit$"):
+            dm.METHODS[name](model, None, QUERY, REFERENCE)
+    for name in [*BRANCHED, "null_text"]:
+        with pytest.raises(ValueError, match=f"^{name} needs a reference: a caption of the input picture$"):
+            dm.METHODS[name](model, PICTURE, QUERY, " ")
 
 
 @pytest.mark.parametrize(("change", "message"), [

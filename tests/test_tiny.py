@@ -99,28 +99,31 @@ def test_its_recommendations_are_valid_options(model, for_it):
 
 
 def test_the_vae_keeps_a_picture(tiny):
-    """At least 30 dB over 20 validation scenes, from the mean of all squared errors."""
-    pictures = [scenes.sample(scenes.VALIDATION[i]).render(64) for i in range(20)]
+    """At least 30 dB over 8 validation scenes, from the mean of all squared errors."""
+    pictures = [scenes.sample(scenes.VALIDATION[i]).render(64) for i in range(8)]
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2) / 127.5 - 1
     latents = tiny.encode(pixels)
     error = ((tiny.decode(latents).clamp(-1, 1) - pixels) / 2).square().mean().item()       # on the [0, 1] scale
-    assert -10 * math.log10(error) >= 30
+    assert -10 * math.log10(error) == pytest.approx(35.826, abs=0.01)
     assert 0.7 < latents.std() < 1.4                                            # that is what scaling_factor is for
 
 
 def test_the_unet_predicts_noise(tiny):
-    """At half the timeline its prediction is far nearer to the noise than 0 is, and the right caption helps."""
-    pictures = [scenes.sample(scenes.VALIDATION[i]) for i in range(20)]
+    """Far nearer to the noise than 0 is, and the right caption helps.
+
+    The errors are these, of a network that is put together as it was when it was trained: another order of sines, heads
+    or gates, or a time off by one, would show.
+    """
+    pictures = [scenes.sample(scenes.VALIDATION[i]) for i in range(8)]
     pixels = torch.from_numpy(np.stack([np.asarray(scene.render(64)) for scene in pictures])).permute(0, 3, 1, 2)
-    x0, level = tiny.encode(pixels / 127.5 - 1), tiny.schedule.noised(0.5)
+    x0 = tiny.encode(pixels / 127.5 - 1)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
-    x = add_noise(x0, noise, level.abar)
     captions = [scene.caption for scene in pictures]
-    right, wrong = (
-        (tiny.eps(x, level.t, tiny.embed(texts)) - noise).square().mean().item()
-        for texts in (captions, captions[7:] + captions[:7])
-    )
-    assert right < 0.3 and right < wrong
+    for t, error in ((50, 0.28898), (200, 0.10765), (500, 0.04648), (900, 0.00736)):
+        x = add_noise(x0, noise, tiny.schedule.abar[t])
+        right, wrong = ((tiny.eps(x, t, tiny.embed(texts)) - noise).square().mean().item()
+                        for texts in (captions, captions[3:] + captions[:3]))
+        assert right == pytest.approx(error, rel=5e-4, abs=1e-5) and right < wrong
 
 
 @pytest.mark.slow

@@ -260,7 +260,8 @@ def test_another_seed_is_another_model(finished, training, tmp_path, monkeypatch
 WRITTEN = ["scenes.npy", *["vae.pt"] * STEPS, "latents.pt", *["unet.pt"] * STEPS]      # in this order
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3, STEPS + 2, STEPS + 3, 2 * STEPS + 2])
+@pytest.mark.parametrize("nth", [
+    STEPS + 3, *(pytest.param(nth, marks=pytest.mark.slow) for nth in (1, 2, 3, STEPS + 2, 2 * STEPS + 2))])
 def test_a_training_killed_while_writing_ends_as_if_it_had_not_been(finished, training, tmp_path, monkeypatch, nth):
     replace, done = os.replace, []
 
@@ -281,6 +282,7 @@ def test_a_training_killed_while_writing_ends_as_if_it_had_not_been(finished, tr
     assert_same(tmp_path, finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, STEPS, STEPS + 2])
 def test_a_training_killed_in_a_step_ends_as_if_it_had_not_been(finished, training, tmp_path, monkeypatch, steps):
     taken, clip = [], torch.nn.utils.clip_grad_norm_

@@ -6,6 +6,7 @@ blocks, the recorder of attention maps, rows and times.
 """
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from diffedit_min.networks import attention as attention_module
 from diffedit_min.networks import bands, stable_diffusion
-from diffedit_min.networks.attention import AttentionRecorder, Place, attention_in_tiles, attention_maps
+from diffedit_min.networks.attention import AttentionRecorder, FeedForward, Place, attention_in_tiles, attention_maps
 from diffedit_min.networks.blocks import BlockPlace, ResnetBlock
-from diffedit_min.networks.unet import NEUTRAL, Summary, UNet, UNetConfig
+from diffedit_min.networks.unet import NEUTRAL, Summary, UNet, UNetConfig, waves
 
 # unet/config.json as published, but for _class_name and the like.
 SD1 = {
@@ -250,8 +251,7 @@ def test_whoever_watches_attention_sees_all_rows():
     assert set(seen) == {4}
 
 
-@pytest.mark.parametrize("tile", [1, 7, 64, 100, 10**6])
-@pytest.mark.parametrize("n, L", [(16, 16), (9, 77), (64, 5)])
+@pytest.mark.parametrize(("n", "L", "tile"), [(16, 16, 1), (9, 77, 100), (64, 5, 7), (64, 5, 64), (9, 77, 10**6)])
 def test_attention_in_tiles_is_attention(n, L, tile):
     q, k, v = (torch.randn(2, cells, 3, 8, dtype=torch.float64).transpose(1, 2) for cells in (n, L, L))
     whole = torch.nn.functional.scaled_dot_product_attention(q, k, v)
@@ -264,6 +264,27 @@ def test_attention_in_bfloat16_on_a_cpu_runs_in_tiles(monkeypatch):
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         attention_module.attention(*(torch.zeros(1, 2, 4, 8, dtype=dtype) for _ in range(3)))
     assert calls == [torch.bfloat16]
+
+
+def test_the_time_as_waves_of_cosines_then_sines():
+    by_hand = [[math.cos(t / 10_000 ** (i / 3)) for i in range(3)] + [math.sin(t / 10_000 ** (i / 3)) for i in range(3)]
+               for t in (0, 7, 999)]
+    assert difference(waves(torch.tensor([0, 7, 999]), 6).double(), torch.tensor(by_hand, dtype=torch.float64)) < 1e-3
+
+
+def test_norms_have_the_published_epsilons():
+    """1e-5 in residual blocks and at the end, 1e-6 before attention."""
+    for name, module in small_unet().named_modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            assert module.eps == (1e-6 if name.endswith(".norm") else 1e-5), name
+
+
+def test_the_feed_forward_is_gated_by_its_second_half():
+    ff, (x, _) = FeedForward(4).double(), inputs()
+    x = x[..., :4]
+    a, b = (x @ ff.net[0]["proj"].weight.T + ff.net[0]["proj"].bias).split(16, dim=-1)
+    gated = a * b * (1 + torch.erf(b / 2**0.5)) / 2
+    assert difference(ff(x), gated @ ff.net[2].weight.T + ff.net[2].bias) < 1e-12
 
 
 def test_transformer_blocks_in_a_row():

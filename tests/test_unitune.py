@@ -66,8 +66,8 @@ def assert_untouched(model, weights):
 
 
 @pytest.mark.parametrize("rare, options", [
-    (RARE, {}), ("sks zwx", {"rare": "sks zwx"}), (RARE, {"guidance_scale": 1.0}), (RARE, {"encoding_ratio": 0.5}),
-    (RARE, {"negative_prompt": "grass"}), (RARE, {"encoding_ratio": 0.0}),
+    ("sks zwx", {"rare": "sks zwx", "encoding_ratio": 0.5}), (RARE, {"negative_prompt": "grass"}),
+    (RARE, {"encoding_ratio": 0.0}),
 ])
 def test_without_tuning_it_is_sdedit_under_the_rare_word(model, rare, options):
     ours, latents = run(model, tuning_steps=0, seed=5, **options)

@@ -147,6 +147,10 @@ def test_the_encoders_own_downsamplers_pad_right_and_bottom(vae):
         assert (layer(x) - expected).abs().max() <= 1e-12
 
 
+def test_norms_have_the_published_epsilon(vae):
+    assert {module.eps for module in vae.modules() if isinstance(module, torch.nn.GroupNorm)} == {1e-6}
+
+
 def test_upsampling_repeats_cells():
     x = random(1, 2, 3, 4)
     assert torch.equal(picking(Upsample(2), 1, 1)(x), x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
