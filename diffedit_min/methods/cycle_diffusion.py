@@ -27,7 +27,7 @@ from ..core.state import State, Trajectory
 from ..core.task import Outcome, Step, Task
 from ..samplers.stochastic import mean, sigma, toward
 from .directional_clip import DirectionalClip
-from .help import Text
+from .help import GUIDED, Text
 from .method import Method
 
 Code = tuple[Tensor, list[Tensor]]      # x_k and e_k, ..., e_1, which both sides share; (B, C, h, w) each
@@ -152,7 +152,7 @@ FOUND = Text(
     (dpm_encoder, mean))
 REPLAYED = Text(
     "From the noisiest latent down with the noises that were found, now told the query: what the words leave open "
-    "stays as it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"),
+    "stays as it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", GUIDED),
     (replay, mean))
 
 cycle_diffusion = Method("cycle_diffusion", run, CycleOptions, uses=frozenset({"reference"}), needs_reference=True,

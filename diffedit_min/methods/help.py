@@ -40,6 +40,10 @@ class Text:
     functions: tuple[Callable, ...] = ()
 
 
+# Equations of several methods: classifier-free guidance, and a step with it.
+GUIDED = "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"
+GUIDED_STEP = ("y_{j−1} = step(y_j, ε̃)", GUIDED)
+
 # What every call takes, and what it is.
 ALWAYS = {
     "model": "what `dm.load` returns",

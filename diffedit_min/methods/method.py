@@ -59,7 +59,7 @@ class Method:
     remakes: bool | None = None         # makes the picture anew beside the edit: its Edits have a `source`
     generates: bool | None = None       # can do without a picture: edits the one that the seed makes of the reference
     channels: int | None = None         # of the U-Net's input
-    texts: Mapping[str, Text] | None = None     # what a report says of it: "start", "decode"
+    texts: Mapping[str, Text] | None = None     # what a report says of "start", "mask", "decode"
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

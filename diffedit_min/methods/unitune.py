@@ -28,7 +28,7 @@ from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import Context
 from ..networks.unet import UNet
 from . import sdedit
-from .help import Text
+from .help import GUIDED_STEP, Text
 from .method import Method
 
 OPTIMISER = torch.optim.Adam
@@ -172,4 +172,4 @@ LEARNT = Text(
     ("min_θ |ε − ε_θ(x_t, t, “rare word”)|^2", *sdedit.NOISED.equations), (tune, *sdedit.NOISED.functions))
 
 unitune = Method("unitune", run, UniTuneOptions, texts={"start": LEARNT, "decode": Text(
-    "From there back to a picture by the tuned copy, strongly guided towards “rare word, query”.")})
+    "From there back to a picture by the tuned copy, strongly guided towards “rare word, query”.", GUIDED_STEP)})
