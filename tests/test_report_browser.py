@@ -5,6 +5,7 @@ nothing serious to say. Skipped without Playwright, Chromium or axe-core.
 """
 
 import importlib.util
+import json
 import os
 import shutil
 from pathlib import Path
@@ -85,32 +86,21 @@ def test_the_film_is_driven_by_arrow_keys(visit, edit):
     frames, said = page.locator(".frame"), page.locator("output[for=film]")
     assert frames.count() == 9 and page.locator(".frame:visible").count() == 1
     assert said.text_content() == f"level 10, t = {edit.decoded[10].level.t}" and frames.nth(0).is_visible()
-    page.get_by_label("From noise to picture").focus()
-    page.keyboard.press("ArrowRight")
+    slider = page.get_by_label("From noise to picture")
+    slider.press("ArrowRight")
     assert frames.nth(1).is_visible() and not frames.nth(0).is_visible()
-    page.keyboard.press("End")
+    slider.press("End")
     assert frames.nth(8).is_visible() and said.text_content() == "level 0, t = 0"
-    assert page.get_by_label("From noise to picture").get_attribute("aria-valuetext") == "level 0, t = 0"
-    page.keyboard.press("ArrowLeft")
-    assert frames.nth(7).is_visible() and page.wrong == []
+    assert slider.get_attribute("aria-valuetext") == "level 0, t = 0" and page.wrong == []
 
 
 def test_the_wipe_is_driven_by_arrow_keys(visit):
     page = visit()
-    both = page.locator(".wipe figure")
-    first, second = both.nth(0).bounding_box(), both.nth(1).bounding_box()
-    assert first == second              # one over the other
-    shown = lambda: second_clip(page)   # noqa: E731
-    assert shown() == "inset(0px 0px 0px 50%)"
-    page.get_by_label("Wipe").focus()
-    page.keyboard.press("ArrowLeft")
-    assert shown() == "inset(0px 0px 0px 49%)" and page.locator("output[for=wipe]").text_content() == "line at 49 %"
-    page.keyboard.press("Home")
-    assert shown() in ("inset(0px 0px 0px 0%)", "inset(0px)")
-
-
-def second_clip(page):
-    return page.locator(".wipe figure").nth(1).evaluate("(figure) => getComputedStyle(figure).clipPath")
+    first, second = page.locator(".wipe figure").all()
+    assert first.bounding_box() == second.bounding_box()        # one over the other
+    page.get_by_label("Wipe").press("ArrowLeft")
+    assert second.evaluate("(figure) => getComputedStyle(figure).clipPath") == "inset(0px 0px 0px 49%)"
+    assert page.locator("output[for=wipe]").text_content() == "line at 49 %"
 
 
 def test_the_threshold_cuts_the_mask_again_as_the_library_does(visit, edit):
@@ -128,14 +118,10 @@ def test_the_threshold_cuts_the_mask_again_as_the_library_does(visit, edit):
         wanted = binarise(edit.mask_map[None], threshold)[0, 0, :rows, :columns]
         assert torch.equal(inside(page, edit, rows, columns), wanted), threshold
         assert said.text_content() == f"{threshold:.2f} covers {100 * wanted.float().mean().item():.1f} %"
-        bars = page.locator("rect.above").count()
-        assert bars == sum(i / 40 >= threshold for i in range(40))
-    slider.focus()
-    page.keyboard.press("Home")
-    low = said.text_content()
-    for _ in range(30):
-        page.keyboard.press("ArrowRight")
-    assert said.text_content() != low and page.wrong == []
+        assert page.locator("rect.above").count() == sum(i / 40 >= threshold for i in range(40))
+    slider.press("Home")
+    assert said.text_content().startswith("0.00 covers")
+    assert page.wrong == []
 
 
 def inside(page, edit, rows, columns):
@@ -158,22 +144,17 @@ def inside(page, edit, rows, columns):
 
 def test_the_settings_can_be_copied(visit, edit):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
-    page.get_by_role("button", name="Copy").focus()
-    page.keyboard.press("Enter")
-    playwright.expect(page.locator("[role=status]")).not_to_be_empty()
-    if page.locator("[role=status]").text_content() == "Copied.":
-        copied = page.evaluate("navigator.clipboard.readText()")
-    else:
-        copied = page.evaluate("getSelection().toString()")
-    assert '"method": "diffedit"' in copied and '"query": "a basket of pears"' in copied
+    page.get_by_role("button", name="Copy").press("Enter")
+    playwright.expect(page.locator("[role=status]")).to_have_text("Copied.")
+    assert json.loads(page.evaluate("navigator.clipboard.readText()")) == edit.settings
 
 
 def test_without_scripts_all_pictures_show(visit):
     page = visit(java_script_enabled=False)
     assert page.locator(".frame:visible").count() == 9 and page.locator(".threshold img:visible").count() == 1
-    assert page.locator(".control:visible").count() == 0 == page.locator("input:visible").count()
-    boxes = [page.locator(".wipe figure").nth(i).bounding_box() for i in (0, 1)]
-    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]       # side by side
+    assert page.locator(".control:visible").count() == 0
+    left, right = (figure.bounding_box() for figure in page.locator(".wipe figure").all())
+    assert left["x"] + left["width"] <= right["x"]      # side by side
 
 
 def test_on_paper_all_frames_show(visit):
@@ -185,7 +166,6 @@ def test_on_paper_all_frames_show(visit):
 def test_contents_lead_to_their_sections_by_keyboard(visit):
     page = visit()
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "The picture and its latent"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

@@ -28,7 +28,7 @@ from ..core.state import State, Trajectory
 from ..core.task import Outcome, Step, Task
 from ..samplers.stochastic import mean, sigma, toward
 from .directional_clip import DirectionalClip
-from .help import Text
+from .help import GUIDED, Text
 from .method import Method
 
 Code = tuple[Tensor, list[Tensor]]      # x_k and the noises e_k, ..., e_1; (B, C, h, w) each
@@ -153,8 +153,7 @@ FOUND = Text(
     (dpm_encoder, mean))
 REPLAYED = Text(
     "From the noisiest latent back to a picture with the noises that were found, now under the query. What the texts "
-    "don't say stays as it was.",
-    ("y_{j−1} = mean(y_j, query) + σ_j e_j", "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"),
+    "don't say stays as it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", GUIDED),
     (replay, mean))
 
 cycle_diffusion = Method("cycle_diffusion", run, CycleOptions, uses=frozenset({"reference"}), needs_reference=True,

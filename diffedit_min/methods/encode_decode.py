@@ -7,7 +7,7 @@ from ..core.coding import CodingOptions, IntervalOptions, decode, encode, eps_of
 from ..core.guidance import guided
 from ..core.options import option
 from ..core.task import Outcome, Step, Task
-from .help import Text
+from .help import GUIDED_STEP, Text
 from .method import Method
 
 
@@ -20,7 +20,8 @@ def run(task: Task, options: IntervalOptions) -> Generator[Step, None, Outcome]:
 
 
 encode_decode = Method("encode_decode", run, IntervalOptions, uses=frozenset({"encoded"}), texts={"decode": Text(
-    "From the noisiest latent back to a picture, guided towards the query. This is DiffEdit without its mask.")})
+    "From the noisiest latent back to a picture, guided towards the query. This is DiffEdit without its mask.",
+    GUIDED_STEP)})
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,42 @@
-"""DiffEdit as a method; the algorithm itself is in core/diffedit.py."""
+"""DiffEdit as a method, and what a report says of it; the algorithm itself is in core/diffedit.py."""
 
-from ..core.diffedit import DiffEditOptions, run
+from ..core.diffedit import DiffEditOptions, MapOptions, run
+from ..core.guidance import classifier_free_guidance
+from ..core.mask import difference_map, predictions, remove_extremes, rescale
+from ..core.schedule import add_noise, x0_from_eps
+from .help import GUIDED, Text
 from .method import Method
 
 # About a third of the rows; chosen on the embedded model's validation scenes (README, Speed). With fewer steps, a ratio
 # ends at a lower noise level, so the ratio is larger here.
 FAST = {"steps": 14, "encoding_ratio": 0.9, "mask_samples": 4, "guidance_from": 0.5}
 
+TWO_PREDICTIONS = Text(
+    "The latent is noised, mask_samples times, with another noise each time. From each noised latent the network makes "
+    "two noise predictions, one conditioned on the reference and one on the query. They look alike. They differ where "
+    "the words make the network see something else in the noise: each implies a clean picture of its own.",
+    ("x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε,  ε ∼ N(0, 1)", "Δ = ε(x_t, t, query) − ε(x_t, t, reference)",
+     "x̂_0 = (x_t − √(1 − ᾱ_t) ε(x_t, t, ·)) / √ᾱ_t"), (add_noise, predictions, x0_from_eps))
+MASKED = Text(
+    "From the noisiest latent back to a picture, guided towards the query. After every step, what is outside the mask "
+    "is put back on the encoding, at the same level. So nothing changes there, and what grows inside fits it.",
+    ("y_k = x_k,  y_j = M · step(y_{j+1}, ε̃) + (1 − M) · x_j,  j = k − 1, …, 0", GUIDED), (classifier_free_guidance,))
+
+
+def map_text(options: MapOptions) -> Text:
+    """From the differences to the map, with the rules that these options choose."""
+    size = {"l1": "mean_{channels} |Δ|", "l2": "√mean_{channels} Δ^2"}[options.mask_norm]
+    raw = {"maps": f"m = mean_{{noises}} {size}", "differences": f"m = {size},  Δ averaged over noises first"}
+    at = f"{options.mask_clip_at:g}"
+    cut = {"mean": f"m′ = min(m, {at} · mean m)", "quantile": f"m′ = min(m, the {at}-quantile of m)", "none": "m′ = m"}
+    scaled = {"minmax": "m″ = (m′ − min m′) / (max m′ − min m′)", "max": "m″ = m′ / max m′"}
+    return Text(
+        "How large the differences are at each cell, on average, is the raw map. Its extreme values are cut off, and "
+        "the rest is rescaled to [0, 1].",
+        (raw[options.mask_average], cut[options.mask_clip], scaled[options.mask_rescale]),
+        (difference_map, remove_extremes, rescale))
+
+
 diffedit = Method("diffedit", run, DiffEditOptions, presets={"fast": FAST},
-                  uses=frozenset({"reference", "mask", "mask_map", "encoded"}))
+                  uses=frozenset({"reference", "mask", "mask_map", "encoded"}),
+                  texts={"predictions": TWO_PREDICTIONS, "decode": MASKED})

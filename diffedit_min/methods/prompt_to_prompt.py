@@ -29,7 +29,7 @@ from ..core.state import State, Trajectory
 from ..core.task import Outcome, Step, Task
 from ..networks.attention import Place, attention_maps
 from ..networks.text import Context
-from .help import Text
+from .help import GUIDED, Text
 from .local_blend import LocalBlend, blend_tokens
 from .method import Method
 from .words import Prompt, align, parse_weights, without_weights
@@ -301,7 +301,7 @@ ATTENTION = "M̂ = M (the reference's attention) in the first steps, M* (the que
 BRANCHES = Text(
     "Reference and query are decoded side by side. In the first steps the query's branch, which is shown here, takes "
     "the reference's attention, which decides where each word appears.",
-    (ATTENTION, "ε̃ = ε(x, t, ∅) + s (ε(x, t, query) − ε(x, t, ∅))"), (branches, EditedAttention.edited))
+    (ATTENTION, GUIDED), (branches, EditedAttention.edited))
 BY_ATTENTION = Text("There is no map of noise differences. This mask is where the network's attention to the words of "
                     "local_blend is high.", (), (LocalBlend.mask,))
 NO_PICTURE = Text("There was no picture to encode: decoding starts from the seed's noise, and the reference's branch "

@@ -9,7 +9,7 @@ from ..core.coding import RatioOptions, decode, eps_of_query
 from ..core.schedule import add_noise, standard_noise
 from ..core.state import State
 from ..core.task import Outcome, Step, Task
-from .help import Text
+from .help import GUIDED_STEP, Text
 from .method import Method
 
 
@@ -28,4 +28,4 @@ NOISED = Text(
 
 sdedit = Method("sdedit", run, RatioOptions, texts={"start": NOISED, "decode": Text(
     "From there back to a picture, guided towards the query. Only what the noise has left of the picture keeps its "
-    "coarse layout.")})
+    "coarse layout.", GUIDED_STEP)})

@@ -29,7 +29,7 @@ from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import Context
 from ..networks.unet import UNet
 from . import sdedit
-from .help import Text
+from .help import GUIDED_STEP, Text
 from .method import Method
 
 OPTIMISER = torch.optim.Adam
@@ -174,4 +174,4 @@ LEARNT = Text(
     ("min_θ |ε − ε_θ(x_t, t, “rare word”)|^2", *sdedit.NOISED.equations), (tune, *sdedit.NOISED.functions))
 
 unitune = Method("unitune", run, UniTuneOptions, texts={"start": LEARNT, "decode": Text(
-    "From there back to a picture with the tuned copy, strongly guided towards “rare word, query”.")})
+    "From there back to a picture with the tuned copy, strongly guided towards “rare word, query”.", GUIDED_STEP)})

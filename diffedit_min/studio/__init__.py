@@ -1,1 +1,5 @@
 """For people: the command `diffedit-min`, its jobs, the report and the page. No algorithm is here."""
+
+from . import report
+
+__all__ = ["report"]

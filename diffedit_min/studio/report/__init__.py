@@ -4,10 +4,10 @@
     Path("edit.html").write_text(dm.studio.report.page(edit, model), encoding="utf-8")
     dm.studio.report.film(edit, model).save("edit-steps.png")
 
-Any method's Edit will do. With keep="result" its page shows what there is, and says what isn't.
+Any method's Edit will do. With keep="result" its page shows what there is, and says what was not kept.
 
-sections.py tells the edit (contents.py is what that gives), in the words and equations of texts.py and the pictures of
-pictures.py; rendering.py makes page and sheet of it, with page.html, page.css and page.js.
+sections.py chooses what is shown of an edit, with the words and equations of texts.py and the pictures of pictures.py.
+rendering.py makes page and sheet of it, with page.html, page.css and page.js.
 """
 
 from __future__ import annotations

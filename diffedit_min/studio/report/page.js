@@ -31,35 +31,31 @@ slides(document.getElementById("wipe"), (at) => {
 // The mask, cut again from the map by mask.py's own rule: map > threshold, in float32.
 const box = document.querySelector(".threshold");
 if (box) {
-  const map = new Float32Array(Uint8Array.from(atob(box.dataset.values), (letter) => letter.charCodeAt(0)).buffer);
-  const [columns, rows] = [Number(box.dataset.width), Number(box.dataset.height)];
+  const map = new Float32Array(Uint8Array.from(atob(box.dataset.map), (letter) => letter.charCodeAt(0)).buffer);
+  const columns = Number(box.dataset.columns), [wide, high] = box.dataset.cell.split(" ").map(Number);
   const input = wipe.querySelector("img"), drawn = box.querySelector("img");
   const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
   const [width, height] = ["width", "height"].map((side) => Number(input.getAttribute(side)));     // in its own pixels
   const enlarged = Math.max(1, Math.ceil(512 / Math.max(width, height)));
   [canvas.width, canvas.height] = [width * enlarged, height * enlarged];
   canvas.setAttribute("role", "img");
-  const [wide, high] = [canvas.width * box.dataset.across / columns, canvas.height * box.dataset.down / rows];
   const line = Math.max(2, canvas.width / 200);
 
   function draw(cut) {
-    const inside = (x, y) => map[y * columns + x] > cut;
+    const outside = (x, y) => 0 <= x && x < columns && map[y * columns + x] <= cut;     // beyond the picture: false
     pen.imageSmoothingEnabled = false;
     pen.drawImage(input, 0, 0, canvas.width, canvas.height);
-    for (let y = 0; y < rows; y++) {
-      for (let x = 0; x < columns; x++) {
-        const [left, top, right, bottom] = [x * wide, y * high, (x + 1) * wide, (y + 1) * high].map(Math.round);
-        pen.fillStyle = inside(x, y) ? "rgb(255, 230, 0)" : "rgba(0, 0, 0, 0.6)";
-        if (!inside(x, y)) {
-          pen.fillRect(left, top, right - left, bottom - top);
-          continue;
-        }
-        if (x > 0 && !inside(x - 1, y)) pen.fillRect(left, top, line, bottom - top);
-        if (x + 1 < columns && !inside(x + 1, y)) pen.fillRect(right - line, top, line, bottom - top);
-        if (y > 0 && !inside(x, y - 1)) pen.fillRect(left, top, right - left, line);
-        if (y + 1 < rows && !inside(x, y + 1)) pen.fillRect(left, bottom - line, right - left, line);
+    map.forEach((value, i) => {
+      const [x, y] = [i % columns, Math.floor(i / columns)];
+      const [left, right] = [x, x + 1].map((side) => Math.round(side * wide * canvas.width));
+      const [top, bottom] = [y, y + 1].map((side) => Math.round(side * high * canvas.height));
+      pen.fillStyle = outside(x, y) ? "rgba(0, 0, 0, 0.6)" : "rgb(255, 230, 0)";
+      if (outside(x, y)) pen.fillRect(left, top, right - left, bottom - top);
+      else for (const [dx, dy] of [[-1, 0], [1, 0], [0, -1], [0, 1]]) {       // the mask's outline
+        if (outside(x + dx, y + dy)) pen.fillRect(dx > 0 ? right - line : left, dy > 0 ? bottom - line : top,
+                                                  dx ? line : right - left, dy ? line : bottom - top);
       }
-    }
+    });
   }
 
   const bars = box.querySelectorAll("rect"), mark = box.querySelector("line");

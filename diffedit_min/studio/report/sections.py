@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,22 +16,49 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...core.diffedit import MapOptions
 from ...core.mask import difference_map
-from ...core.schedule import levels_used
+from ...core.schedule import levels_used, x0_from_eps
 from ...core.state import Trajectory
 from ...core.task import Step
 from ...methods import Edit
-from ...methods.help import sentence_of
+from ...methods.help import Text
+from ...methods.paper import diffedit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.drawing import overlay
 from ...pictures.picture import Frame, fit, heat, mask_image, psnr, to_image, unfit
 from . import texts
-from .contents import Cells, Report, Row, Section, Shot
-from .pictures import ENCODED, FRAMES, LARGE, SMALL, at_most, decoded, difference, drawn, latents_to_show, spread_over
+from .pictures import Shot, at_most, develop, difference, drawn, x0_of_step
 
-BINS = 40           # of the map's histogram
-BRIGHTER = 4        # times, the difference between input and result
+NOISES, ENCODED, FRAMES = 2, 5, 9   # of each how many are shown: at most 6 + 8 + 16 latents to decode
+SMALL, LARGE = 320, 1024            # px: the longer side, at most, of what is shown in a row, and by itself
+BINS = 40                           # of the map's histogram
+BRIGHTER = 4                        # times, the difference between input and result
+
+
+Rows = Mapping[str, Sequence[Shot]]         # pictures to be seen side by side, by what stands above them
+
+
+@dataclass(frozen=True)
+class Section:
+    """One step of the edit."""
+
+    name: str                               # "picture", "predictions", "mask", "encoding", "decoding" or "result"
+    title: str
+    text: Text
+    settings: Mapping[str, Any] = field(default_factory=dict)       # those that matter here
+    rows: Rows = field(default_factory=dict)
+    absent: str = ""                        # what isn't shown, and why
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is shown of an edit, on a page or on a sheet."""
+
+    edit: Edit
+    overview: Sequence[Shot]
+    sections: Sequence[Section]
+    cut: Mapping[str, Any] | None           # the map, for the page to cut at another threshold; None: there is none
+    measures: Mapping[str, str]
 
 
 @torch.no_grad()
@@ -45,29 +72,26 @@ def tell(
     """
     if edit.settings["model"] != model.name:
         raise ValueError(f"the edit was made by {edit.settings['model']!r}, not by {model.name!r}: pass that model")
-    teller = Teller(edit, model, truth, on_step)
+    teller = Teller(edit, model, truth)
     sections = [teller.picture(), *teller.predictions(), teller.mask(), *teller.coding(), teller.result()]
-    sentences = {name: sentence_of(option) for name, option in edit.method.known.items()}
-    return Report(edit.settings, sentences, teller.overview(), sections, teller.cells(), teller.measures(),
-                  edit.rows_for, edit.rows, edit.backward_rows)
+    shots = [shot for section in sections for shots in section.rows.values() for shot in shots]
+    develop(shots, model, teller.small, on_step)
+    return Report(edit, teller.overview(), sections, teller.cut(), teller.measures())
 
 
 class Teller:
-    """What the sections share: the edit, its latents decoded, and the sizes at which pictures are shown."""
+    """What the sections share: the edit, its latent decoded, and the sizes at which pictures are shown."""
 
-    def __init__(self, edit: Edit, model: StableDiffusion, truth: Image.Image | None,
-                 on_step: Callable[[Step], None] | None):
+    def __init__(self, edit: Edit, model: StableDiffusion, truth: Image.Image | None):
         self.edit, self.model, self.truth, self.settings = edit, model, truth, edit.settings
         self.small, self.large = at_most(edit.frame, SMALL), at_most(edit.frame, LARGE)
         self.pixels, _ = fit(edit.input, model.multiple, model.native_area, edit.settings["size"])      # (1, 3, H, W)
-        x0 = edit.encoded[0].latent if edit.encoded else model.encode(self.pixels)
-        self.latent_shape = tuple(x0.shape[1:])
-        self.reconstruction = unfit(model.decode(x0.to(model.device)).nan_to_num(), edit.frame)
-        self.shown = decoded(model, latents_to_show(edit, model.schedule), self.small, on_step)
-        for letter, clean in (("x", self.reconstruction), ("y", edit.image)):
-            self.shown[f"{letter} 0"] = self.shown[f"x0 of {letter} 0"] = sized(clean, self.small)
-        self.valid = edit.frame.valid(edit.factor)                                                      # bool (h, w)
-        self.found = edit.mask_map is not None and "mask" not in edit.settings["given"]     # a mask cut from a map
+        self.x0 = edit.encoded[0].latent if edit.encoded else model.encode(self.pixels)                 # (1, C, h, w)
+        self.reconstruction = unfit(model.decode(self.x0.to(model.device)).nan_to_num(), edit.frame)
+        # A mask that was cut from a map, and a map that `find_map` made.
+        self.found = edit.mask is not None and edit.mask_map is not None and "mask" not in edit.settings["given"]
+        self.found_here = self.found and hasattr(edit.mask_map, "made")
+        self.walks = levels_used(self.settings.get("encoding_ratio", 1.0), self.settings["steps"]) > 0
 
     def picture(self) -> Section:
         frame, seen, note = self.edit.frame, to_image(self.pixels), "the input as the network sees it"
@@ -77,173 +101,156 @@ class Teller:
             seen, note = overlay(seen, inside), f"{note}; what is dark is mirrored padding"
         seen.thumbnail((LARGE, LARGE))
         lost = decibels(psnr(self.reconstruction, self.edit.input))
-        settings = {"picture": by(frame.size), "the network sees": by(frame.padded), "latent": by(self.latent_shape)}
-        return Section("picture", "The picture and its latent", texts.PICTURE, settings, [Row("", [
+        settings = {"picture": by(frame.size), "the network sees": by(frame.padded), "latent": by(self.x0.shape[1:])}
+        return Section("picture", "The picture and its latent", texts.PICTURE, settings, {"": [
             Shot(seen, note, f"The input picture{self.said('reference')}"),
             Shot(sized(self.reconstruction, self.large), f"what the VAE alone makes of it, {lost}",
-                 "The input picture, encoded and decoded again without an edit")])])
+                 "The input picture, encoded and decoded again without an edit")]})
 
     # ---- step 1
 
     def predictions(self) -> list[Section]:
-        """Of the methods that find a mask by noise differences, unless it was given."""
-        s, trace, rows, absent = self.settings, self.edit.trace, [], ""
-        equal = s["query"] == s["reference"]
-        if not self.found or not isinstance(self.edit.options, MapOptions) or not (
-                equal or hasattr(self.edit.mask_map, "made")):
+        """Of the methods that find a map by noise differences."""
+        s, trace, rows, absent = self.settings, self.edit.trace, {}, ""
+        if not self.found_here:
             return []
+        level = self.model.schedule.noised(s["mask_noise_ratio"])
         if "noised" in trace:
-            maps = [difference_map(trace["eps_query"][i : i + 1, None], trace["eps_reference"][i : i + 1, None],
-                                   s["mask_norm"])[0] for i in range(len(trace["noised"]))]
-            rows = [self.noise(i, scaled(difference, maps)) for i, difference in enumerate(maps)
-                    if f"noised {i}" in self.shown]
-        elif not equal and not self.edit.rows_for.get("mask"):
-            absent = "The map is that of an earlier edit: nothing was predicted for it."
-        elif equal:
+            maps = difference_map(trace["eps_query"][None], trace["eps_reference"][None], s["mask_norm"])   # (n, h, w)
+            rows = {f"Noise {i + 1} of {len(maps)}": self.noise(i, level.abar, apart)
+                    for i, apart in enumerate(maps[:NOISES] / maps.max())}
+        elif s["query"] == s["reference"]:
             absent = "Query and reference are the same words, so the predictions would be too. None was made."
+        elif not self.edit.rows_for.get("mask"):
+            absent = "The map is that of an earlier edit: nothing was predicted for it."
         else:
             absent = not_kept("The noised latents and the predictions")
-        text = texts.predictions_text(s["mask_samples"], self.model.schedule.noised(s["mask_noise_ratio"]).t)
-        settings = picked(s, {"mask_noise_ratio", "mask_samples", "seed"})
-        return [Section("predictions", "Two predictions of the noise", text, settings, rows, absent)]
+        settings = {"t": level.t, **{name: s[name] for name in ("mask_noise_ratio", "mask_samples", "seed")}}
+        return [Section("predictions", "Two predictions of the noise", diffedit.texts["predictions"], settings, rows,
+                        absent)]
 
-    def noise(self, i: int, difference: Tensor) -> Row:
-        """What one of the noises shows; difference (h, w) in [0, 1]."""
+    def noise(self, i: int, abar: float, apart: Tensor) -> list[Shot]:
+        """What one of the noises shows; apart (h, w): how far its two predictions lie apart, in [0, 1]."""
         trace, small, factor = self.edit.trace, self.small, self.edit.factor
-        taken = "A blurred picture, what the network takes the noised one for when told"
-        return Row(f"Noise {i + 1} of {len(trace['noised'])}", [
-            Shot(self.shown[f"noised {i}"], "the noised latent, decoded", "The input picture under heavy noise"),
-            Shot(drawn(trace["eps_reference"][i], small, factor), "noise predicted, told the reference",
-                 "Coloured noise"),
-            Shot(drawn(trace["eps_query"][i], small, factor), "noise predicted, told the query",
-                 "Coloured noise that looks much like the other prediction"),
-            Shot(heat(difference, small, factor), "how far the two differ",
-                 "A map over the picture, bright where the predictions differ"),
-            Shot(self.shown[f"reference {i}"], "the picture implied, reference", f"{taken} the reference"),
-            Shot(self.shown[f"query {i}"], "the picture implied, query", f"{taken} the query")])
+        noised, prompts = trace["noised"][i : i + 1], ("reference", "query")
+        eps = {prompt: trace[f"eps_{prompt}"][i : i + 1] for prompt in prompts}
+        return [Shot(noised, "the noised latent, decoded", "The input picture under heavy noise"),
+                *(Shot(drawn(eps[prompt][0], small, factor), f"noise prediction, {prompt}", "Coloured noise")
+                  for prompt in prompts),
+                Shot(heat(apart, small, factor), "how far the two lie apart",
+                     "A map over the picture, bright where the predictions differ"),
+                *(Shot(x0_from_eps(noised, eps[prompt], abar), f"predicted clean picture, {prompt}",
+                       f"A blurred picture, which the noise prediction under the {prompt} implies")
+                  for prompt in prompts)]
 
     def mask(self) -> Section:
-        edit, s, maps = self.edit, self.settings, []
-        absent = "Nothing to change was found: the mask is empty." if edit.empty_mask else ""
+        edit, text = self.edit, texts.mask_text(self.edit)
         if edit.mask is None:
-            return Section("mask", "No mask", texts.no_mask(s["method"]), {})
+            return Section("mask", "No mask", text)
+        absent = "Nothing to change was found: the mask is empty." if edit.empty_mask else ""
         covered = f"{edit.frame.share(edit.mask, edit.factor):.1%}"
         over = overlay(sized(edit.input, self.large), mask_image(edit.mask, self.large, edit.factor))
         last = Shot(over, f"the mask over the input; it covers {covered}",
                     f"The input picture, darkened but for the {covered} of it that the mask lets change")
         if not self.found:
-            return Section("mask", "The mask", texts.mask_without_map(edit), picked(s, {"local_blend"}),
-                           [Row("", [last])], absent)
+            return Section("mask", "The mask", text, rows={"": [last]}, absent=absent)
+        maps = []
         if "raw_map" in edit.trace:
-            both = [edit.trace[name][0] for name in ("raw_map", "clipped_map")]                         # (h, w) each
-            maps = [Shot(self.heat(scaled(m, both)), f"{name}: up to {m.cpu()[self.valid].max():.3g}",
+            both, valid = torch.cat([edit.trace["raw_map"], edit.trace["clipped_map"]]), edit.frame.valid(edit.factor)
+            maps = [Shot(self.heat(shown), f"{name}: up to {m.cpu()[valid].max():.3g}",
                          f"A map over the picture, brightest where the predictions differ most, {name}")
-                    for m, name in zip(both, ("raw", "its extremes cut off"), strict=True)]
-        elif not edit.empty_mask and hasattr(edit.mask_map, "made"):
-            absent = "The map before it was rescaled isn't there."
+                    for m, shown, name in zip(both, both / both.max(), ("raw", "its extremes cut off"), strict=True)]
         maps.append(Shot(self.heat(edit.mask_map), "the map, from 0 to 1", "The map that the mask is cut from"))
-        names = self.of_stages("map", "mask") - {"mask_noise_ratio", "mask_samples"}
-        return Section("mask", "From the map to the mask", texts.mask_text(edit), picked(s, names),
-                       [Row("", [*maps, last])], absent)
+        settings = self.options("map", "mask")
+        rules = {name: settings[name] for name in settings if name not in ("mask_noise_ratio", "mask_samples")}
+        return Section("mask", "From the map to the mask", text, rules, {"": [*maps, last]}, absent)
 
-    def of_stages(self, *stages: str | None) -> set[str]:
-        """The options that matter from one of these stages on."""
-        return {name for name, option in self.edit.method.known.items() if option.stage in stages}
-
-    def cells(self) -> Cells | None:
-        """The map as the page's slider needs it; None if no threshold of it gives the mask."""
+    def cut(self) -> dict[str, Any] | None:
+        """The map's cells that hold picture, where the mask was cut from them, and their histogram; None if no
+        threshold of the map gives the mask."""
         threshold = texts.threshold_of(self.edit) if self.found else None
-        if threshold is None and not (self.found and self.edit.empty_mask):
+        if threshold is None:
             return None
-        threshold = 1.0 if threshold is None else threshold
-        (width, height), factor = self.edit.frame.scaled, self.edit.factor
-        rows, columns = math.ceil(height / factor), math.ceil(width / factor)
-        values = self.edit.mask_map[:rows, :columns].float().cpu().numpy()
-        return Cells(base64.b64encode(values.astype("<f4").tobytes()).decode(), columns, rows,
-                     columns * factor / width, rows * factor / height, threshold,
-                     np.histogram(values, BINS, (0, 1))[0].tolist())
+        sides, factor = self.edit.frame.scaled, self.edit.factor
+        columns, rows = (math.ceil(side / factor) for side in sides)
+        values = self.edit.mask_map[:rows, :columns].float().cpu().numpy().astype("<f4")
+        return {"map": base64.b64encode(values.tobytes()).decode(), "columns": columns,
+                "cell": [factor / side for side in sides],      # its width and height, as parts of the picture's
+                "threshold": threshold, "histogram": np.histogram(values, BINS, (0, 1))[0].tolist()}
 
     # ---- steps 2 and 3
 
     def coding(self) -> list[Section]:
         """Encoding and decoding, unless there was nothing to decode."""
         if self.edit.empty_mask and not self.edit.decoded:
-            return [Section("encoding", "No encoding, no decoding", texts.NO_CODING, {})]
-        s = self.settings
-        return [self.encoding(picked(s, self.of_stages("levels", "encoding"))),
-                self.decoding(picked(s, self.of_stages("decoding", "cost", None)))]
+            return [Section("encoding", "No encoding, no decoding", texts.NO_CODING)]
+        return [self.encoding(), self.decoding()]
 
-    def encoding(self, settings: dict[str, Any]) -> Section:
-        edit = self.edit
+    def encoding(self) -> Section:
+        edit, settings = self.edit, self.options("levels", "encoding")
         if not edit.encoded:
-            return Section("encoding", "Where decoding starts", texts.start_text(edit), settings)
-        made = edit.rows_for.get("encode") or len(edit.encoded) == 1
-        absent = self.no_x0() if made else "The encoding is that of an earlier edit."
-        rows = self.levels("x", edit.encoded, ENCODED + 1)
+            return Section("encoding", "Where decoding starts", texts.own_text(edit, "start"), settings)
+        earlier = len(edit.encoded) > 1 and not edit.rows_for.get("encode")
+        absent = "The encoding is that of an earlier edit." if earlier else self.no_x0()
+        rows = self.levels(edit.encoded, ENCODED, self.reconstruction)
         return Section("encoding", "Encoding", texts.encoding_text(edit), settings, rows, absent)
 
-    def decoding(self, settings: dict[str, Any]) -> Section:
-        trajectory, text = self.edit.decoded, texts.decoding_text(self.edit)
-        title = "Masked decoding" if texts.blended(self.edit) else "Decoding"
-        if not trajectory:
-            return Section("decoding", title, text, settings, absent=not_kept("The latents on the way"))
-        if len(trajectory) == 1 and self.walks():
-            return Section("decoding", title, text, settings, absent=not_kept("The latents on the way"))
-        rows = [replace(row, shots=row.shots[::-1]) for row in self.levels("y", trajectory, FRAMES)]
-        return Section("decoding", title, text, settings, rows, self.no_x0())
-
-    def walks(self) -> bool:
-        """Whether there is any level to go to."""
-        return levels_used(self.settings.get("encoding_ratio", 1.0), self.settings["steps"]) > 0
+    def decoding(self) -> Section:
+        edit, rows, absent = self.edit, {}, self.no_x0()
+        if len(edit.decoded) > 1:
+            levels = self.levels(edit.decoded, FRAMES, edit.image)
+            rows = {label: shots[::-1] for label, shots in levels.items()}      # from noise to picture
+        elif self.walks:
+            absent = not_kept("The latents on the way")
+        title = "Masked decoding" if texts.blended(edit) else "Decoding"
+        return Section("decoding", title, texts.decoding_text(edit), self.options("decoding", "cost", None), rows,
+                       absent)
 
     def no_x0(self) -> str:
-        """Why it can't be told what the steps took for x0; "" if it can."""
-        if not self.walks():
+        """Why the predicted clean pictures of the steps are not shown; "" if they are."""
+        if not self.walks:
             return "The encoding ratio is 0: there is no level to go to."
         return "" if texts.straight(self.edit) else texts.CROOKED
 
-    def levels(self, letter: str, trajectory: Trajectory, most: int) -> list[Row]:
-        """Some of a trajectory's levels: the latents, and the x0 that the steps kept, where that can be told."""
-        labels = {letter: "The latent, decoded"}
+    def levels(self, states: Trajectory, most: int, clean: Image.Image) -> Rows:
+        """Some of the levels, evenly: the latents, and the clean ones that the steps predict, where these show it.
+
+        clean: what level 0 is, decoded.
+        """
+        chosen = np.linspace(0, len(states) - 1, min(len(states), most)).round().astype(int).tolist()
+        latents = {"The latent, decoded": [states[j].latent for j in chosen[1:]]}
         if texts.straight(self.edit):
-            labels[f"x0 of {letter}"] = "What the step takes for the picture"
-        rows = []
-        for name, label in labels.items():
-            shots = []
-            for j in spread_over(len(trajectory), most):
-                level = f"level {j}, t = {trajectory[j].level.t}"
-                shots.append(Shot(self.shown[f"{name} {j}"], level, f"{label}, at {level}"))
-            rows.append(Row(label, shots))
-        return rows
+            latents["The predicted clean picture"] = [x0_of_step(states[j], states[j - 1]) for j in chosen[1:]]
+        captions = [f"level {j}, t = {states[j].level.t}" for j in chosen]
+        return {label: [Shot(image, caption, f"{label}, at {caption}") for image, caption in
+                        zip([sized(clean, self.small), *noisy], captions, strict=True)]
+                for label, noisy in latents.items()}
 
     # ---- the result
 
     def result(self) -> Section:
         edit = self.edit
-        shots = [Shot(sized(edit.input, self.large), "input", f"The input picture{self.said('reference')}"),
-                 Shot(sized(edit.image, self.large), "result", f"The edited picture{self.said('query')}"),
-                 Shot(sized(difference(edit.input, edit.image, BRIGHTER), self.large),
-                      f"their difference, {BRIGHTER} times", "Black where input and result agree")]
-        if edit.source is not None:
-            shots.append(Shot(sized(edit.source, self.large), "the input as made anew beside the edit",
-                              "The input picture as the reference's branch decodes it"))
-        if self.truth is not None:
-            shots.append(Shot(sized(self.truth, self.large), "true answer", "What a perfect edit would be"))
-        return Section("result", "The result", texts.RESULT, {}, [Row("", shots)])
+        shown = [(edit.input, "input", f"The input picture{self.said('reference')}"),
+                 (edit.image, "result", f"The edited picture{self.said('query')}"),
+                 (difference(edit.input, edit.image, BRIGHTER), f"their difference, {BRIGHTER} times",
+                  "Black where input and result agree"),
+                 (edit.source, "the input as made anew beside the edit",
+                  "The input picture as the reference's branch decodes it"),
+                 (self.truth, "true answer", "What a perfect edit would be")]
+        shots = [Shot(sized(image, self.large), *words) for image, *words in shown if image is not None]
+        return Section("result", "The result", texts.RESULT, rows={"": shots})
 
-    def overview(self) -> Row:
+    def overview(self) -> list[Shot]:
         """The edit at a glance."""
-        edit = self.edit
-        shots = [Shot(sized(edit.input, self.small), self.settings["reference"] or "input", "The input picture")]
-        if self.found:
-            shots.append(Shot(self.heat(edit.mask_map), "map", "Bright where the query would change it"))
+        edit, s, over = self.edit, self.settings, None
         if edit.mask is not None:
             over = overlay(sized(edit.input, self.small), mask_image(edit.mask, self.small, edit.factor))
-            shots.append(Shot(over, "mask", "The input picture, darkened where it must not change"))
-        shots.append(Shot(sized(edit.image, self.small), self.settings["query"] or "result", "The edited picture"))
-        if self.truth is not None:
-            shots.append(Shot(sized(self.truth, self.small), "true answer", "What a perfect edit would be"))
-        return Row("At a glance", shots)
+        shown = [(edit.input, s["reference"] or "input", "The input picture"),
+                 (self.heat(edit.mask_map) if self.found else None, "map", "Bright where the query would change it"),
+                 (over, "mask", "The input picture, darkened where it must not change"),
+                 (edit.image, s["query"] or "result", "The edited picture"),
+                 (self.truth, "true answer", "What a perfect edit would be")]
+        return [Shot(sized(image, self.small), *words) for image, *words in shown if image is not None]
 
     def measures(self) -> dict[str, str]:
         """PSNRs by what they compare."""
@@ -259,31 +266,23 @@ class Teller:
             found["against the true answer"] = psnr(edit.image, self.truth)
         return {name: decibels(value) for name, value in found.items()}
 
+    # ---- small things
+
     def heat(self, values: Tensor) -> Image.Image:
         return heat(values, self.small, self.edit.factor)
+
+    def options(self, *stages: str | None) -> dict[str, Any]:
+        """The settings that matter from one of these stages on."""
+        return {name: self.settings[name] for name, option in self.edit.method.known.items() if option.stage in stages}
 
     def said(self, which: str) -> str:
         """What the picture is said to show, if anything."""
         return f": {self.settings[which]}" if self.settings[which] else ""
 
 
-# ---------------------------------------------------------------- small things
-
-
 def sized(image: Image.Image, frame: Frame) -> Image.Image:
     """A picture of the input's size at the frame's."""
-    return image if image.size == frame.size else image.resize(frame.size, Image.Resampling.LANCZOS)
-
-
-def scaled(values: Tensor, among: Iterable[Tensor]) -> Tensor:
-    """A map relative to the largest value among several, which are then seen on one scale."""
-    top = max(m.max().item() for m in among)
-    return values / top if top > 0 else values
-
-
-def picked(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    """The named settings, in their own order, as far as the method has them."""
-    return {name: value for name, value in settings.items() if name in names}
+    return image.resize(frame.size, Image.Resampling.LANCZOS)
 
 
 def by(sides: Iterable[int]) -> str:
