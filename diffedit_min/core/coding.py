@@ -22,7 +22,7 @@ class Options(Declared):
 
     steps: int = option(50, "N, the number of noise levels on the whole timeline, of which the encoding ratio takes a "
                         "part; more are finer and slower", least=1, usual=(1, 200), stage="levels")
-    guidance_scale: float = option(7.5, "s, how much the query counts while decoding; 1 is its plain prediction",
+    guidance_scale: float = option(7.5, "s, how much the query counts while decoding; 1 means no guidance",
                                    least=0, usual=(0, 40), stage="decoding")
     negative_prompt: str = option("", "takes the place of the empty text in guidance", stage="decoding")
 

@@ -49,7 +49,7 @@ class MapOptions(IntervalOptions):
                                "the norm", choices=AVERAGES, stage="map")
     mask_clip: str = option("mean", "how extreme values are removed: above a multiple of the mean, above a quantile, "
                             "or not at all", choices=CLIPS, stage="map")
-    mask_clip_at: float = option(3.0, "the multiple, or the quantile", least=0, stage="map")
+    mask_clip_at: float = option(3.0, "the multiple or the quantile for mask_clip", least=0, stage="map")
     mask_rescale: str = option("max", "how the map is brought to [0, 1]: by its maximum, or by its minimum and maximum",
                                choices=RESCALES, stage="map")
 

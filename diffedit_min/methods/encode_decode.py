@@ -28,7 +28,7 @@ encode_decode = Method("encode_decode", run, IntervalOptions, uses=frozenset({"e
 class InvertOptions(CodingOptions):
     """The round trip has no guidance: s = 1."""
 
-    guidance_scale: float = option(1.0, "s, how much the text counts while decoding; 1 is its plain prediction",
+    guidance_scale: float = option(1.0, "s, how much the text counts while decoding; 1 means no guidance",
                                    least=0, usual=(0, 40), stage="decoding")
 
 

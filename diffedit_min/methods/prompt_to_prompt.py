@@ -41,13 +41,13 @@ class AttentionOptions(RatioOptions):
 
     encoding_ratio: float = option(1.0, "r, how far towards noise a real picture is encoded", least=0, most=1,
                                    stage="levels")
-    align: str = option("auto", "how the words of reference and query correspond: one by one (swap), as far as they "
-                        "are equal (refine), or swap where both have as many words (auto)",
+    align: str = option("auto", "how the words of reference and query correspond: one by one (swap), only equal ones "
+                        "(refine), or swap if both have the same number of words, else refine (auto)",
                         choices=("auto", "swap", "refine"), stage="decoding")
     cross_replace: float = option(0.8, "tau, the first part of the steps, in which words take the source's attention",
                                   least=0, most=1, stage="decoding")
     word_windows: dict = option({}, "cross_replace for single words of the query, for example bowl:0.4; in Python also "
-                                "a first and a last part, {'red': (0.2, 1)}", stage="decoding")
+                                "with both ends, {'red': (0.2, 1)}", stage="decoding")
     self_replace: float = option(0.4, "the first part of the steps, in which self-attention is the source's", least=0,
                                  most=1, stage="decoding")
     self_size: float = option(0.5, "self-attention is replaced in feature maps of at most this part of the latents' "

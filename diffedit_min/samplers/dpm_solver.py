@@ -46,7 +46,7 @@ class DPMSolver(Declared):
 def walk(
     eps_fn: EpsFn, state: State, levels: Sequence[Level], path: Iterable[int], blend: Blend | None = None
 ) -> Iterator[State]:
-    """The states at the indices in `path`. Each remembers the level that its step came from, and the D of there."""
+    """The states at the indices in `path`. Each remembers the level that its step came from, and D at that level."""
     yield state
     for index in path:
         x, level_from, level_to = state.latent, state.level, levels[index]

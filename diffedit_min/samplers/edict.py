@@ -68,9 +68,9 @@ class EDICT(Declared):
 
 
 def in_turn(pair: Pair, index: int) -> Pair:
-    """(x, y) if x goes first in the step, (y, x) if y does; with the latter, a second call restores (x, y).
+    """The pair in the order of a step: the latent that goes first, then the other. A second call restores the pair.
 
-    index: that of the noisier level of the step. It alone decides, so that encoding and decoding take the same order.
+    index: that of the step's noisier level. It alone decides, so that encoding and decoding use the same order.
     """
     return pair if index % 2 == 0 else (pair[1], pair[0])
 

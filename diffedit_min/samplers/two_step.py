@@ -2,9 +2,9 @@
 
 Such a formula is linear in z_{i+1} and can be solved for it. This is its exact inverse, since both directions need the
 same noise prediction, eps(z_i, t_i). The first encoding step, from x0 to x1, has only one latent to start from and is a
-plain DDIM step. From then on each state holds two neighbouring latents. So the noisiest state of an encoding already
-holds the next latent of the decoding, which makes one call fewer than it takes steps. (With k = 1 it makes no call, and
-the result doesn't depend on the query.)
+plain DDIM step. From then on each state holds two neighbouring latents. So decoding takes its first step without a
+call, since the noisiest state of an encoding already holds the next latent. (With k = 1 decoding makes no call at all,
+and the result doesn't depend on the query.)
 """
 
 from collections.abc import Iterator, Sequence
