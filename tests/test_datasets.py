@@ -219,6 +219,8 @@ def test_imagen(tmp_path):
                  query=f"{panda}in a garden.".replace("fuzzy panda", "British Shorthair cat")),
         expected(id="002", reference=f"{panda}on a beach.", group="accessory", seed=2,
                  query=f"{panda}on a beach.".replace("wearing a cowboy hat", "wearing a sunglasses"))]
+    fourth = dataset.items[3]
+    assert fourth.group == "activity" and fourth.query == fourth.reference.replace("riding a bike", "playing a guitar")
     assert dataset.items[-1].id == "360" and len({item.reference for item in dataset.items}) == 360
     pattern = re.compile("(An? .* of a) (.*) (wearing .*) and (.*) (playing.*|riding.*|skate[a-z]*) ((?:in|on) .*)")
     counts = Counter()

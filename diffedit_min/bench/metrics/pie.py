@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from . import clip, lpips
 from .base import Column, Metric, Shown
-from .networks import CLIP, VIT, missing_model, missing_packages, model_folder, model_said, to_bytes, without_bars
+from .networks import VIT, missing_model, missing_packages, model_folder, model_said, to_bytes, without_bars
 from .pictures import white
 
 LAYER = 11
@@ -81,11 +81,8 @@ class PieLpipsMetric(Metric):
         return {"lpips_unedited": 1000 * lpips.distance(self.files, "squeeze", *pair) if pair else math.nan}
 
 
-class PieClipMetric(Metric):
+class PieClipMetric(clip.ClipScoreMetric):
     columns = (Column("clip_whole", "CLIPScore whole", "higher"), Column("clip_edited", "CLIPScore edited", "higher"))
-
-    def why_not(self) -> str | None:
-        return missing_model("--clip", self.files.clip, CLIP)
 
     def about(self) -> str:
         return ("max(100 cos(result, query), 0) of CLIP's vectors, of the whole result and of the result black outside "
