@@ -4,8 +4,8 @@
     python tests/readme_tables.py demo samplers     # some
 
 Each table stands below a line `<!-- table: NAME -->`, each picture under .github/. What the commands compute is kept in
---out (runs/readme), and what is there isn't computed again. Sentences that quote a number are not touched: after a run,
-`git diff` shows which tables have changed.
+--out (runs/readme), and what is there isn't computed again (but seconds are measured again). Sentences that quote a
+number are not touched: after a run, `git diff` shows which tables have changed.
 """
 
 import argparse
@@ -163,14 +163,14 @@ def row_pairs(out: Path, _: str) -> Table:
 
 def whole_edits(out: Path, _: str) -> Table:
     """Measured at 256 px, composed at 512 px."""
-    path, ratios = out / "speed" / "table.csv", ("/ diffusers, default", "/ diffusers, tuned")
-    composed = {row["program"]: row for row in lines_of(path, table="Whole edit, composed", size="512")}
+    path, ratios = out / "edits" / "table.csv", ("/ diffusers, default", "/ diffusers, tuned")
+    large = {row["program"]: row for row in lines_of(path, table="Whole edit", size="512")}
     lines = []
     for row in lines_of(path, table="Whole edit", size="256"):
-        at_512 = composed[row["program"]]
-        lines.append([row["program"], row["in"], row["U-Net rows"], rounded(row["seconds"], 0),
-                      *(rounded(row[name], 2) for name in ratios), rounded(at_512["composed"], 0),
-                      *(rounded(at_512[name], 2) for name in ratios)])
+        line = [row["program"], row["in"], row["U-Net rows"]]
+        for at_size in (row, large[row["program"]]):
+            line += [rounded(at_size["seconds"], 0), *(rounded(at_size[name], 2) for name in ratios)]
+        lines.append(line)
     short = [name.replace("/ diffusers, ", "/ ") for name in ratios]
     return ["program", "dtype", "U-Net rows", "seconds, 256 px", *short, "seconds, 512 px", *short], lines
 
@@ -217,7 +217,7 @@ PIECES = {
     "speed": Piece(
         [f"{SPEED} --against diffusers --size 512 --rows 2 --dtype float32 bfloat16 --parts unet vae --out OUT/speed",
          f"{SPEED} --against diffusers --size 512 --rows 2 --dtype bfloat16 --parts edit memory --preset paper fast "
-         "--repeats 1 --out OUT/speed",
+         "--repeats 1 --out OUT/edits",
          f"{SPEED} --size 256 512 768 1024 --dtype bfloat16 --parts unet operations --repeats 3 --out OUT/cost"],
         {"row-pairs": row_pairs, "edits": whole_edits, "cost": cost_by_size}),
 }

@@ -11,6 +11,6 @@
     report      tables and contact sheets from the results; curves, the trade-off curves
     theory      Proposition 1 measured: Figure 3 with a model's own constants
     dtypes      what rounding changes, against what the method changes by itself
-    speed       the networks and a whole edit against the machine's ceilings
+    speed       the networks and a whole edit against the machine's ceilings; programs, memory: its parts
     command     `diffedit-min bench`, or `python -m diffedit_min.bench` under torchrun
 """
