@@ -281,18 +281,20 @@ def edit(bench: Bench) -> Lines:
 
 
 def composed(bench: Bench, side: int, editors: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, float]:
-    """The seconds of edits at a larger size: U-Net rows x seconds a row there (in a pair), encodings and decodings
-    x their seconds there, and, as it was in the edit that was measured, what was outside these networks."""
+    """The seconds of edits at a larger size, from single calls there: each editor's networks are measured once."""
     given = {"unet": inputs(bench.programs.model, side, PAIR), **vae_inputs(bench.programs.model, side)}
     networks = dict.fromkeys(editor.networks for editor in editors.values())
     times = bench.timed({(own, what): partial(getattr(own, what), *told)
                          for own in networks for what, told in given.items()})
-    seconds = {}
-    for name, editor in editors.items():
-        rows = {**found[name][0][2], "unet": found[name][0][2]["unet"] / PAIR}
-        outside = median(whole - sum(inside[what] for what in given) for whole, inside, _ in found[name])
-        seconds[name] = outside + sum(rows[what] * times[editor.networks, what].median for what in given)
-    return seconds
+    return {name: compose(found[name], {what: times[editor.networks, what].median for what in given})
+            for name, editor in editors.items()}
+
+
+def compose(rounds: Sequence[tuple[float, Counter, Counter]], call: Mapping[str, float]) -> float:
+    """U-Net rows x seconds a row, encodings and decodings x their seconds, and, as it was in the edit that was watched,
+    what was outside these networks. call: the seconds of one "encode", one "decode", and a "unet" of a pair of rows."""
+    rows, outside = rounds[0][2], median(whole - sum(inside[what] for what in call) for whole, inside, _ in rounds)
+    return outside + rows["unet"] / PAIR * call["unet"] + sum(rows[what] * call[what] for what in ("encode", "decode"))
 
 
 def memory(bench: Bench) -> Lines:
