@@ -1,4 +1,4 @@
-"""The same work through diffusers, for `diffedit-min speed --against diffusers`; see diffedit_min/bench/speed/rival.py.
+"""The same work through diffusers, for `diffedit-min speed --against diffusers`; see diffedit_min/bench/programs.py.
 
 It is no test; test_speed.py tests it. Its networks are made of our weights, as the very same tensors where dtype and
 layout allow. "as made" is how a pipeline comes from `from_pretrained`; "channels_last" is its networks in that memory
@@ -33,7 +33,7 @@ class Rival:
 
     def __init__(self, model: StableDiffusion):
         ours = str(model.dtype).removeprefix("torch.")
-        self.networks = {variant: partial(Networks, model, variant) for variant in LAYOUTS}
+        self.networks = {variant: partial(with_our_weights, model, layout) for variant, layout in LAYOUTS.items()}
         self.editors = {"default": partial(Editor, model, "as made", "float32"),
                         "tuned": partial(Editor, model, "channels_last", ours)}
         if len(model.texts) > 1:
@@ -41,30 +41,37 @@ class Rival:
 
 
 class Networks:
-    def __init__(self, model: StableDiffusion, variant: str):
-        self.layout = LAYOUTS[variant]
-        self._unet = take_over(make_unet(model), model.unet, None, self.layout)
-        self._vae = take_over(make_vae(model), model.vae, None, self.layout)
+    """Single calls, as `Ours` of diffedit_min/bench/programs.py has them."""
 
-    def unet(self, x: Tensor, t: int, tokens: Tensor, summary=None) -> Tensor:
+    def __init__(self, unet: nn.Module, vae: nn.Module, layout: torch.memory_format):
+        self._unet, self._vae, self.layout = unet, vae, layout
+
+    def unet(self, x: Tensor, t: Tensor, tokens: Tensor, summary=None) -> Tensor:
+        kind = self._unet.dtype
+        repeated = x.repeat(len(tokens) // len(x), 1, 1, 1).to(kind, memory_format=self.layout)
         told = None if summary is None else {"text_embeds": summary.pooled, "time_ids": summary.sizes}
-        return self._unet(x.contiguous(memory_format=self.layout), t, tokens, added_cond_kwargs=told,
-                          return_dict=False)[0]
+        return self._unet(repeated, t, tokens.to(kind), added_cond_kwargs=told, return_dict=False)[0]
 
     def encode(self, pixels: Tensor) -> Tensor:
-        return self._vae.encode(pixels.contiguous(memory_format=self.layout)).latent_dist.mode()
+        return self._vae.encode(pixels.to(self._vae.dtype, memory_format=self.layout)).latent_dist.mode()
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self._vae.decode(latents.contiguous(memory_format=self.layout), return_dict=False)[0]
+        return self._vae.decode(latents.to(self._vae.dtype, memory_format=self.layout), return_dict=False)[0]
+
+
+def with_our_weights(model: StableDiffusion, layout: torch.memory_format) -> Networks:
+    return Networks(take_over(make_unet(model), model.unet, None, layout),
+                    take_over(make_vae(model), model.vae, None, layout), layout)
 
 
 class Editor:
     """The pipeline as one calls it."""
 
     def __init__(self, model: StableDiffusion, variant: str, dtype: str):
-        self.variant, self.dtype, kind, layout = variant, dtype, getattr(torch, dtype), LAYOUTS[variant]
+        kind, layout = getattr(torch, dtype), LAYOUTS[variant]
         self.unet = take_over(make_unet(model), model.unet, kind, layout)
         self.vae = take_over(make_vae(model), model.vae, kind, layout)
+        self.networks = Networks(self.unet, self.vae, layout)
         text = model.text_encoder
         self.texts = [take_over(empty(type(text), text.config), text, kind, layout)]
         scheduler = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,

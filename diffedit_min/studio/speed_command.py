@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
 from .console import MODEL_HELP, Debug, Options, Quiet, one_line_errors
-
-if TYPE_CHECKING:
-    from ..bench.speed.plan import Plan
 
 PARTS_HELP = """unet: one call; operations: its time by kind of operation; vae; edit: a whole edit, and what it would
 cost at a larger size; memory: an edit's peak; compile: the U-Net with torch.compile. Left out: unet operations vae
@@ -33,7 +31,7 @@ def speed(
                                           "checkout (tests/against_diffusers.py), or the path of such a file.")] = None,
     repeats: Annotated[int, Option(min=1, help="Rounds, of which the medians are shown.")] = 5,
     threads: Annotated[int | None, Option(min=1, help="Left out: torch's choice.")] = None,
-    out: Annotated[Path, Option(help="The folder to write to; a run that was stopped there goes on.")] =
+    out: Annotated[Path, Option(help="The folder that table.md and table.csv are written to, over older ones.")] =
         Path("runs/speed"),
     option: Options = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
@@ -41,28 +39,34 @@ def speed(
     with one_line_errors(debug):
         import torch
 
-        from ..bench.speed import rival
-        from ..bench.speed.plan import PARTS, Plan
+        from ..bench.programs import load_rival, rival_file
+        from ..bench.speed import PARTS, Plan, measure
         from ..loading import DTYPES
         from ..methods.paper import diffedit
 
         for name in preset or ():
             diffedit.preset(name)       # refuses one that it hasn't
+        if against is not None:
+            against = str(rival_file(against))
+            load_rival(Path(against))   # refuses, before any work, what isn't installed
         settings = {
             "sizes": size, "rows": rows, "presets": preset,
             "dtypes": known(dtype, DTYPES, "--dtype"), "parts": known(parts, tuple(PARTS), "--parts"),
         }
-        plan = Plan(model, out, options=diffedit.parsed(option or ()), repeats=repeats,
-                    against=None if against is None else rival.find(against),
+        plan = Plan(model, options=diffedit.parsed(option or ()), repeats=repeats, against=against,
                     **{name: tuple(dict.fromkeys(values)) for name, values in settings.items() if values})
-        if plan.against:
-            rival.load(plan.against)        # refuses, before any work, what isn't installed
+        tell: Callable[[str], None] = (lambda _: None) if quiet else partial(print, file=sys.stderr, flush=True)
         before = torch.get_num_threads()
         torch.set_num_threads(threads or before)
         try:
-            run(plan, quiet)
+            measure(plan, out, tell)
+        except KeyboardInterrupt:
+            print(f"stopped: what is done is in {out}", file=sys.stderr)
+            raise
         finally:
             torch.set_num_threads(before)
+        print((out / "table.md").read_text())
+        print(f"wrote {out / 'table.md'}, {out / 'table.csv'}")
 
 
 def known(values: Sequence[str] | None, names: Sequence[str], option: str) -> Sequence[str] | None:
@@ -71,19 +75,3 @@ def known(values: Sequence[str] | None, names: Sequence[str], option: str) -> Se
         if value not in names:
             raise ValueError(f"{option} {value!r} is not known; known are {', '.join(names)}")
     return values
-
-
-def run(plan: Plan, quiet: bool) -> None:
-    """Measure what is missing, then show the tables."""
-    from ..bench.run import begin
-    from ..bench.speed.plan import work
-
-    begin(plan)
-    tell: Callable[[str], None] = (lambda _: None) if quiet else lambda line: print(line, file=sys.stderr, flush=True)
-    try:
-        work(plan, tell)
-    except KeyboardInterrupt:
-        print(f"stopped: what is done is in {plan.out}, and the same command goes on from there", file=sys.stderr)
-        raise
-    print((plan.out / "table.md").read_text())
-    print(f"wrote {plan.out / 'table.md'}, {plan.out / 'table.csv'}")

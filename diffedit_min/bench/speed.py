@@ -1,0 +1,391 @@
+"""What an edit costs, and how near that is to what the machine can do: `diffedit-min speed`, on the CPU.
+
+    unet         one call of the U-Net, by size and by rows
+    operations   its time by kind of operation
+    vae          one encoding, one decoding
+    edit         a whole edit, and what it would cost at a larger size
+    memory       the peak of a whole edit, in a process of its own
+    compile      the U-Net with torch.compile
+
+Each part is a function of a Bench that yields lines of tables. The programs (programs.py) take turns in rounds, and so
+do the machine's own ceilings: if someone else uses the machine, the ceilings show it, and a ratio of two programs still
+holds. Seconds are medians of all measurements; iqr is the distance between their quartiles, in percent of the median.
+A FLOP is one operation: a multiplication with its addition counts as two.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import re
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.benchmark import Measurement, Timer
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from ..loading import HALF, compile_unet
+from .memory import CLEAR, Order, in_a_process
+from .programs import OURS, PAIR, Ours, Programs, inputs, task, vae_inputs
+from .report import as_csv, put
+
+EDIT_SIDE = 256                                 # px: whole edits run at up to this size, and are composed for larger
+WARMING = 2                                     # steps of an edit that only warms up
+
+Line = dict[str, Any]                           # of a table: its cells by column
+Lines = Iterator[tuple[str, Line]]              # each with its table's title
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure."""
+
+    model: str
+    sizes: Sequence[int] = ()                   # px, along each side of the picture; none: the model's own
+    rows: Sequence[int] = (1, 2, 4, 8)
+    dtypes: Sequence[str] = ("float32",)
+    parts: Sequence[str] = ("unet", "operations", "vae", "edit")
+    presets: Sequence[str] = ()                 # none: the edit as it is called by default
+    options: Mapping[str, Any] = field(default_factory=dict)    # of the edit
+    against: str | None = None                  # another program's file
+    repeats: int = 5                            # rounds
+    least: float = 0.2                          # seconds: what is faster is called several times in a round
+    matrix: int = 3072                          # n: the ceilings are those of a product of two n x n matrices,
+    copied: int = 2**27                         # and of copying so many bytes, more than a cache holds
+
+
+class Bench:
+    """What the parts are given: the plan, the programs in one dtype, and measurements in turns."""
+
+    def __init__(self, plan: Plan, dtype: str, tell: Callable[[str], None] = lambda _: None):
+        self.plan, self.dtype, self.tell = plan, dtype, tell
+        self.programs = Programs(plan.model, dtype, plan.against)
+        self.sides = self.programs.sides(plan.sizes)
+
+    def in_turns(self, measure: Mapping[Hashable, Callable[[], Any]]) -> dict[Hashable, list[Any]]:
+        """What each returns in each round; another one is the first each time."""
+        names, found = list(measure), {name: [] for name in measure}
+        for index in range(self.plan.repeats):
+            first = index % len(names)
+            for name in names[first:] + names[:first]:
+                found[name].append(measure[name]())
+        return found
+
+    def timed(self, calls: Mapping[Hashable, Callable[[], Any]]) -> dict[Hashable, Measurement]:
+        """The seconds of each call, all rounds together."""
+        found = self.in_turns({name: partial(self.seconds, call) for name, call in calls.items()})
+        return {name: Measurement.merge(rounds)[0] for name, rounds in found.items()}
+
+    def seconds(self, call: Callable[[], Any]) -> Measurement:
+        """Of a call, warmed up: as often as fits into `least` seconds, at least once."""
+        timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+        return timer.blocked_autorange(min_run_time=self.plan.least)
+
+    def ceilings(self) -> dict[str, Callable[[], Tensor]]:
+        """Calls that do nothing but multiply matrices, and copy memory."""
+        n, source = self.plan.matrix, torch.ones(self.plan.copied, dtype=torch.uint8)
+        a = torch.randn(n, n, generator=torch.Generator().manual_seed(0)).to(getattr(torch, self.dtype))
+        return {"matrix product": partial(torch.matmul, a, a), "copy": partial(torch.empty_like(source).copy_, source)}
+
+
+# ---------------------------------------------------------------- single calls
+
+
+def flops(call: Callable[[], Tensor]) -> tuple[int, Tensor]:
+    """The FLOPs of a call's matrix products, convolutions and attention, and what it returned."""
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:        # not in torch's own table
+                 lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
+        result = call()
+    return counter.get_total_flops(), result
+
+
+def same_work(calls: Mapping[str, Callable[[], Tensor]]) -> dict[str, int]:
+    """Each call's FLOPs. Raises ValueError where numbers aren't finite, or where another program's aren't ours."""
+    counted, outputs = {}, {}
+    for name, call in calls.items():
+        counted[name], outputs[name] = flops(call)
+        if not outputs[name].isfinite().all():
+            raise ValueError(f"what {name} puts out is not finite: it would not cost what it should; try float32")
+    expected = outputs[OURS].float()
+    limit = 0.3 if outputs[OURS].dtype in HALF else 0.01        # rounding adds up over a hundred layers
+    for name, output in outputs.items():
+        if (error := ((output.float() - expected).norm() / expected.norm()).item()) > limit:
+            raise ValueError(f"{name} does other work than {OURS}: what it puts out is {error:.0%} off")
+    return counted
+
+
+def ratios(name: str, values: Mapping[str, float]) -> Line:
+    """A program of ours against each of another's: "/ NAME"."""
+    others = [other for other in values if not other.startswith(OURS)] if name.startswith(OURS) else []
+    return {f"/ {other}": values[name] / values[other] for other in others}
+
+
+def single_calls(bench: Bench, title: str, programs: Mapping[str, Callable[[], Tensor]], **about: Any) -> Lines:
+    """One call of each program, in turns with the machine's ceilings."""
+    work, rows = same_work(programs), about.get("rows", 1)
+    times = bench.timed(programs | bench.ceilings())
+    best = 2 * bench.plan.matrix**3 / times["matrix product"].median / 1e9
+    seconds = {name: times[name].median for name in programs}
+    for name in programs:
+        rate = work[name] / seconds[name] / 1e9
+        a_row = {"seconds a row": seconds[name] / rows} if "rows" in about else {}
+        yield title, {**about, "program": name, "seconds": seconds[name], "iqr": times[name].iqr / seconds[name],
+                      **a_row, "GFLOP a row" if a_row else "GFLOP": work[name] / rows / 1e9, "GFLOP/s": rate,
+                      "of the matrix product": rate / best, **ratios(name, seconds)}
+    yield "Ceilings", {"of": title, **about, "matrix product, GFLOP/s": best,
+                       "copy, GB/s": 2 * bench.plan.copied / times["copy"].median / 1e9}
+
+
+def unet(bench: Bench) -> Lines:
+    networks = bench.programs.networks()
+    for side in bench.sides:
+        for rows in bench.plan.rows:
+            given = inputs(bench.programs.model, side, rows)
+            programs = {name: partial(own.unet, *given) for name, own in networks.items()}
+            yield from single_calls(bench, "U-Net", programs, size=side, rows=rows)
+
+
+def vae(bench: Bench) -> Lines:
+    networks = bench.programs.networks()
+    for side in bench.sides:
+        for what, given in vae_inputs(bench.programs.model, side).items():
+            programs = {name: partial(getattr(own, what), *given) for name, own in networks.items()}
+            yield from single_calls(bench, "VAE", programs, size=side, what=what)
+
+
+# ---------------------------------------------------------------- operations, torch.compile
+
+# The first that fits an operation's name says its kind. The U-Net multiplies batches of matrices ("bmm") in attention
+# only. "other" is mostly additions, activations and copies.
+KINDS = {
+    "attention": r"scaled_dot_product|softmax|flash_attention|bmm",
+    "convolution": r"conv",
+    "matrix product": r"addmm|::mm$|matmul|(::|_)linear(_|$)",
+    "normalisation": r"norm",
+    "other": "",
+}
+
+
+def kind_of(operation: str) -> str:
+    """The kind of an operation, by its name in a profile: "aten::addmm" is a matrix product."""
+    return next(kind for kind, pattern in KINDS.items() if re.search(pattern, operation))
+
+
+def operations(bench: Bench) -> Lines:
+    """The share of each kind in the time of a U-Net call with a pair of rows."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")         # else the profiler writes lines to stderr
+    from torch.profiler import ProfilerActivity, profile
+
+    for side in bench.sides:
+        call = partial(Ours(bench.programs.model).unet, *inputs(bench.programs.model, side, PAIR))
+        call()      # to warm up
+        with profile(activities=[ProfilerActivity.CPU]) as run:
+            for _ in range(bench.plan.repeats):
+                call()
+        seconds = Counter(dict.fromkeys(KINDS, 0.0))
+        for event in run.key_averages():
+            seconds[kind_of(event.key)] += event.self_cpu_time_total / 1e6     # without the operations inside it
+        yield "Operations", {"size": side, "rows": PAIR, "seconds": seconds.total() / bench.plan.repeats,
+                             **{kind: own / seconds.total() for kind, own in seconds.items()}}
+
+
+def compiled(bench: Bench) -> Lines:
+    """The U-Net compiled against the same as it is: the seconds until the first call has ended, and of a later call."""
+    import torch._inductor.config as inductor
+
+    model = bench.programs.model
+    shadow = replace(model, unet=copy.copy(model.unet))     # the same layers and weights
+    try:
+        compile_unet(shadow)
+    except ValueError as error:
+        bench.tell(f"left out: compile: {error}")
+        return
+    for side in bench.sides:
+        given, first = inputs(model, side, PAIR), {}
+        programs = {OURS: partial(Ours(model).unet, *given), f"{OURS}, compiled": partial(Ours(shadow).unet, *given)}
+        torch.compiler.reset()
+        with inductor.patch(force_disable_caches=True), warnings.catch_warnings():     # nothing from an earlier run
+            warnings.simplefilter("ignore")
+            for name, call in programs.items():
+                first[name] = -time.perf_counter()
+                call()
+                first[name] += time.perf_counter()
+        for name, one in (times := bench.timed(programs)).items():
+            yield "torch.compile", {"size": side, "rows": PAIR, "program": name, "to the first call's end": first[name],
+                                    "seconds a call": one.median, f"/ {OURS}": one.median / times[OURS].median}
+
+
+# ---------------------------------------------------------------- whole edits
+
+
+def watched(editor: Any, side: int) -> tuple[float, Counter, Counter]:
+    """One edit: its seconds; of them, those inside each network; how many rows went through each.
+
+    Forward hooks look on, so that nothing of a program has to be changed. (A Timer would run the edit twice.)
+    """
+    networks = {"unet": [editor.unet], "encode": [editor.vae.encoder], "decode": [editor.vae.decoder],
+                "text": editor.texts}
+    inside, rows, hooks = Counter(), Counter(), []
+
+    def before(name: str, *_: Any) -> None:
+        inside[name] -= time.perf_counter()
+
+    def after(name: str, _: Any, __: Any, output: Any) -> None:
+        inside[name] += time.perf_counter()
+        rows[name] += len(output if isinstance(output, Tensor) else output[0])
+
+    for name, modules in networks.items():
+        for module in modules:
+            hooks += [module.register_forward_pre_hook(partial(before, name)),
+                      module.register_forward_hook(partial(after, name))]
+    given, begin = task(side), time.perf_counter()
+    editor(*given)
+    seconds = time.perf_counter() - begin
+    for hook in hooks:
+        hook.remove()
+    return seconds, inside, rows
+
+
+def edit(bench: Bench) -> Lines:
+    """A whole edit, measured up to EDIT_SIDE, composed for what is larger."""
+    editors = {name: made() for name, made in bench.programs.editors(bench.plan.presets, bench.plan.options).items()}
+    kinds = {name: str(next(editor.unet.parameters()).dtype) for name, editor in editors.items()}
+    told, found = ", ".join(f"{name}={value}" for name, value in bench.plan.options.items()), {}
+    for side in sorted({*(min(side, EDIT_SIDE) for side in bench.sides), *bench.sides}):
+        measured = side <= EDIT_SIDE
+        if measured:
+            for editor in editors.values():
+                editor(*task(side), steps=WARMING)
+            found = bench.in_turns({name: partial(watched, editor, side) for name, editor in editors.items()})
+            seconds = {name: median(whole for whole, *_ in rounds) for name, rounds in found.items()}
+        else:
+            seconds = composed(bench, side, editors, found)
+        for name, rounds in found.items():
+            rows, inside = rounds[0][2], median(inside.total() for _, inside, _ in rounds)
+            more = {"inside the networks": inside, "overhead": seconds[name] / inside} if measured else {}
+            yield "Whole edit", {"size": side, "options": told, "program": name, "in": kinds[name].split(".")[1],
+                                 "U-Net rows": rows["unet"], "encodings": rows["encode"], "decodings": rows["decode"],
+                                 "seconds are": "measured" if measured else "composed", "seconds": seconds[name],
+                                 **more, **ratios(name, seconds)}
+
+
+def composed(bench: Bench, side: int, editors: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, float]:
+    """The seconds of edits at a larger size, from single calls there: each editor's networks are measured once."""
+    given = {"unet": inputs(bench.programs.model, side, PAIR), **vae_inputs(bench.programs.model, side)}
+    networks = dict.fromkeys(editor.networks for editor in editors.values())
+    times = bench.timed({(own, what): partial(getattr(own, what), *told)
+                         for own in networks for what, told in given.items()})
+    return {name: compose(found[name], {what: times[editor.networks, what].median for what in given})
+            for name, editor in editors.items()}
+
+
+def compose(rounds: Sequence[tuple[float, Counter, Counter]], call: Mapping[str, float]) -> float:
+    """U-Net rows x seconds a row, encodings and decodings x their seconds, and, as it was in the edit that was watched,
+    what was outside these networks. call: the seconds of one "encode", one "decode", and a "unet" of a pair of rows."""
+    rows, outside = rounds[0][2], median(whole - sum(inside[what] for what in call) for whole, inside, _ in rounds)
+    return outside + rows["unet"] / PAIR * call["unet"] + sum(rows[what] * call[what] for what in ("encode", "decode"))
+
+
+def memory(bench: Bench) -> Lines:
+    """Each program's peak beside its weights; "did not fit" where the kernel ended it for want of memory."""
+    if not CLEAR.exists():
+        bench.tell("left out: memory: peaks are read from /proc/self, which only Linux has")
+        return
+    plan = bench.plan
+    names = list(bench.programs.editors(plan.presets, plan.options))
+    bench.programs.forget()     # this process needs no networks meanwhile
+    for side in bench.sides:
+        found = {name: in_a_process(Order(name, plan.model, bench.dtype, plan.against, plan.presets, plan.options, side,
+                                          torch.get_num_threads())) for name in names}
+        peaks = {name: one[0] for name, one in found.items() if one}
+        for name, one in found.items():
+            told = {"weights, MB": one[1] / 1e6, "peak, MB": one[0] / 1e6, "peak / weights": one[0] / one[1],
+                    **ratios(name, peaks)} if one else {"peak, MB": "did not fit"}
+            yield "Memory", {"size": side, "program": name, **told}
+
+
+# ---------------------------------------------------------------- all of it, and the tables
+
+PARTS: dict[str, Callable[[Bench], Lines]] = {
+    "unet": unet, "operations": operations, "vae": vae, "edit": edit, "memory": memory, "compile": compiled,
+}
+
+TABLES = {
+    "U-Net": "One call. An even number of rows are pairs that share x and t and differ in the prompt.",
+    "Operations": "Shares of one U-Net call's time, by kind of operation.",
+    "VAE": "One picture.",
+    "Whole edit": "DiffEdit. Overhead: seconds / those inside the U-Net, VAE and text encoders. Composed: the rows x "
+                  "seconds a row at that size, + the VAE's calls there, + what was left over.",
+    "Memory": "Peak of a whole edit, in a process of its own.",
+    "torch.compile": "The U-Net; first: compiling included, nothing cached.",
+    "Ceilings": "Measured in the same rounds. A product of two square matrices; memory copied, read and written bytes "
+                "together.",
+}
+PERCENT = {"of the matrix product", "iqr", *KINDS}      # columns
+
+
+@torch.no_grad()
+def measure(plan: Plan, out: Path, tell: Callable[[str], None]) -> None:
+    """Measure it all, and write OUT/table.md to read and OUT/table.csv with the same values unrounded.
+
+    Both are written anew after each line, so that a run that is stopped leaves what is done.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {str(out)!r} can't be written to ({error.strerror}): give another folder") from None
+    tables: dict[str, list[Line]] = {title: [] for title in TABLES}
+    for dtype in plan.dtypes:
+        bench = Bench(plan, dtype, tell)
+        for part in plan.parts:
+            tell(f"{part}, {plan.model} in {dtype}")
+            for title, line in PARTS[part](bench):
+                tables[title].append({"dtype": dtype, **line})
+                write(plan, tables, out)
+        del bench       # before the next dtype's networks are made
+
+
+def write(plan: Plan, tables: Mapping[str, Sequence[Line]], out: Path) -> None:
+    text, told = [f"{plan.model} on {machine()}. Medians; ratios are of medians."], []
+    for title, lines in tables.items():
+        columns = columns_of(lines)
+        rows = [columns, ["---"] * len(columns), *([cell(name, line.get(name)) for name in columns] for line in lines)]
+        if lines:
+            text += [f"### {title}", TABLES[title], "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+        told += [{"table": title, "model": plan.model, "threads": torch.get_num_threads(), **line} for line in lines]
+    columns = columns_of(told)
+    put(out / "table.md", "\n\n".join(text) + "\n")
+    put(out / "table.csv", as_csv([columns, *([line.get(name, "") for name in columns] for line in told)]))
+
+
+def columns_of(lines: Sequence[Line]) -> list[str]:
+    return list(dict.fromkeys(name for line in lines for name in line if line[name] != ""))
+
+
+def cell(column: str, value: Any) -> str:
+    """A value as table.md has it."""
+    if isinstance(value, float):
+        return f"{value:.0%}" if column in PERCENT else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "" if value is None else str(value)
+
+
+def machine() -> str:
+    """The processor's name, its cores, what torch uses of it, and its instruction sets for short numbers."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}     # newer than torch 2.6
+    sets = [torch.backends.cpu.get_cpu_capability(),
+            *(name for name, there in known.items() if there is True and re.search("bf16|fp16|vnni|i8mm|amx", name))]
+    return (f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores "
+            f"({', '.join(sets)}); torch {torch.__version__}, {torch.get_num_threads()} threads")
