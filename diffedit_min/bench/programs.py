@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..core.schedule import Schedule
-from ..loading import HALF, load, order_of
+from ..loading import HALF, load, memory_format_of
 from ..loading.sources import TINY
 from ..methods.paper import diffedit
 from ..networks.stable_diffusion import StableDiffusion
