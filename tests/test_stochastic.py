@@ -38,15 +38,6 @@ def distance(a, b):
 # ---------------------------------------------------------------- eta = 0
 
 
-@pytest.mark.parametrize("clean_abar", [None, 1.0])
-def test_eta_0_is_ddims_step(clean_abar):
-    levels = Schedule(SD.abar, clean_abar=clean_abar).levels(50)
-    for reached, left in pairwise(levels):
-        deviation = sigma(0.0, left, reached)
-        assert deviation == 0
-        assert distance(mean(X, EPS, left, reached, deviation), step(X, EPS, left.abar, reached.abar)) <= 1e-14
-
-
 @given(levels=two_levels())
 @quick
 def test_eta_0_is_ddims_step_between_any_two_levels(levels):
