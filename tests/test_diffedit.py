@@ -81,15 +81,6 @@ def test_ratio_zero_gives_the_reconstruction(model, method):
     assert torch.equal(final(edit), model.encode(dm.pictures.to_pixels(picture())))
 
 
-def test_half_a_mask_changes_only_its_half(model):
-    mask = torch.zeros(8, 8, dtype=torch.bool)
-    mask[:, :3] = True
-    edit = diffedit(model, mask=mask)
-    change = (final(edit) - edit.encoded[0].latent).abs().amax(dim=(0, 1))
-    assert change[~mask].max() == 0
-    assert change[mask].min() > 0
-
-
 @pytest.mark.parametrize("sampler", ["ddim", "edict", "bdia"])
 def test_every_blend_is_at_its_own_level(model, sampler):
     """Outside the mask each y_j is the very x_j, never its neighbour: the commonest slip of all. EDICT's two latents
@@ -182,11 +173,6 @@ def test_swapping_the_prompts_keeps_the_mask(model):
     assert (final(there) - final(back)).abs().max() > 1e-6
 
 
-def test_more_samples_begin_with_the_fewer(model):
-    few, more = diffedit(model, mask_samples=2), diffedit(model, mask_samples=4)
-    assert torch.equal(more.trace["noised"][:2], few.trace["noised"])
-
-
 def test_the_mask_ignores_the_negative_prompt_and_the_guidance(model):
     plain, other = diffedit(model), diffedit(model, negative_prompt="grass", guidance_scale=2.0)
     assert torch.equal(plain.mask_map, other.mask_map)
@@ -222,7 +208,7 @@ def test_the_map_leaves_the_padding_out(model):
 
 
 @given(n=st.integers(1, 4), steps=st.integers(1, 8), ratio=st.floats(0, 1), scale=st.sampled_from([0.0, 1.0, 7.5]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_rows(n, steps, ratio, scale):
     model, k = dm.load("random"), levels_used(ratio, steps)
     edit = dm.diffedit(model, picture(), QUERY, REFERENCE, mask_samples=n, steps=steps, encoding_ratio=ratio,
@@ -359,17 +345,6 @@ def test_the_lambda_grid_is_even_in_lambda_and_a_smaller_ratio_is_a_prefix(model
     assert max(steps) < 1.1 * min(steps)
 
 
-def test_an_encoding_on_another_grid_is_refused(model):
-    encoded = diffedit(model).encoded
-    with pytest.raises(ValueError, match=OTHER_LEVELS):
-        diffedit(model, grid="lambda", encoded=encoded)
-
-
-def test_guidance_everywhere_is_an_interval_of_all_levels(model):
-    everywhere, whole = diffedit(model), diffedit(model, guidance_from=0.0, guidance_until=1.0)
-    assert torch.equal(final(everywhere), final(whole)) and everywhere.rows == whole.rows
-
-
 @pytest.mark.parametrize(("first", "last", "guided"), [
     (0.2, 0.5, 3), (0.201, 0.501, 4), (0.2011, 0.501, 3), (0.201, 0.5009, 3), (0.701, 0.701, 1), (0.0, 1.0, 8),
 ])
@@ -421,17 +396,6 @@ def test_unknown_presets_are_refused(model):
         diffedit(model, preset="quick")
     with pytest.raises(ValueError, match="^sdedit has no preset 'fast'; it has paper$"):
         dm.sdedit(model, picture(), QUERY, preset="fast")
-
-
-@pytest.mark.parametrize(("options", "message"), [
-    ({"grid": "karras"}, "grid 'karras' is not known; known are leading, lambda"),
-    ({"guidance_from": -0.1}, "guidance_from must be from 0 to 1, not -0.1"),
-    ({"guidance_until": 1.5}, "guidance_until must be from 0 to 1, not 1.5"),
-])
-def test_grids_and_intervals_that_cannot_be(model, options, message):
-    with pytest.raises(ValueError) as error:
-        diffedit(model, **options)
-    assert str(error.value) == message
 
 
 # ---------------------------------------------------------------- progress, records, sizes

@@ -128,6 +128,7 @@ def test_a_folder_gives_the_same_as_in_diffusers(written, configs, dtype, tolera
 # ---------------------------------------------------------------- single files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "ema"), [("model.safetensors", True), ("model.ckpt", False)], ids=["ema", "plain"])
 @torch.no_grad()
 def test_a_single_file_gives_the_same_as_in_diffusers(family, file, ema, tmp_path):

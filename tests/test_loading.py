@@ -835,7 +835,9 @@ def xl(small) -> dm.StableDiffusion:
     return load(small("sdxl"), dtype="float64")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [
+    family if family in ("sd15", "sd21-768", "sdxl", "bk-sdm-tiny") else pytest.param(family, marks=pytest.mark.slow)
+    for family in FAMILIES])
 def test_each_family_gives_what_was_written(small, family):
     model, configs = load(small(family)), checkpoints.small(family)
     written = checkpoints.random_weights(configs)

@@ -58,14 +58,6 @@ def test_guidance_scales_the_raw_map_and_leaves_the_mask(rule):
         assert torch.equal(whole(*guided, rule), whole(query, reference, rule))
 
 
-def test_different_negatives_do_change_the_raw_map():
-    """What a relative threshold hides: the map is of the guided predictions, each with its own negative prompt."""
-    query, reference = random_predictions()
-    same = difference_map(classifier_free_guidance(reference, query, 3.0), reference)
-    other = difference_map(classifier_free_guidance(reference + 1, query, 3.0), reference)
-    assert (same - other).abs().max() > 0.1
-
-
 @pytest.mark.parametrize("rule", RULES)
 def test_each_picture_has_its_own_statistics(rule):
     query, reference = random_predictions(B=3)

@@ -68,7 +68,9 @@ def single(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / f"{name}.safetensors" for name in text}
 
 
-@pytest.mark.parametrize(("suffix", "ema"), [(".safetensors", True), (".safetensors", False), (".ckpt", True)])
+@pytest.mark.parametrize(("suffix", "ema"), [
+    (".safetensors", True), pytest.param(".safetensors", False, marks=pytest.mark.slow),
+    pytest.param(".ckpt", True, marks=pytest.mark.slow)])
 def test_a_single_file_holds_exactly_the_folder_s_weights(tmp_path, family, suffix, ema, monkeypatch):
     name, configs, weights, folder = family
     path = checkpoints.write_single_file(tmp_path / f"x{suffix}", configs, weights, ema)

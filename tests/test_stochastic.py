@@ -39,16 +39,6 @@ def distance(a, b):
 # ---------------------------------------------------------------- eta = 0
 
 
-@pytest.mark.parametrize("clean_abar", [None, 1.0])
-def test_eta_0_is_ddims_step(clean_abar):
-    levels = Schedule(SD.abar, clean_abar=clean_abar).levels(50)
-    for level_to, level_from in pairwise(levels):
-        deviation = sigma(0.0, level_from, level_to)
-        assert deviation == 0
-        error = distance(mean(X, EPS, level_from, level_to, deviation), step(X, EPS, level_from.abar, level_to.abar))
-        assert error <= 1e-14
-
-
 @given(levels=two_levels())
 @quick
 def test_eta_0_is_ddims_step_between_any_two_levels(levels):

@@ -258,7 +258,3 @@ def test_a_row_of_the_table_names_the_samplers_numbers():
     assert [with_numbers(sampler) for sampler in SAMPLERS.values()] == [
         "ddim", "fixed_point, iterations = 20", "edict, p = 0.93", "bdia, gamma = 0.96", "belm", "dpm_solver"]
     assert with_numbers(SimpleNamespace(name="mine")) == "mine" and with_numbers(Heun()) == "heun"
-
-
-def test_what_the_kit_exports_is_there():
-    assert all(hasattr(kit, name) for name in kit.__all__)
