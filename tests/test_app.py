@@ -19,9 +19,10 @@ from diffedit_min.core.diffedit import DiffEditOptions
 from diffedit_min.core.options import option
 from diffedit_min.core.state import Sampler
 from diffedit_min.core.task import Outcome, Step
+from diffedit_min.methods import Asked
 from diffedit_min.pictures.picture import fit
 from diffedit_min.studio.app import canvas
-from diffedit_min.studio.app.session import ENCODINGS, Asked, Run, Session, Stopped
+from diffedit_min.studio.app.session import ENCODINGS, Run, Session, Stopped
 from diffedit_min.studio.app.shelf import Shelf
 from diffedit_min.tiny import scenes
 
@@ -356,10 +357,11 @@ def test_no_picture_no_query_and_no_such_model(model, session):
         Shelf(("tiny", "random"), lambda _: pytest.fail("loaded")).get("/etc")
 
 
-def test_options_that_name_files_are_refused():
+def test_options_that_name_files_are_refused(model, session):
     for method, name in (("unitune", "save"), ("unitune", "tuned"), ("cycle_diffusion", "clip")):
         with pytest.raises(ValueError, match=f"{name} names a file, and this page opens none"):
-            Asked(dm.METHODS[method], "pears", options={name: "a.safetensors"})
+            wanted = Asked(dm.METHODS[method], "pears", "figs", options={name: "a.safetensors"})
+            drained(session.run(model, wanted, Run()))
 
 
 def test_every_option_of_free_text_is_known_to_name_no_file():
@@ -670,7 +672,8 @@ def test_the_controls_can_hold_each_methods_values(name, browser, model):
             assert (control is None) is (own.file or own.name == "trials")
             if control is not None and "minimum" in browser.props[control]:
                 assert browser.props[control]["minimum"] <= browser.value[control] <= browser.props[control]["maximum"]
-        asked = browser.answers.asked(browser.value | {browser.c.seed: 0}, model)
+        words = {browser.c.seed: 0, browser.c.query: "a", browser.c.reference: "b"}
+        asked = browser.answers.asked(browser.value | words, model)
         assert asked.options == {} and asked.method is method
     assert "arxiv.org/abs/" in about(method) or name in ("encode_decode", "invert")
 

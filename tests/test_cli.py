@@ -311,7 +311,7 @@ EARLY = [
     ((*EDIT, "--method", "magic"), "--method 'magic' is not known (one of your own needs --plugin FILE); known are "
                                    + ", ".join(method.dashed for method in dm.METHODS.values())),
     ((*EDIT, "--preset", "quick"), "diffedit has no preset 'quick'; it has paper, fast"),
-    ((*EDIT, "--preset", "fast", "--method", "sdedit", "-o", "steps=3"), "sdedit has no preset 'fast'; it has paper"),
+    ((*EDIT[:4], "--preset", "fast", "--method", "sdedit"), "sdedit has no preset 'fast'; it has paper"),
     (("mask", "a.png", "--query", "q", "--preset", "slow"), "diffedit has no preset 'slow'; it has paper, fast"),
     (("demo", "--preset", "slow"), "diffedit has no preset 'slow'; it has paper, fast"),
     ((*EDIT, "--source-out", "s.png"), "diffedit has no source branch: leave out --source-out 's.png'"),

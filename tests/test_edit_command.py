@@ -13,6 +13,7 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.methods import Asked
 from diffedit_min.pictures.compositing import grow, mask_box
 from diffedit_min.studio.jobs.editing import edit_jobs, finished, open_job, settings_of
 from diffedit_min.studio.jobs.job import Job
@@ -109,7 +110,7 @@ def test_a_found_mask_is_grown_before_the_decoding_and_no_row_is_taken_twice(run
 
 
 def test_a_given_mask_is_grown_too_and_the_latents_mask_covers_it(network, run):
-    job = Job("a.png", None, dm.diffedit, "pears", options={"steps": 4}, mask="mask.png", mask_grow=4)
+    job = Job(Asked(dm.diffedit, "pears", options={"steps": 4}), "a.png", None, "mask.png", 4)
     opened = open_job(job)
     assert np.array_equal(np.asarray(opened.mask), np.asarray(grow(Image.fromarray(laid("mask.png")), 4)))
     [made] = edit_jobs(network, SOURCE, [opened])
@@ -297,7 +298,7 @@ def test_a_masks_settings_make_the_edit_that_it_is_for(run):
 
 
 def test_the_settings_are_the_edits_and_what_is_around_it(run, network):
-    job = Job("a.png", None, dm.diffedit, "pears", seed=3, options={"steps": 4})
+    job = Job(Asked(dm.diffedit, "pears", seed=3, options={"steps": 4}), "a.png", None)
     opened = open_job(job)
     [made] = edit_jobs(network, SOURCE, [opened])
     plain = dm.diffedit(network, opened.cut, "pears", seed=3, steps=4).settings
@@ -310,7 +311,8 @@ def test_the_settings_are_the_edits_and_what_is_around_it(run, network):
 
 
 def test_trace_is_kept_where_the_mask_is_grown(network, run):
-    opened = open_job(Job("a.png", None, dm.diffedit, "pears", options={"steps": 4, "mask_samples": 2}, mask_grow=3))
+    asked = Asked(dm.diffedit, "pears", options={"steps": 4, "mask_samples": 2})
+    opened = open_job(Job(asked, "a.png", None, mask_grow=3))
     [made] = edit_jobs(network, SOURCE, [opened], keep="trace")
     assert {"noised", "raw_map"} <= set(made.edit.trace) and len(made.edit.decoded) == 4
     assert made.edit.mask_map is not None

@@ -209,14 +209,14 @@ def test_a_table_says_what_the_command_line_does_not(command, network, loads, tm
         name="deep/jobs.csv")
     told = {"query": "apples", "option": ["steps=3"], "seed": 5}
     jobs = read_table(Path(path), told, Path("out"))
-    assert [(job.line, job.image, job.query, job.reference, job.seed, str(job.out)) for job in jobs] == [
+    assert [(j.line, j.image, j.asked.query, j.asked.reference, j.asked.seed, str(j.out)) for j in jobs] == [
         (2, "deep/pictures/p0.png", "apples", "", 5, "out/p0-edit.png"),
         (3, "deep/pictures/p1.png", "pears, red", "a bowl", 3, "deep/named.webp"),
         (5, "deep/pictures/p1.png", "figs", "", 5, "deep/2.png"),
         (6, "deep/pictures/p2.png", "apples", "", 5, "deep/3.png")]
-    assert [job.options for job in jobs] == [{"steps": 3}, {"steps": 2}, {"steps": 3}, {"steps": 3}]
+    assert [job.asked.options for job in jobs] == [{"steps": 3}, {"steps": 2}, {"steps": 3}, {"steps": 3}]
     assert (jobs[2].mask, jobs[2].mask_grow, jobs[2].composite) == ("deep/white.png", 1, True)
-    assert [job.method.name for job in jobs] == ["diffedit"] * 3 + ["sdedit"]
+    assert [job.asked.method.name for job in jobs] == ["diffedit"] * 3 + ["sdedit"]
 
     typed = ("--query", "apples", "--seed", "5", "-o", "steps=3", "--out", "out", "--model", "random")
     done = command("edit", "--jobs", path, *typed)
@@ -265,7 +265,7 @@ TABLE = [       # what is wrong with the whole
     (["query", "pears"], " has no column 'image': name the columns in the first line"),
     (["image,query,query", "p0.png,a,b"], " has two columns 'query': leave one out"),
     (["image;query", "p0.png;a"],
-     " has a column 'image;query'; known are image, out, query, reference, method, seed, size, preset, mask, "
+     " has a column 'image;query'; known are image, out, method, query, reference, seed, size, preset, mask, "
      "mask_grow, mask_feather, composite, crop and the options that `info` lists, with commas between them"),
     (["image,query", 'p0.png,"a"b'], " is no table (',' expected after '\"'): save it as CSV with commas, in UTF-8"),
 ]

@@ -114,7 +114,7 @@ def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dic
     """The model, and where its files come from besides its name."""
     from .. import loading
 
-    names = {told["model"] or job.method.embedded_model: job.method.dashed for job in jobs}
+    names = {told["model"] or job.asked.method.embedded_model: job.asked.method.dashed for job in jobs}
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names.values())} have no embedded model in common: give a table for each")
     where = source(told["prediction_type"], told["config"], told["revision"])
@@ -132,8 +132,8 @@ def edit_one(
     from .jobs.job import job_of
 
     job = job_of(told, image, out or Path(f"{Path(image or 'generated').stem}-edit.png"))
-    if source_out and not job.method.remakes:
-        raise ValueError(f"{job.method.dashed} has no source branch: leave out --source-out {str(source_out)!r}")
+    if source_out and not job.asked.method.remakes:
+        raise ValueError(f"{job.asked.method.dashed} has no source branch: leave out --source-out {str(source_out)!r}")
     check_targets(job.out, *filter(None, [source_out, strip]))
     keep = check_report(report, strip)
     opened = open_job(job)

@@ -18,7 +18,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from ...methods import METHODS, Edit
+from ...methods import METHODS, Asked, Edit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures import metadata
 from ...pictures.picture import heat
@@ -28,7 +28,7 @@ from ..console import describe
 from . import canvas
 from .controls import Kept, from_control, looks, offered, to_control
 from .layout import CSS, FIRST, FONTS, THRESHOLD, Controls, lay_out
-from .session import Asked, Progress, Run, Session, Stopped, same_map
+from .session import Progress, Run, Session, Stopped, same_map
 from .shelf import Shelf
 from .words import about, rows, share, summary
 
@@ -179,7 +179,8 @@ class Answers:
         options = {option.name: from_control(option, told[c.options[key]])
                    for key, option in offered(method).items() if key in c.options
                    and told[c.options[key]] != to_control(option, getattr(settings, option.name))}
-        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), told[c.preset], options)
+        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), preset=told[c.preset],
+                     options=options)
 
     # ---- the mask
 
