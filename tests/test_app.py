@@ -19,11 +19,11 @@ from diffedit_min.core.diffedit import DiffEditOptions
 from diffedit_min.core.options import option
 from diffedit_min.core.state import Sampler
 from diffedit_min.core.task import Outcome, Step
+from diffedit_min.loading.held import Models
 from diffedit_min.methods import Asked
 from diffedit_min.pictures.picture import fit
 from diffedit_min.studio.app import canvas
 from diffedit_min.studio.app.session import ENCODINGS, Run, Session, Stopped
-from diffedit_min.studio.app.shelf import Shelf
 from diffedit_min.tiny import scenes
 
 OPTIONS = {"steps": 4, "mask_samples": 3}
@@ -348,13 +348,11 @@ def test_an_upload_of_too_many_pixels_is_refused_unread(tmp_path, monkeypatch):
         canvas.open_upload(tmp_path / "large.png", 10**6)
 
 
-def test_no_picture_no_query_and_no_such_model(model, session):
+def test_no_picture_and_no_query(model, session):
     with pytest.raises(ValueError, match="there is no picture yet: upload one, or take one of the scenes"):
         drained(Session().run(model, asked(), Run()))
     with pytest.raises(ValueError, match="the query is empty: say what the edited picture should show"):
         drained(session.find(model, asked("  "), Run()))
-    with pytest.raises(ValueError, match="model '/etc' is not one of this page's, tiny, random"):
-        Shelf(("tiny", "random"), lambda _: pytest.fail("loaded")).get("/etc")
 
 
 def test_options_that_name_files_are_refused(model, session):
@@ -372,18 +370,6 @@ def test_every_option_of_free_text_is_known_to_name_no_file():
             if own.kind is str and not own.file and name not in words:
                 with pytest.raises(ValueError):       # one of a few values
                     method.made({name: "../a file.safetensors"})
-
-
-def test_models_are_loaded_once_and_only_the_last_of_the_others_is_kept():
-    loaded = []
-
-    def load(name):
-        loaded.append(name)
-        return name.upper()
-
-    shelf = Shelf(("a", "b"), load, any_name=True)
-    assert [shelf.get(name) for name in "aabbxxyxa"] == [*"AABBXXYXA"]
-    assert loaded == [*"abxyx"]
 
 
 # ---- the command, and the page as it is put together
@@ -447,7 +433,7 @@ def page(tmp_path, monkeypatch, model):
     from diffedit_min.studio.app.page import make_page
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return make_page(Shelf(["random"], lambda _: model), 20, 40)
+    return make_page(Models(["random"], load=lambda *_, **__: model), 20, 40)
 
 
 def test_every_control_has_a_label_and_nothing_is_fetched_from_elsewhere(page):
@@ -519,7 +505,7 @@ def registered(monkeypatch):
 class Browser:
     """What a browser would hold of the page: the value of each control, and whether it is seen."""
 
-    def __init__(self, shelf):
+    def __init__(self, models):
         import gradio as gr
 
         from diffedit_min.studio.app.controls import Kept
@@ -527,8 +513,8 @@ class Browser:
         from diffedit_min.studio.app.page import Answers
 
         with gr.Blocks():
-            self.c = lay_out(shelf, gr.State(Session()), gr.State(Kept()), "to any size")
-        self.answers = Answers(self.c, shelf, 10**6)
+            self.c = lay_out(models, gr.State(Session()), gr.State(Kept()), "to any size")
+        self.answers = Answers(self.c, models, 10**6)
         parts = [part for part in vars(self.c).values() if isinstance(part, gr.blocks.Block)]
         self.value = {part: getattr(part, "value", None) for part in (*parts, *self.c.options.values())}
         self.props = {part: {"visible": True} for part in self.value}
@@ -574,7 +560,7 @@ class Browser:
 def browser(tmp_path, monkeypatch, model, registered):
     pytest.importorskip("gradio")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    browser = Browser(Shelf(["random"], lambda _: model))
+    browser = Browser(Models(["random"], load=lambda *_, **__: model))
     browser.value[browser.c.session].open(scenes.sample(scenes.TEST[1]).render(48))
     return browser
 

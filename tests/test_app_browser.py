@@ -20,8 +20,8 @@ import diffedit_min as dm
 from diffedit_min.core.coding import RatioOptions
 from diffedit_min.core.options import option
 from diffedit_min.core.state import Sampler
+from diffedit_min.loading.held import Models
 from diffedit_min.studio.app.session import Session
-from diffedit_min.studio.app.shelf import Shelf
 from diffedit_min.tiny import scenes
 
 pytest.importorskip("gradio")
@@ -84,7 +84,7 @@ def address(network, tmp_path_factory):
         patch.setattr(Session, "stop", network.stopping(Session.stop))
         patch.setattr(dm.METHODS, "_methods", dict(dm.METHODS))
         dm.register(dm.Method("mine", dm.sdedit.run, OwnOptions))
-        page = make_page(Shelf(["random"], lambda _: network.model), megabytes=1, megapixels=40)
+        page = make_page(Models(["random"], load=lambda *_, **__: network.model), megabytes=1, megapixels=40)
         yield launch(page, "127.0.0.1", None, megabytes=1)
         page.close()
 

@@ -26,7 +26,6 @@ from .known.measures import iou, measure, squared_error
 from .report import as_csv, put
 from .run import digest, hash_of, versions
 from .store import Appender, read_all
-from .variants import Variant
 
 DTYPES = ("float32", "bfloat16", "float16")     # the first is what the others are held against
 THE_METHODS = "float32, the method's own error"
@@ -106,11 +105,12 @@ def table(entries: Sequence[dict[str, dict[str, list[float]]]]) -> list[list[str
     return rows
 
 
-def main(models: Any, dataset: Dataset, out: Path, limit: int, quiet: bool) -> list[str]:
-    """Measure, and write out/dtypes.csv and dtypes.md; returns what to tell."""
+def main(
+    models: dict[str, StableDiffusion], dataset: Dataset, out: Path, limit: int, quiet: bool
+) -> list[str]:
+    """Measure with the model in each dtype, and write out/dtypes.csv and dtypes.md; returns what to tell."""
     dataset = Dataset(dataset.name, dataset.items[:limit], dataset.about, (), ())
-    variant = Variant(METHODS["diffedit"])
-    cells = table(measure_all({dtype: models.of(dtype)(variant) for dtype in DTYPES}, dataset, out, quiet))
+    cells = table(measure_all(models, dataset, out, quiet))
     text = [f"| {' | '.join(row)} |" for row in cells]
     text[1:1] = ["|---" * len(cells[0]) + "|"]
     text += ["", f"Means of {len(dataset.items)} edits ({dataset.about}), in batches of {BATCH}; "

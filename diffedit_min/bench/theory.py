@@ -121,14 +121,10 @@ def conclusions(lines: Sequence[dict[str, float]]) -> list[str]:
     return said
 
 
-def main(models: Any, dataset: Dataset, out: Path, limit: int, quiet: bool) -> list[str]:
+def main(model: StableDiffusion, dataset: Dataset, out: Path, limit: int, quiet: bool) -> list[str]:
     """Measure, and write out/theory.csv, theory.md, theory.png and theory.svg; returns what to tell."""
-    from .variants import Variant
-
     dataset = Dataset(dataset.name, dataset.items[:limit], dataset.about, (), ())
-    variant = Variant(METHODS["encode_decode"])
-    model = models(variant)
-    scales = dict.fromkeys((1.0, variant.settings(model).guidance_scale))
+    scales = dict.fromkeys((1.0, METHODS["encode_decode"].settings(model, {}).guidance_scale))
     tables = {scale: table(model, measure_all(model, dataset, scale, out, quiet), len(dataset.items))
               for scale in scales}
     text = [f"Root mean square errors in latents, mean of {len(dataset.items)} pictures ({dataset.about}), "

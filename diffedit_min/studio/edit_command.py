@@ -36,7 +36,6 @@ from .console import (
     check_targets,
     describe,
     one_line_errors,
-    source,
     tell,
     timed,
     write_report,
@@ -112,13 +111,13 @@ def all_told(ctx: typer.Context) -> dict[str, Any]:
 
 def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dict[str, Any]]:
     """The model, and where its files come from besides its name."""
-    from .. import loading
+    from ..loading.held import Models
 
     names = {told["model"] or job.asked.method.embedded_model: job.asked.method.dashed for job in jobs}
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names.values())} have no embedded model in common: give a table for each")
-    where = source(told["prediction_type"], told["config"], told["revision"])
-    return loading.load(next(iter(names)), device=told["device"], dtype=told["dtype"], **where), where
+    models = Models(**{name: told[name] for name in ("device", "dtype", "prediction_type", "config", "revision")})
+    return models.get(*names), models.source
 
 
 def edit_one(

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ...loading import load
+from ...loading.held import Models
 from ...methods import METHODS, Edit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.drawing import overlay, stacked, strip
@@ -41,10 +41,10 @@ COLUMNS = {"iou": "mask IoU", "correct": "accuracy", "outside": "outside, dB", "
 
 def plan(methods: Sequence[str], split: str, count: int, out: Path, model: str | None = None) -> Plan:
     """A run of the methods at their model's recommendations; of the embedded model that each is for, or of `model`."""
-    dataset, loaded = read(Place(split=split)), cache(load)
+    dataset, models = read(Place(split=split)), Models()
     return Plan(replace(dataset, items=dataset.items[:count]), tuple(Variant(METHODS[name]) for name in methods),
-                lambda variant: loaded(model or variant.method.embedded_model), {"scenes": ScenesMetric(Files())}, out,
-                pictures=0)
+                lambda variant: models.get(model or variant.method.embedded_model), {"scenes": ScenesMetric(Files())},
+                out, pictures=0)
 
 
 def run(planned: Plan, quiet: bool = False) -> list[Entry]:

@@ -6,12 +6,11 @@ import importlib.util
 import os
 import sys
 import tempfile
-from functools import partial
 from typing import Annotated
 
 from typer import Option
 
-from ..console import MODEL_HELP, Config, Debug, Device, DType, Prediction, Revision, one_line_errors, source
+from ..console import MODEL_HELP, Config, Debug, Device, DType, Prediction, Revision, one_line_errors
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -39,15 +38,14 @@ def serve(
             raise ValueError('the page needs gradio: pip install "diffedit-min[app]"')
         with tempfile.TemporaryDirectory(prefix="diffedit-min-") as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder      # all that is uploaded or made; read when gradio makes a page
-            from ... import loading
+            from ...loading.held import Models
             from .page import launch, make_page
-            from .shelf import Shelf
 
-            load = partial(loading.load, device=device, dtype=dtype, **source(prediction_type, config, revision))
-            shelf = Shelf(model or ("tiny", "tiny-instruct"), load, any_model)
-            for name in shelf.names:
-                shelf.get(name)
-            page = make_page(shelf, max_megabytes, max_megapixels)
+            models = Models(model or ("tiny", "tiny-instruct"), any_name=any_model, device=device, dtype=dtype,
+                            prediction_type=prediction_type, config=config, revision=revision)
+            for name in models.names:
+                models.get(name)
+            page = make_page(models, max_megabytes, max_megapixels)
             address = launch(page, host, port, max_megabytes, share)
             if host not in LOCAL:
                 print(f"warning: listening at {host}: everyone who can reach this machine can use the page",

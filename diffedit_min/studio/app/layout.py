@@ -14,11 +14,11 @@ from gradio.components import Component
 from gradio.data_classes import ImageData
 
 from ...core.options import Option
+from ...loading.held import Models
 from ...methods import METHODS
 from ...tiny.scenes import demo_scenes
 from . import canvas
 from .controls import Key, looks, of_all_methods, to_control
-from .shelf import Shelf
 
 SCENES = 6
 COLOUR = "rgba({}, {}, {}, {:.2f})".format(*canvas.COLOUR[:3], canvas.COLOUR[3] / 255)
@@ -113,7 +113,7 @@ class Controls:
                 *self.options.values()}
 
 
-def lay_out(shelf: Shelf, session: gr.State, kept: gr.State, limits: str) -> Controls:
+def lay_out(models: Models, session: gr.State, kept: gr.State, limits: str) -> Controls:
     """Put everything on the page that is being made. limits: what uploads are bounded by, in words."""
     options = of_all_methods()
     of_mask = {key: option for key, option in options.items() if option.stage in OF_MASK}
@@ -122,7 +122,7 @@ def lay_out(shelf: Shelf, session: gr.State, kept: gr.State, limits: str) -> Con
     with gr.Row():
         with gr.Column(min_width=320):
             made |= picture_part(limits)
-            made |= words_part(shelf)
+            made |= words_part(models)
         with gr.Column(min_width=320) as mask_part:
             made |= {"mask_part": mask_part} | mask_part_of(of_mask, made["options"])
         with gr.Column(min_width=320):
@@ -142,7 +142,7 @@ def picture_part(limits: str) -> dict:
     return {"picture": picture, "scenes": scenes}
 
 
-def words_part(shelf: Shelf) -> dict:
+def words_part(models: Models) -> dict:
     gr.Markdown("## 2 Words", elem_classes="step")
     query = gr.Textbox("", label="Query", info="What the edited picture should show.", elem_id="query")
     reference = gr.Textbox("", label="Reference", info="What it shows now: makes a better mask.",
@@ -150,8 +150,8 @@ def words_part(shelf: Shelf) -> dict:
     with gr.Row():
         method = gr.Dropdown([(m.dashed, m.name) for m in METHODS.values()], value="diffedit", label="Method",
                              elem_id="method", min_width=150)
-        model = gr.Dropdown(list(shelf.names), value=shelf.names[0], label="Model", allow_custom_value=shelf.any_name,
-                            elem_id="model", min_width=150)
+        model = gr.Dropdown(list(models.names), value=models.names[0], label="Model", elem_id="model", min_width=150,
+                            allow_custom_value=models.any_name)
     about = gr.Markdown(elem_id="about")
     return {"query": query, "reference": reference, "method": method, "model": model, "about": about}
 

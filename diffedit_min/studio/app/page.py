@@ -18,6 +18,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from ...loading.held import Models
 from ...methods import METHODS, Asked, Edit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures import metadata
@@ -29,7 +30,6 @@ from . import canvas
 from .controls import Kept, from_control, looks, offered, to_control
 from .layout import CSS, FIRST, FONTS, THRESHOLD, Controls, lay_out
 from .session import Progress, Run, Session, Stopped, same_map
-from .shelf import Shelf
 from .words import about, rows, share, summary
 
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
@@ -38,13 +38,13 @@ KEPT_SECONDS = 3600         # how long files of pictures stay
 EVERY_SECONDS = 0.1         # steps are told, at most: a browser that draws all of a small model's can't be clicked
 
 
-def make_page(shelf: Shelf, megabytes: float, megapixels: float) -> gr.Blocks:
+def make_page(models: Models, megabytes: float, megapixels: float) -> gr.Blocks:
     """The page, ready to be served. Files go to Gradio's temporary folder (GRADIO_TEMP_DIR)."""
     with gr.Blocks(title="DiffEdit", analytics_enabled=False, fill_width=True,
                    delete_cache=(60, KEPT_SECONDS)) as page:
         limits = f"to {megabytes:g} MB, {megapixels:g} megapixels"
-        controls = lay_out(shelf, gr.State(Session()), gr.State(Kept()), limits)
-        Answers(controls, shelf, int(megapixels * 1e6)).connect(page)
+        controls = lay_out(models, gr.State(Session()), gr.State(Kept()), limits)
+        Answers(controls, models, int(megapixels * 1e6)).connect(page)
     page.queue(max_size=50)
     return page
 
@@ -65,8 +65,8 @@ def launch(page: gr.Blocks, host: str, port: int | None, megabytes: float, share
 class Answers:
     """The answers, as methods: each is connected to what asks for it in `connect`."""
 
-    def __init__(self, controls: Controls, shelf: Shelf, pixels: int) -> None:
-        self.controls, self.shelf, self.pixels = controls, shelf, pixels
+    def __init__(self, controls: Controls, models: Models, pixels: int) -> None:
+        self.controls, self.models, self.pixels = controls, models, pixels
 
     def connect(self, page: gr.Blocks) -> None:
         """Only one answer that uses a model runs at a time, whoever asked; the others don't wait for those."""
@@ -124,7 +124,7 @@ class Answers:
     def take_scene(self, session: Session, chosen: gr.SelectData) -> Shown:
         c = self.controls
         scene, answer = demo_scenes(chosen.index, None)
-        session.open(scene.render(math.isqrt(self.shelf.get(self.shelf.names[0]).native_area)))
+        session.open(scene.render(math.isqrt(self.models.get(self.models.names[0]).native_area)))
         return {**self.fresh(session), c.picture: session.picture, c.reference: scene.caption, c.query: answer.caption}
 
     def fresh(self, session: Session) -> Shown:
@@ -141,7 +141,7 @@ class Answers:
         """The controls that this method has, with the values that hold for it with this model."""
         c, kept = self.controls, told[self.controls.kept]
         with errors():
-            model = self.shelf.get(told[c.model])
+            model = self.models.get(told[c.model])
             fitting = [m for m in METHODS.values() if m.channels == model.unet.config.in_channels]
             method = next((m for m in fitting if m.name == told[c.method]), fitting[0])
             presets = ["paper", *method.presets]
@@ -248,7 +248,7 @@ class Answers:
         run = session.runs.get(kind) or Run(laid=session.shown)         # another answer may have taken it
         told_at = -math.inf
         try:
-            network, found = self.shelf.get(told[c.model]), session.found
+            network, found = self.models.get(told[c.model]), session.found
             going = steps(network, self.asked(told, network), run)
             while True:
                 try:
@@ -305,7 +305,7 @@ class Answers:
 
         c, path = self.controls, new_folder() / "report.html"
         with errors():
-            report.write(session.edit, self.shelf.get(session.edited_by), path)
+            report.write(session.edit, self.models.get(session.edited_by), path)
         return {c.save_report: gr.update(value=path, interactive=True), c.progress: "The report is ready to download."}
 
 
