@@ -509,11 +509,11 @@ class Browser:
         import gradio as gr
 
         from diffedit_min.studio.app.controls import Kept
-        from diffedit_min.studio.app.layout import lay_out
+        from diffedit_min.studio.app.layout import Controls
         from diffedit_min.studio.app.page import Answers
 
         with gr.Blocks():
-            self.c = lay_out(models, gr.State(Session()), gr.State(Kept()), "to any size")
+            self.c = Controls(models, gr.State(Session()), gr.State(Kept()), "to any size")
         self.answers = Answers(self.c, models, 10**6)
         parts = [part for part in vars(self.c).values() if isinstance(part, gr.blocks.Block)]
         self.value = {part: getattr(part, "value", None) for part in (*parts, *self.c.options.values())}

@@ -43,11 +43,11 @@ class Asked:
 
     def iterate(self, model: StableDiffusion, picture: Image.Image | None, **more: Any) -> Generator[Step, None, Edit]:
         """`Method.iterate`. more: what a call takes besides, such as `keep`, `mask` or `reuse`."""
-        return self.method.iterate(model, picture, **self._arguments(), **more)
+        return self.method.iterate(model, picture, self.query, self.reference, seed=self.seed, **self._rest(), **more)
 
     def __call__(self, model: StableDiffusion, picture: Image.Image | None, **more: Any) -> Edit:
         """The edit of one picture, run to its end."""
-        return self.method(model, picture, **self._arguments(), **more)
+        return self.method(model, picture, self.query, self.reference, seed=self.seed, **self._rest(), **more)
 
     def settings(self, model: StableDiffusion) -> Options:
         """The options in force with this model."""
@@ -57,8 +57,8 @@ class Asked:
         """`Edit.settings`, known before the work. given: what is given beside the picture, by name, such as "mask"."""
         return self.method.record({**vars(self), "model": model.name, "given": list(given)}, self.settings(model))
 
-    def mask_alone(self) -> Asked:
-        """The same as far as step 1: steps 2 and 3 have no level to go to."""
+    def without_levels(self) -> Asked:
+        """The same at an encoding ratio of 0. Of DiffEdit that is step 1 alone; of `invert`, the VAE alone."""
         nowhere = {"encoding_ratio": 0.0} if "encoding_ratio" in self.method.known else {}
         return replace(self, options={**self.options, **nowhere})
 
@@ -67,14 +67,15 @@ class Asked:
         """Equal for those that `edit_together` takes."""
         return self.method.name, repr(sorted(self.options.items())), self.size, self.preset
 
-    def _arguments(self) -> dict[str, Any]:
-        own = {name: value for name, value in vars(self).items() if name not in ("method", "options")}
-        return {**own, **self.options}
+    def _rest(self) -> dict[str, Any]:
+        """What a call takes besides words and seed."""
+        return {"size": self.size, "preset": self.preset, **self.options}
 
 
 def edit_together(
     asked: Sequence[Asked], model: StableDiffusion, pictures: Sequence[Image.Image | None], **more: Any
 ) -> list[Edit]:
     """The edits of several pictures, in batches. All of `asked` are of one `kind`: only words and seeds differ."""
-    each = {name: [getattr(one, name) for one in asked] for name in ("query", "reference", "seed")}
-    return asked[0].method(model, list(pictures), **{**asked[0]._arguments(), **each}, **more)
+    first = asked[0]
+    queries, references, seeds = ([getattr(one, name) for one in asked] for name in ("query", "reference", "seed"))
+    return first.method(model, list(pictures), queries, references, seed=seeds, **first._rest(), **more)

@@ -15,18 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from .console import (
-    MODEL_HELP,
-    Config,
-    Debug,
-    Device,
-    DType,
-    Prediction,
-    Quiet,
-    Revision,
-    Size,
-    one_line_errors,
-)
+from .console import MODEL_HELP, Config, Device, DType, Prediction, Quiet, Revision, Size
 
 if TYPE_CHECKING:
     from ..bench.datasets.item import Dataset
@@ -68,52 +57,51 @@ def bench(
     pictures: Annotated[int, Option(min=0, help="Of how many items the results are kept and shown as sheets.")] = 6,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try again what failed before.")] = False,
     size: Size = None, device: Device = "auto", dtype: DType = "auto", prediction_type: Prediction = None,
-    config: Config = None, revision: Revision = None, quiet: Quiet = False, debug: Debug = False,
+    config: Config = None, revision: Revision = None, quiet: Quiet = False,
 ) -> None:
     """Measure methods on a dataset: a table and trade-off curves. A run can be stopped, and taken up again."""
-    with one_line_errors(debug):
-        import torch
+    import torch
 
-        from ..bench.datasets import DATASETS
-        from ..bench.datasets.item import Place
-        from ..bench.metrics.base import Files
-        from ..bench.run import Plan
-        from ..loading.held import Models
+    from ..bench.datasets import DATASETS
+    from ..bench.datasets.item import Place
+    from ..bench.metrics.base import Files
+    from ..bench.run import Plan
+    from ..loading.held import Models
 
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        if find_spec("matplotlib") is None or find_spec("torchmetrics") is None:
-            raise ValueError("bench needs matplotlib and torchmetrics: pip install 'diffedit-min[bench]'")
-        read = lookup(dataset, DATASETS, "--dataset")
-        out = out or Path("runs") / dataset
-        if model is None and dataset != "scenes":
-            raise ValueError(f"--model is missing: the embedded model knows its own scenes only, not {dataset}")
-        if device == "auto" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-            device = f"cuda:{os.environ['LOCAL_RANK']}"
-        models = Models(device=device, dtype=dtype, prediction_type=prediction_type, config=config, revision=revision)
-        if preset and (methods or option):
-            raise ValueError(f"--preset {preset!r} brings its own methods and options: leave out --methods and -o")
-        if preset in ("theory", "dtype"):
-            from ..bench import dtypes, theory
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if find_spec("matplotlib") is None or find_spec("torchmetrics") is None:
+        raise ValueError("bench needs matplotlib and torchmetrics: pip install 'diffedit-min[bench]'")
+    read = lookup(dataset, DATASETS, "--dataset")
+    out = out or Path("runs") / dataset
+    if model is None and dataset != "scenes":
+        raise ValueError(f"--model is missing: the embedded model knows its own scenes only, not {dataset}")
+    if device == "auto" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    models = Models(device=device, dtype=dtype, prediction_type=prediction_type, config=config, revision=revision)
+    if preset and (methods or option):
+        raise ValueError(f"--preset {preset!r} brings its own methods and options: leave out --methods and -o")
+    if preset in ("theory", "dtype"):
+        from ..bench import dtypes, theory
 
-            if world > 1:
-                raise ValueError(f"--preset {preset} is for one process: start it without torchrun")
-            found, name = read(Place(data, images, split)), model or "tiny"
-            told = (theory.main(models.get(name), found, out, limit or 30, quiet) if preset == "theory" else
-                    dtypes.main({each: models.in_dtype(each).get(name) for each in dtypes.DTYPES}, found, out,
-                                limit or 30, quiet))
-            print("\n".join(told))
-            return
-        wanted = chosen(methods, option, preset)
-        variants = wanted.variants(ratios or RATIOS)
-        found = read(Place(data, images, split))
-        found = replace(found, items=found.items[:limit], panels=wanted.panels or found.panels)
-        check(variants, found)
-        measured, left_out = usable(metrics or found.metrics, Files(weights, clip, dino, class_means), bool(metrics))
-        for line in left_out if rank == 0 else ():
-            print(line, flush=True)
-        plan = Plan(found, tuple(variants), lambda variant: models.get(model or variant.method.embedded_model),
-                    measured, out, batch, size, pictures, wanted.paired)
-        run(plan, rank, world, retry_failed, quiet)
+        if world > 1:
+            raise ValueError(f"--preset {preset} is for one process: start it without torchrun")
+        found, name = read(Place(data, images, split)), model or "tiny"
+        told = (theory.main(models.get(name), found, out, limit or 30, quiet) if preset == "theory" else
+                dtypes.main({each: models.in_dtype(each).get(name) for each in dtypes.DTYPES}, found, out,
+                            limit or 30, quiet))
+        print("\n".join(told))
+        return
+    wanted = chosen(methods, option, preset)
+    variants = wanted.variants(ratios or RATIOS)
+    found = read(Place(data, images, split))
+    found = replace(found, items=found.items[:limit], panels=wanted.panels or found.panels)
+    check(variants, found)
+    measured, left_out = usable(metrics or found.metrics, Files(weights, clip, dino, class_means), bool(metrics))
+    for line in left_out if rank == 0 else ():
+        print(line, flush=True)
+    plan = Plan(found, tuple(variants), lambda variant: models.get(model or variant.method.embedded_model),
+                measured, out, batch, size, pictures, wanted.paired)
+    run(plan, rank, world, retry_failed, quiet)
 
 
 def lookup(name: str, known: dict[str, Any], option: str) -> Any:

@@ -28,7 +28,7 @@ from ...tiny.scenes import demo_scenes
 from ..console import describe
 from . import canvas
 from .controls import Kept, from_control, looks, offered, to_control
-from .layout import CSS, FIRST, FONTS, THRESHOLD, Controls, lay_out
+from .layout import CSS, FIRST, FONTS, THRESHOLD, Controls
 from .session import Progress, Run, Session, Stopped, same_map
 from .words import about, rows, share, summary
 
@@ -43,7 +43,7 @@ def make_page(models: Models, megabytes: float, megapixels: float) -> gr.Blocks:
     with gr.Blocks(title="DiffEdit", analytics_enabled=False, fill_width=True,
                    delete_cache=(60, KEPT_SECONDS)) as page:
         limits = f"to {megabytes:g} MB, {megapixels:g} megapixels"
-        controls = lay_out(models, gr.State(Session()), gr.State(Kept()), limits)
+        controls = Controls(models, gr.State(Session()), gr.State(Kept()), limits)
         Answers(controls, models, int(megapixels * 1e6)).connect(page)
     page.queue(max_size=50)
     return page
@@ -92,12 +92,12 @@ class Answers:
         c.scenes.select(self.take_scene, [c.session], opened, **free)
         threshold.input(self.cut, {c.session, c.method, threshold}, [c.canvas, c.progress], trigger_mode="always_last",
                         **free)
-        gr.on(makes_a_map, self.begin_find, [c.session], None, **at_once).then(
+        gr.on(makes_a_map, lambda session: session.begin("find"), [c.session], None, **at_once).then(
             self.find_again, c.inputs(), [c.canvas, c.map, c.progress], trigger_mode="always_last", **model)
-        c.find.click(self.begin_find, [c.session], None, **at_once).then(
+        c.find.click(lambda session: session.begin("find"), [c.session], None, **at_once).then(
             self.find, c.inputs(), [c.canvas, c.map, c.progress], **model)
-        gr.on([c.edit.click, c.query.submit, c.reference.submit], self.begin_edit, [c.session], None, **at_once).then(
-            self.edit, c.inputs(), [c.canvas, c.map, *self.after_edit()], **model)
+        gr.on([c.edit.click, c.query.submit, c.reference.submit], lambda session: session.begin("edit"), [c.session],
+              None, **at_once).then(self.edit, c.inputs(), [c.canvas, c.map, *self.after_edit()], **model)
         # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.
         c.cancel.click(None, None, c.progress, js="() => 'Cancelling'", api_visibility="private")
         c.cancel.click(self.cancel, [c.session], c.progress, **at_once)
@@ -184,9 +184,6 @@ class Answers:
 
     # ---- the mask
 
-    def begin_find(self, session: Session) -> None:
-        session.begin("find")
-
     def find(self, told: Shown) -> Iterator[Shown]:
         """The map, and the mask that it gives at the threshold."""
         c, session = self.controls, told[self.controls.session]
@@ -224,9 +221,6 @@ class Answers:
                 c.map: None if found.mask_map is None else heat(found.mask_map, found.frame, found.factor)}
 
     # ---- the edit
-
-    def begin_edit(self, session: Session) -> None:
-        session.begin("edit")
 
     def edit(self, told: Shown) -> Iterator[Shown]:
         """The edit, with the mask as it lies on the canvas."""

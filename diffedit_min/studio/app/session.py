@@ -92,7 +92,7 @@ class Session:
 
     def find(self, model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Edit]:
         """The map for these words and settings, and the mask that the method cuts from it; no rows for a kept map."""
-        self.found = yield from self.watch(asked.mask_alone(), model, run)
+        self.found = yield from self.watch(asked.without_levels(), model, run)
         return self.found
 
     def earlier(self) -> list[Edit]:

@@ -110,7 +110,7 @@ def edit_in_grown_masks(
 
     It takes no more rows than one call does.
     """
-    found = edit_together([one.mask_alone() for one in asked], model, pictures, **rest)
+    found = edit_together([one.without_levels() for one in asked], model, pictures, **rest)
     masks = [grow(edit.mask_image, pixels) for edit, pixels in zip(found, by, strict=True)]
     edits = [replace(edit, image=edit.input, mask=torch.zeros_like(edit.mask), empty_mask=True) for edit in found]
     left = [i for i, mask in enumerate(masks) if mask.getbbox()]

@@ -4,9 +4,8 @@
     bowl.jpg,a basket of pears,a bowl of pears,3,
     "my cat.png",a dog,,,25
 
-Columns: image; any of out, query, reference, method, seed, size, preset, mask, mask_grow, mask_feather, composite and
-crop; and any option of the methods. An empty cell says what the command line says. image, mask and out are relative to
-the table. Every line is checked before any work.
+Columns: image, out, any of `TOLD` (job.py), and any option of the methods. In place of an empty cell holds what the
+command line says. image, mask and out are relative to the table. Every line is checked before any work.
 """
 
 from __future__ import annotations
