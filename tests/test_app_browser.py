@@ -344,22 +344,6 @@ def test_a_method_without_a_mask_shows_no_mask(person):
         playwright.expect(person.page.locator(back)).to_be_visible()
 
 
-def test_another_method_and_back_keeps_what_was_set(person):
-    person.write("#option-steps", 7)
-    person.choose("#method", "null-text")
-    person.holds("#option-steps", "7")
-    person.holds("#option-encoding_ratio", "1")
-    person.choose("#method", "mine")
-    person.holds("#option-guidance_scale", "2")
-    person.holds("#option-steps", "7")
-    person.choose("#method", "diffedit")
-    person.holds("#option-encoding_ratio", "0.8")
-    person.holds("#option-guidance_scale", "7.5")
-    person.holds("#option-steps", "7")
-    person.page.get_by_label("fast").click()
-    person.holds("#option-steps", "14")
-
-
 def test_a_method_of_ones_own_has_its_controls_and_their_values_arrive(person):
     person.choose("#method", "mine")
     person.upload("a.png", png(scene()))
@@ -385,17 +369,6 @@ def test_a_method_of_ones_own_has_its_controls_and_their_values_arrive(person):
     wanted = {"count": 5, "plain": True, "norm": "l2", "window": [0.2, 0.7], "walker": "edict:p=0.9", "limit": 2.5,
               "weights": {"apples": 2.0}, "steps": 4, "guidance_scale": 2.0, "method": "mine"}
     assert {name: settings[name] for name in wanted} == wanted
-
-
-def test_a_method_without_a_query(person):
-    person.choose("#method", "invert")
-    playwright.expect(person.page.locator("#query")).to_be_hidden()
-    playwright.expect(person.page.locator("#reference")).to_be_visible()
-    person.upload("a.png", png(scene()))
-    person.progress("A picture of 60 x 52")
-    person.write("#option-steps", 5)
-    person.press("#edit")
-    person.progress("^Done: 8 rows")
 
 
 @pytest.mark.parametrize("width", [390, 1280])
