@@ -43,13 +43,14 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, str]]]:
     """(line's number, its cells that say something by their columns' names). ValueError for what is no such table."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+            reader = csv.DictReader(file, restval="", strict=True)
+            header = [name.strip().lower().replace("-", "_") for name in reader.fieldnames or ()]
+            reader.fieldnames = header
+            rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise ValueError(f"{str(path)!r} can't be opened ({error.strerror}): check the path") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no table ({error}): save it as CSV with commas, in UTF-8") from None
-    header = [name.lower().replace("-", "_") for name in rows[0][1]] if rows else []
     own = ("image", "out", *TOLD)
     options = {name for method in METHODS.values() for name in method.known}
     for name in header:
@@ -61,28 +62,27 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, str]]]:
     if "image" not in header:
         raise ValueError(f"{path} has no column 'image': name the columns in the first line")
     lines = []
-    for line, row in rows[1:]:
-        if len(row) > len(header):
-            raise ValueError(f"{path}, line {line}: {len(row)} cells, but {len(header)} columns: put quotes, \", "
-                             "around a text with commas")
-        if any(row):
-            lines.append((line, {name: cell for name, cell in zip(header, row, strict=False) if cell}))
+    for line, row in rows:
+        if more := row.pop(None, ()):
+            raise ValueError(f"{path}, line {line}: {len(header) + len(more)} cells, but {len(header)} columns: put "
+                             "quotes, \", around a text with commas")
+        if cells := {name: cell.strip() for name, cell in row.items() if cell.strip()}:
+            lines.append((line, cells))
     return lines
 
 
 def job_in(cells: dict[str, str], beside: Path, told: Mapping[str, Any], folder: Path, line: int) -> Job:
     """The job of one line."""
-    files = {name: cells[name] if "://" in cells[name] else str(beside / cells[name])
-             for name in ("image", "mask", "out") if name in cells}
-    if "image" not in files:
+    cells = {name: str(beside / cell) if name in ("image", "mask", "out") and "://" not in cell else cell
+             for name, cell in cells.items()}
+    image, out = cells.pop("image", None), cells.pop("out", None)
+    if image is None:
         raise ValueError("there is no image")
-    for name in ("image", "mask"):
-        if name in files:
-            check_readable(files[name])
-    if "out" in files:
-        check_target(Path(files["out"]))
-    own = {name: Option(name, kind, None).parsed(cells[name]) for name, kind in TOLD.items() if name in cells}
-    options = [f"{name}={text}" for name, text in cells.items() if name not in TOLD and name not in ("image", "out")]
-    own |= {"mask": files["mask"]} if "mask" in files else {}
-    out = Path(files["out"]) if "out" in files else folder / f"{Path(files['image']).stem}-edit.png"
-    return job_of({**told, **own, "option": [*(told.get("option") or ()), *options]}, files["image"], out, line)
+    for file in filter(None, (image, cells.get("mask"))):
+        check_readable(file)
+    if out is not None:
+        check_target(Path(out))
+    own = {name: Option(name, TOLD[name], None).parsed(cell) for name, cell in cells.items() if name in TOLD}
+    options = [f"{name}={cell}" for name, cell in cells.items() if name not in TOLD]
+    told = {**told, **own, "option": [*(told.get("option") or ()), *options]}
+    return job_of(told, image, Path(out or folder / f"{Path(image).stem}-edit.png"), line)
