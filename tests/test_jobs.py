@@ -219,10 +219,11 @@ def test_masks_of_their_own_in_one_batch(command, network):
     left.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save("right.png")
     path = table("image,mask", "p0.png,left.png", "p1.png,right.png")
     assert command("edit", "--jobs", path, *WORDS, "--composite").code == 0
-    for i, mask, kept in ((0, "left.png", np.s_[:, 23:]), (1, "right.png", np.s_[:, :22])):
+    for i, mask in enumerate(["left.png", "right.png"]):
         before, after = Image.open(f"p{i}.png"), np.asarray(Image.open(f"edits/p{i}-edit.png"))
         mask = at_size(Image.open(mask), before.size)
         alone = np.array(dm.diffedit(network, before, "a basket of pears", steps=3, mask=mask).image)
+        kept = np.asarray(mask) == 0
         alone[kept] = np.asarray(before)[kept]
         assert np.array_equal(after[kept], alone[kept]) and np.abs(after.astype(int) - alone).max() <= 1
 
