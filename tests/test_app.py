@@ -91,6 +91,7 @@ def test_the_map_is_kept_until_its_words_or_settings_change(model, session):
     assert session.cut(0.5) is None and count(asked()) == MASK_ROWS
 
 
+@pytest.mark.slow
 def test_the_encoding_is_kept_across_queries_and_smaller_ratios(model, session):
     def count(wanted):
         run = Run()
@@ -110,6 +111,7 @@ def test_the_encoding_is_kept_across_queries_and_smaller_ratios(model, session):
     assert count(asked("a bucket"))[1] == ENCODE_ROWS + DECODE_ROWS
 
 
+@pytest.mark.slow
 def test_a_map_that_is_kept_brings_its_intermediates_for_the_report(model, session):
     first, _ = drained(session.run(model, asked(), Run()))
     for wanted in (asked(mask_threshold=0.2), asked("a bucket"), asked()):
@@ -118,6 +120,7 @@ def test_a_map_that_is_kept_brings_its_intermediates_for_the_report(model, sessi
     assert edit.trace["eps_query"] is first.trace["eps_query"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["diffedit", "prompt_to_prompt"])
 def test_what_is_kept_changes_no_result(model, session, method):
     wanted = Asked(dm.METHODS[method], "a basket of pears", "a bowl of pears", options={"steps": 4})
@@ -163,6 +166,7 @@ def test_the_rows_that_are_counted_are_the_edits(model, session, method):
     assert run.rows == edit.rows + of_map > 0 and bool(of_map) is (method.name == "diffedit")
 
 
+@pytest.mark.slow
 def test_steps_come_with_pictures_of_the_pictures_size(model):
     session = Session(scenes.sample(scenes.TEST[1]).render(48).crop((0, 0, 45, 37)))
     edit, seen = drained(session.run(model, asked(steps=20), Run()))
@@ -175,6 +179,7 @@ def test_steps_come_with_pictures_of_the_pictures_size(model):
     assert pictures[0].tobytes() != pictures[-1].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 3, 6])
 def test_stopping_ends_after_the_call_in_flight(model, session, at, calls):
     """It is asked for while the U-Net runs; in mask, encoding or decoding."""
@@ -320,6 +325,7 @@ def test_without_gradio_the_command_says_what_to_install(call_command, monkeypat
     assert (done.code, done.err) == (1, 'error: the page needs gradio: pip install "diffedit-min[app]"\n')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
 def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, monkeypatch, host, warned):
     gr = pytest.importorskip("gradio")
@@ -572,6 +578,7 @@ def test_another_method_and_back_keeps_what_was_set(browser):
     assert browser.get("steps") == 50
 
 
+@pytest.mark.slow
 def test_the_controls_can_hold_every_methods_values(browser, model, monkeypatch):
     """Of the paper, of presets and of a card; Gradio would refuse what lies outside."""
     from diffedit_min.studio.app.words import about
