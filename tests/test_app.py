@@ -19,10 +19,11 @@ from diffedit_min.core.diffedit import DiffEditOptions
 from diffedit_min.core.options import option
 from diffedit_min.core.state import Sampler
 from diffedit_min.core.task import Outcome, Step
+from diffedit_min.loading.held import Models
+from diffedit_min.methods import Asked
 from diffedit_min.pictures.picture import fit
 from diffedit_min.studio.app import canvas
-from diffedit_min.studio.app.session import ENCODINGS, Asked, Run, Session, Stopped
-from diffedit_min.studio.app.shelf import Shelf
+from diffedit_min.studio.app.session import Run, Session, Stopped
 from diffedit_min.tiny import scenes
 
 OPTIONS = {"steps": 4, "mask_samples": 3}
@@ -90,6 +91,7 @@ def test_the_map_is_kept_until_its_words_or_settings_change(model, session):
     assert session.cut(0.5) is None and count(asked()) == MASK_ROWS
 
 
+@pytest.mark.slow
 def test_the_encoding_is_kept_across_queries_and_smaller_ratios(model, session):
     def count(wanted):
         run = Run()
@@ -109,12 +111,7 @@ def test_the_encoding_is_kept_across_queries_and_smaller_ratios(model, session):
     assert count(asked("a bucket"))[1] == ENCODE_ROWS + DECODE_ROWS
 
 
-def test_few_encodings_are_kept(model, session):
-    for steps in range(2, 4 + ENCODINGS):
-        drained(session.run(model, asked(steps=steps), Run()))
-    assert [edit.settings["steps"] for edit in session.encoded] == [6, 5, 4]
-
-
+@pytest.mark.slow
 def test_a_map_that_is_kept_brings_its_intermediates_for_the_report(model, session):
     first, _ = drained(session.run(model, asked(), Run()))
     for wanted in (asked(mask_threshold=0.2), asked("a bucket"), asked()):
@@ -123,41 +120,14 @@ def test_a_map_that_is_kept_brings_its_intermediates_for_the_report(model, sessi
     assert edit.trace["eps_query"] is first.trace["eps_query"]
 
 
-@pytest.mark.parametrize("method", ["diffedit", "encode_decode", "sdedit", "prompt_to_prompt", "cycle_diffusion"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["diffedit", "prompt_to_prompt"])
 def test_what_is_kept_changes_no_result(model, session, method):
     wanted = Asked(dm.METHODS[method], "a basket of pears", "a bowl of pears", options={"steps": 4})
     first, _ = drained(session.run(model, wanted, Run()))
     again, _ = drained(session.run(model, wanted, Run()))
     plain = dm.METHODS[method](model, session.picture, "a basket of pears", "a bowl of pears", steps=4)
     assert first.image.tobytes() == again.image.tobytes() == plain.image.tobytes()
-
-
-def test_another_models_or_methods_encoding_is_not_used(model, session):
-    other = dm.load("random", seed=5, dtype="float64")
-    other.name = "another"
-    for network, method in ((model, "diffedit"), (other, "diffedit"), (other, "prompt_to_prompt"),
-                            (model, "encode_decode")):
-        wanted = Asked(dm.METHODS[method], "a basket of pears", "a bowl of pears", options={"steps": 4})
-        edit, _ = drained(session.run(network, wanted, Run()))
-        plain = dm.METHODS[method](network, session.picture, wanted.query, wanted.reference, steps=4)
-        assert edit.image.tobytes() == plain.image.tobytes()
-
-
-def test_two_sessions_do_not_mix(model):
-    """Their runs, a step of one after a step of the other, give what each gives alone."""
-    pictures = [scenes.sample(scenes.TEST[i]).render(48) for i in (1, 2)]
-    alone = [drained(Session(picture).run(model, asked(), Run()))[0] for picture in pictures]
-    runs = [Run(), Run()]
-    going = [Session(picture).run(model, asked(), run) for picture, run in zip(pictures, runs, strict=True)]
-    ends = [None, None]
-    while not all(ends):
-        for i, steps in enumerate(going):
-            try:
-                ends[i] or next(steps)
-            except StopIteration as done:
-                ends[i] = done.value
-    assert [edit.image.tobytes() for edit in ends] == [edit.image.tobytes() for edit in alone]
-    assert [run.rows for run in runs] == [MASK_ROWS + ENCODE_ROWS + DECODE_ROWS] * 2
 
 
 def test_two_sessions_in_two_threads_count_and_stop_their_own_rows(model, session):
@@ -186,11 +156,9 @@ def test_two_sessions_in_two_threads_count_and_stop_their_own_rows(model, sessio
 # ---- rows, steps and stopping
 
 
-@pytest.mark.parametrize("method", list(dm.METHODS))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [m for m in dm.METHODS.values() if m.channels == 4], ids=repr)
 def test_the_rows_that_are_counted_are_the_edits(model, session, method):
-    method = dm.METHODS[method]
-    if method.channels != model.unet.config.in_channels:
-        pytest.skip("for another U-Net")
     options = {"tuning_steps": 2} if method.name == "unitune" else {}
     run = Run()
     edit, _ = drained(session.run(model, Asked(method, "pears", "apples", options={"steps": 3, **options}), run))
@@ -198,6 +166,7 @@ def test_the_rows_that_are_counted_are_the_edits(model, session, method):
     assert run.rows == edit.rows + of_map > 0 and bool(of_map) is (method.name == "diffedit")
 
 
+@pytest.mark.slow
 def test_steps_come_with_pictures_of_the_pictures_size(model):
     session = Session(scenes.sample(scenes.TEST[1]).render(48).crop((0, 0, 45, 37)))
     edit, seen = drained(session.run(model, asked(steps=20), Run()))
@@ -210,7 +179,8 @@ def test_steps_come_with_pictures_of_the_pictures_size(model):
     assert pictures[0].tobytes() != pictures[-1].tobytes()
 
 
-@pytest.mark.parametrize("at", [1, 2, 4, 6])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 3, 6])
 def test_stopping_ends_after_the_call_in_flight(model, session, at, calls):
     """It is asked for while the U-Net runs; in mask, encoding or decoding."""
     run = Run()
@@ -225,16 +195,6 @@ def test_stopping_ends_after_the_call_in_flight(model, session, at, calls):
     edit, _ = drained(session.run(model, asked(), Run()))       # and the network is free again
     assert edit.image.tobytes() == dm.diffedit(model, session.picture, "a basket of pears", "a bowl of pears",
                                                **OPTIONS).image.tobytes()
-
-
-def test_a_mask_of_many_calls_stops_in_between(session):
-    small = dm.load("random", dtype="float64", rows_per_batch=2)
-    run, seen = Run(), []
-    hook = small.unet.register_forward_pre_hook(lambda *_: seen.append(setattr(run, "stop", len(seen) == 1)))
-    with pytest.raises(Stopped):
-        drained(session.find(small, asked(), run))
-    hook.remove()
-    assert len(seen) == 2 and run.rows == 4 < MASK_ROWS and session.found is None
 
 
 def test_stopping_reaches_a_network_that_is_tuned(model, session):
@@ -268,12 +228,6 @@ def test_a_later_run_of_a_kind_stops_the_earlier_one_only():
     assert set(session.runs) == {"find", "edit"}
     session.end(edit)
     assert set(session.runs) == {"find"}
-
-
-def test_a_warning_of_the_library_is_kept_for_the_page(model, session):
-    run = Run()
-    drained(session.find(model, asked("pears " * 100), run))
-    assert [text.startswith("the prompt is too long; dropped: ") for text in run.warnings] == [True]
 
 
 # ---- the canvas
@@ -328,17 +282,6 @@ def test_a_picture_can_be_painted_on_before_there_is_a_map(model, session):
 # ---- what is refused
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"no picture", "'a.png' is not a picture that Pillow can read: save it as PNG or JPEG"),
-    (b"", "'a.png' is not a picture that Pillow can read: save it as PNG or JPEG"),
-])
-def test_an_upload_that_is_no_picture(tmp_path, content, message):
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ValueError) as error:
-        canvas.open_upload(tmp_path / "a.png", 10**6)
-    assert str(error.value) == message
-
-
 def test_an_upload_of_too_many_pixels_is_refused_unread(tmp_path, monkeypatch):
     Image.new("1", (1001, 1000)).save(tmp_path / "large.png")
     assert canvas.open_upload(tmp_path / "large.png", 1_001_000).size == (1001, 1000)
@@ -347,41 +290,18 @@ def test_an_upload_of_too_many_pixels_is_refused_unread(tmp_path, monkeypatch):
         canvas.open_upload(tmp_path / "large.png", 10**6)
 
 
-def test_no_picture_no_query_and_no_such_model(model, session):
+def test_no_picture_and_no_query(model, session):
     with pytest.raises(ValueError, match="there is no picture yet: upload one, or take one of the scenes"):
         drained(Session().run(model, asked(), Run()))
     with pytest.raises(ValueError, match="the query is empty: say what the edited picture should show"):
         drained(session.find(model, asked("  "), Run()))
-    with pytest.raises(ValueError, match="model '/etc' is not one of this page's, tiny, random"):
-        Shelf(("tiny", "random"), lambda _: pytest.fail("loaded")).get("/etc")
 
 
-def test_options_that_name_files_are_refused():
+def test_options_that_name_files_are_refused(model, session):
     for method, name in (("unitune", "save"), ("unitune", "tuned"), ("cycle_diffusion", "clip")):
         with pytest.raises(ValueError, match=f"{name} names a file, and this page opens none"):
-            Asked(dm.METHODS[method], "pears", options={name: "a.safetensors"})
-
-
-def test_every_option_of_free_text_is_known_to_name_no_file():
-    """A new option that is a path must be declared with file=True."""
-    words = {"negative_prompt", "rare", "local_blend"}
-    for method in dm.METHODS.values():
-        for name, own in method.known.items():
-            if own.kind is str and not own.file and name not in words:
-                with pytest.raises(ValueError):       # one of a few values
-                    method.made({name: "../a file.safetensors"})
-
-
-def test_models_are_loaded_once_and_only_the_last_of_the_others_is_kept():
-    loaded = []
-
-    def load(name):
-        loaded.append(name)
-        return name.upper()
-
-    shelf = Shelf(("a", "b"), load, any_name=True)
-    assert [shelf.get(name) for name in "aabbxxyxa"] == [*"AABBXXYXA"]
-    assert loaded == [*"abxyx"]
+            wanted = Asked(dm.METHODS[method], "pears", "figs", options={name: "a.safetensors"})
+            drained(session.run(model, wanted, Run()))
 
 
 # ---- the command, and the page as it is put together
@@ -405,6 +325,7 @@ def test_without_gradio_the_command_says_what_to_install(call_command, monkeypat
     assert (done.code, done.err) == (1, 'error: the page needs gradio: pip install "diffedit-min[app]"\n')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
 def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, monkeypatch, host, warned):
     gr = pytest.importorskip("gradio")
@@ -445,7 +366,7 @@ def page(tmp_path, monkeypatch, model):
     from diffedit_min.studio.app.page import make_page
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return make_page(Shelf(["random"], lambda _: model), 20, 40)
+    return make_page(Models(["random"], load=lambda *_, **__: model), 20, 40)
 
 
 def test_every_control_has_a_label_and_nothing_is_fetched_from_elsewhere(page):
@@ -505,6 +426,9 @@ def told_options(task, options):
     return Outcome(task.x0)
 
 
+OWN = ("mine", "soft", "renamed")
+
+
 @pytest.fixture
 def registered(monkeypatch):
     """Methods of one's own, known as long as the test runs."""
@@ -517,16 +441,16 @@ def registered(monkeypatch):
 class Browser:
     """What a browser would hold of the page: the value of each control, and whether it is seen."""
 
-    def __init__(self, shelf):
+    def __init__(self, models):
         import gradio as gr
 
         from diffedit_min.studio.app.controls import Kept
-        from diffedit_min.studio.app.layout import lay_out
+        from diffedit_min.studio.app.layout import Controls
         from diffedit_min.studio.app.page import Answers
 
         with gr.Blocks():
-            self.c = lay_out(shelf, gr.State(Session()), gr.State(Kept()), "to any size")
-        self.answers = Answers(self.c, shelf, 10**6)
+            self.c = Controls(models, gr.State(Session()), gr.State(Kept()), "to any size")
+        self.answers = Answers(self.c, models, 10**6)
         parts = [part for part in vars(self.c).values() if isinstance(part, gr.blocks.Block)]
         self.value = {part: getattr(part, "value", None) for part in (*parts, *self.c.options.values())}
         self.props = {part: {"visible": True} for part in self.value}
@@ -572,7 +496,7 @@ class Browser:
 def browser(tmp_path, monkeypatch, model, registered):
     pytest.importorskip("gradio")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    browser = Browser(Shelf(["random"], lambda _: model))
+    browser = Browser(Models(["random"], load=lambda *_, **__: model))
     browser.value[browser.c.session].open(scenes.sample(scenes.TEST[1]).render(48))
     return browser
 
@@ -612,28 +536,25 @@ def test_each_kind_of_option_has_its_control_and_arrives(browser):
     assert (options.weights, options.limit, options.maybe, options.many) == ({}, None, None, 12)
 
 
-@pytest.mark.parametrize(("name", "value", "error"), [
-    ("weights", "apples", "weights must be words with numbers, for example apples:2,red bowl:0.5, not 'apples'"),
-    ("window", "0.2,2", "window must be from 0 to 1, not (0.2, 2.0)"),
-    ("walker", "edikt", "sampler 'edikt' is not known; known are ddim, "),
-    ("walker", "edict:p=2", "p must be above 0 and at most 1, not 2.0"),
-    ("many", 2.5, "many must be a whole number, not 2.5"),
-    ("many", None, "many is empty: give a whole number"),
-    ("many", -1, "many must be at least 0, not -1"),
-    ("limit", 6, "limit must be from 0 to 5, not 6.0"),
-])
-def test_a_value_that_cannot_be_is_said_in_one_line(browser, name, value, error):
+def test_a_value_that_cannot_be_is_said_in_one_line(browser):
     import gradio as gr
 
     browser.tune(method="mine")
-    browser.set(**{name: value})
-    with pytest.raises(gr.Error):
+    for name, value, error in (
+        ("weights", "apples", "weights must be words with numbers, for example apples:2,red bowl:0.5, not 'apples'"),
+        ("walker", "edikt", "sampler 'edikt' is not known; known are ddim, "),
+        ("many", 2.5, "many must be a whole number, not 2.5"),
+        ("many", None, "many is empty: give a whole number"),
+        ("limit", 6, "limit must be from 0 to 5, not 6.0"),
+    ):
+        browser.set(**{name: value})
+        with pytest.raises(gr.Error):
+            browser.press("edit")
+        said = browser.value[browser.c.progress]
+        assert said.startswith(f"Error: {error}") and "\n" not in said
+        browser.tune(method="sdedit")
+        browser.tune(method="mine")         # where it doesn't come back
         browser.press("edit")
-    said = browser.value[browser.c.progress]
-    assert said.startswith(f"Error: {error}") and "\n" not in said
-    browser.tune(method="sdedit")
-    browser.tune(method="mine")         # where it doesn't come back
-    browser.press("edit")
 
 
 def test_another_method_and_back_keeps_what_was_set(browser):
@@ -657,29 +578,24 @@ def test_another_method_and_back_keeps_what_was_set(browser):
     assert browser.get("steps") == 50
 
 
-@pytest.mark.parametrize("name", [m.name for m in dm.METHODS.values() if m.channels == 4])
-def test_the_controls_can_hold_each_methods_values(name, browser, model):
-    """Of the paper and of presets; Gradio would refuse what lies outside."""
+@pytest.mark.slow
+def test_the_controls_can_hold_every_methods_values(browser, model, monkeypatch):
+    """Of the paper, of presets and of a card; Gradio would refuse what lies outside."""
     from diffedit_min.studio.app.words import about
 
-    method = dm.METHODS[name]
-    for preset in ("paper", *method.presets):
-        browser.tune(method=name, preset=preset)
+    monkeypatch.setitem(model.defaults, "sdedit", {"steps": 300, "guidance_scale": 55.0})     # beyond what is usual
+    for method, preset in ((m, preset) for m in dm.METHODS.values() if m.channels == 4 and m.name not in OWN
+                           for preset in ("paper", *m.presets)):
+        browser.tune(method=method.name, preset=preset)
         for own in method.known.values():
             control = browser.option(own.name)
             assert (control is None) is (own.file or own.name == "trials")
             if control is not None and "minimum" in browser.props[control]:
                 assert browser.props[control]["minimum"] <= browser.value[control] <= browser.props[control]["maximum"]
-        asked = browser.answers.asked(browser.value | {browser.c.seed: 0}, model)
+        words = {browser.c.seed: 0, browser.c.query: "a", browser.c.reference: "b"}
+        asked = browser.answers.asked(browser.value | words, model)
         assert asked.options == {} and asked.method is method
-    assert "arxiv.org/abs/" in about(method) or name in ("encode_decode", "invert")
-
-
-def test_a_cards_value_outside_what_is_usual_is_shown(browser, model, monkeypatch):
-    monkeypatch.setitem(model.defaults, "sdedit", {"steps": 300, "guidance_scale": 55.0})
-    browser.tune(method="sdedit")
-    for name, value in (("steps", 300), ("guidance_scale", 55.0)):
-        assert browser.get(name) == browser.props[browser.option(name)]["maximum"] == value
+        assert "arxiv.org/abs/" in about(method) or method.name in ("encode_decode", "invert")
 
 
 def test_a_query_takes_the_encoding_and_a_threshold_the_map(browser):
@@ -726,13 +642,9 @@ def test_what_a_method_takes_is_seen(browser):
         assert seen(browser) == expected, method
     assert browser.get("mask_threshold") == 0.5         # of soft: it has it, but nothing to draw it on
     browser.take(browser.answers.cut(browser.value))
-
-
-def test_a_method_without_a_query(browser):
     browser.tune(method="invert")
     browser.set(steps=5)
     assert browser.press("edit", query="").startswith("Done: 8 rows in ")
-    assert browser.value[browser.c.session].edit.settings["method"] == "invert"
 
 
 def test_a_method_of_ones_own_is_found_painted_and_run(browser, model):
@@ -743,10 +655,3 @@ def test_a_method_of_ones_own_is_found_painted_and_run(browser, model):
     assert "with your mask." in browser.press("edit")
     edit = browser.value[browser.c.session].edit
     assert edit.method.name == "renamed" and edit.mask[:2, :2].all() and edit.settings["steps"] == 4
-
-
-def test_the_help_names_every_option(call_command):
-    """(test_package.py sees that it imports neither gradio nor torch.)"""
-    done = call_command("app", "--help")
-    for name in ("--model", "--any-model", "--host", "--port", "--share", "--max-megabytes", "--max-megapixels"):
-        assert name in done.out

@@ -20,8 +20,8 @@ import diffedit_min as dm
 from diffedit_min.core.coding import RatioOptions
 from diffedit_min.core.options import option
 from diffedit_min.core.state import Sampler
+from diffedit_min.loading.held import Models
 from diffedit_min.studio.app.session import Session
-from diffedit_min.studio.app.shelf import Shelf
 from diffedit_min.tiny import scenes
 
 pytest.importorskip("gradio")
@@ -84,7 +84,7 @@ def address(network, tmp_path_factory):
         patch.setattr(Session, "stop", network.stopping(Session.stop))
         patch.setattr(dm.METHODS, "_methods", dict(dm.METHODS))
         dm.register(dm.Method("mine", dm.sdedit.run, OwnOptions))
-        page = make_page(Shelf(["random"], lambda _: network.model), megabytes=1, megapixels=40)
+        page = make_page(Models(["random"], load=lambda *_, **__: network.model), megabytes=1, megapixels=40)
         yield launch(page, "127.0.0.1", None, megabytes=1)
         page.close()
 
@@ -344,22 +344,6 @@ def test_a_method_without_a_mask_shows_no_mask(person):
         playwright.expect(person.page.locator(back)).to_be_visible()
 
 
-def test_another_method_and_back_keeps_what_was_set(person):
-    person.write("#option-steps", 7)
-    person.choose("#method", "null-text")
-    person.holds("#option-steps", "7")
-    person.holds("#option-encoding_ratio", "1")
-    person.choose("#method", "mine")
-    person.holds("#option-guidance_scale", "2")
-    person.holds("#option-steps", "7")
-    person.choose("#method", "diffedit")
-    person.holds("#option-encoding_ratio", "0.8")
-    person.holds("#option-guidance_scale", "7.5")
-    person.holds("#option-steps", "7")
-    person.page.get_by_label("fast").click()
-    person.holds("#option-steps", "14")
-
-
 def test_a_method_of_ones_own_has_its_controls_and_their_values_arrive(person):
     person.choose("#method", "mine")
     person.upload("a.png", png(scene()))
@@ -385,17 +369,6 @@ def test_a_method_of_ones_own_has_its_controls_and_their_values_arrive(person):
     wanted = {"count": 5, "plain": True, "norm": "l2", "window": [0.2, 0.7], "walker": "edict:p=0.9", "limit": 2.5,
               "weights": {"apples": 2.0}, "steps": 4, "guidance_scale": 2.0, "method": "mine"}
     assert {name: settings[name] for name in wanted} == wanted
-
-
-def test_a_method_without_a_query(person):
-    person.choose("#method", "invert")
-    playwright.expect(person.page.locator("#query")).to_be_hidden()
-    playwright.expect(person.page.locator("#reference")).to_be_visible()
-    person.upload("a.png", png(scene()))
-    person.progress("A picture of 60 x 52")
-    person.write("#option-steps", 5)
-    person.press("#edit")
-    person.progress("^Done: 8 rows")
 
 
 @pytest.mark.parametrize("width", [390, 1280])

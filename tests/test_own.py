@@ -130,12 +130,12 @@ def test_info_knows_an_example(name, plugin, call_command):
 @pytest.mark.skipif(find_spec("gradio") is None, reason="the page needs the extra app")
 def test_the_page_offers_the_examples(plugin):
     """In its lists of methods and samplers, with a control for each option of theirs."""
+    from diffedit_min.loading.held import Models
     from diffedit_min.studio.app.page import make_page
-    from diffedit_min.studio.app.shelf import Shelf
 
     for name in BLOCKS:
         dm.methods.load_plugin(plugin(name))
-    parts = [part["props"] for part in make_page(Shelf(("tiny",), dm.load), 20, 40).get_config_file()["components"]]
+    parts = [part["props"] for part in make_page(Models(("tiny",)), 20, 40).get_config_file()["components"]]
     offered = {choice[-1] for part in parts for choice in part.get("choices") or ()}
     assert set(BLOCKS) <= offered
     ids = {part.get("elem_id") for part in parts}

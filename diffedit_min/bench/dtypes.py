@@ -24,7 +24,6 @@ from .measures import iou, measure, squared_error
 from .run import hash_of
 from .study import BATCH, measure_all, write
 from .tables import as_markdown
-from .variants import Variant
 
 DTYPES = ("float32", "bfloat16", "float16")     # the first is what the others are held against
 THE_METHODS = "float32, the method's own error"
@@ -82,12 +81,10 @@ def table(entries: Sequence[dict[str, dict[str, list[float]]]]) -> list[list[str
     return rows
 
 
-def main(models: Any, dataset: Dataset, out: Path, quiet: bool) -> list[str]:
-    """Measure, and write out/dtypes.csv and dtypes.md; returns what to tell. models: as the command loads them."""
-    variant = Variant(METHODS["diffedit"])
-    loaded = {dtype: models.of(dtype)(variant) for dtype in DTYPES}
-    found = measure_all("dtypes", dataset, [hash_of(loaded[DTYPES[0]]), *loaded],
-                        lambda items: measure_batch(loaded, items), out, quiet)
+def main(models: dict[str, StableDiffusion], dataset: Dataset, out: Path, quiet: bool) -> list[str]:
+    """Measure with the model in each dtype, and write out/dtypes.csv and dtypes.md; returns what to tell."""
+    found = measure_all("dtypes", dataset, [hash_of(models[DTYPES[0]]), *models],
+                        lambda items: measure_batch(models, items), out, quiet)
     cells = table(found)
     text = [*as_markdown(cells), "", f"Means of {len(dataset.items)} edits ({dataset.about}), in batches of {BATCH}; "
             f"{torch.get_num_threads()} threads."]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from ..methods import Edit
+from ..methods import Edit, edit_together
 from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Item
 from .variants import Variant
@@ -29,12 +29,10 @@ def sweep(
     An Edit's rows are what was evaluated for it here: those of a shared encoding or map are with the edit that made it.
     """
     earlier: list[list[Edit]] = [[] for _ in items]
-    for variant in sorted(variants, key=lambda variant: -variant.strength(model)):
+    for variant in sorted(variants, key=lambda variant: -getattr(variant.settings(model), "encoding_ratio", 0.0)):
         started = time.perf_counter()
-        queries, references = zip(*map(variant.words, items), strict=True)
-        edits = variant.method(model, list(pictures), queries, references, seed=[item.seed for item in items],
-                               size=size, preset=variant.preset, reuse=None if variant.alone else earlier,
-                               **variant.options)
+        edits = edit_together([variant.asked(item, size) for item in items], model, pictures,
+                              reuse=None if variant.alone else earlier)
         seconds = time.perf_counter() - started
         for own, edit in zip(earlier, edits, strict=True):
             if MAKE & edit.rows_for.keys():

@@ -43,7 +43,6 @@ from .datasets.item import Dataset, Item
 from .run import hash_of
 from .study import measure_all, write
 from .tables import as_markdown
-from .variants import Variant
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STEPS = 50
@@ -109,12 +108,10 @@ def conclusions(lines: Sequence[dict[str, float]]) -> list[str]:
     return said
 
 
-def main(models: Any, dataset: Dataset, out: Path, quiet: bool) -> list[str]:
+def main(model: StableDiffusion, dataset: Dataset, out: Path, quiet: bool) -> list[str]:
     """Measure, and write out/theory.csv, theory.md, theory.png and theory.svg; returns what to tell."""
-    variant = Variant(METHODS["encode_decode"])
-    model = models(variant)
     tables = {}
-    for scale in dict.fromkeys((1.0, variant.settings(model).guidance_scale)):
+    for scale in dict.fromkeys((1.0, METHODS["encode_decode"].settings(model, {}).guidance_scale)):
         found = measure_all("theory", dataset, [hash_of(model), scale],
                             lambda items: measure(model, items, scale), out, quiet)     # noqa: B023
         tables[scale] = table(model, found)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.coding import Options
-from ..methods import Method, find_method
+from ..methods import Asked, Method, find_method
 from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Item
 
@@ -49,12 +49,12 @@ class Variant:
         """Equal for variants that may share encodings and maps: of one method, told alike, and not alone."""
         return self.method.name, self.told, self.title if self.alone else ""
 
+    def asked(self, item: Item, size: int | None = None) -> Asked:
+        """What it asks for of an item. Raises ValueError if the item lacks the words that the method needs."""
+        return Asked(self.method, *self.words(item), item.seed, size, self.preset, self.options)
+
     def settings(self, model: StableDiffusion) -> Options:
         return self.method.settings(model, self.options, self.preset)
-
-    def strength(self, model: StableDiffusion) -> float:
-        """Its encoding ratio: an encoding serves those with smaller ones."""
-        return getattr(self.settings(model), "encoding_ratio", 0.0)
 
 
 def grid(methods: Sequence[str], ratios: Sequence[float], given: Sequence[str] = ()) -> list[Variant]:

@@ -4,8 +4,9 @@
 page all use it.
 """
 
+from .asked import Asked, edit_together
 from .edit import Edit
 from .method import Method
 from .registry import METHODS, find_method, load_plugin, register
 
-__all__ = ["METHODS", "Edit", "Method", "find_method", "load_plugin", "register"]
+__all__ = ["METHODS", "Asked", "Edit", "Method", "edit_together", "find_method", "load_plugin", "register"]

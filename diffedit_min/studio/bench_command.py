@@ -5,7 +5,6 @@ torch is imported inside the functions only, so that --help answers at once.
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections.abc import Sequence
@@ -16,19 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from .console import (
-    MODEL_HELP,
-    Config,
-    Debug,
-    Device,
-    DType,
-    Prediction,
-    Quiet,
-    Revision,
-    Size,
-    one_line_errors,
-    source,
-)
+from .console import MODEL_HELP, Config, Device, DType, Prediction, Quiet, Revision, Size
 
 if TYPE_CHECKING:
     from ..bench.datasets.item import Dataset
@@ -36,7 +23,6 @@ if TYPE_CHECKING:
     from ..bench.presets import Preset
     from ..bench.run import Plan
     from ..bench.variants import Variant
-    from ..networks.stable_diffusion import StableDiffusion
 
 RATIOS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 METHODS = ("diffedit", "sdedit", "encode-decode")
@@ -71,70 +57,51 @@ def bench(
     pictures: Annotated[int, Option(min=0, help="Of how many items the results are kept and shown as sheets.")] = 6,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try again what failed before.")] = False,
     size: Size = None, device: Device = "auto", dtype: DType = "auto", prediction_type: Prediction = None,
-    config: Config = None, revision: Revision = None, quiet: Quiet = False, debug: Debug = False,
+    config: Config = None, revision: Revision = None, quiet: Quiet = False,
 ) -> None:
     """Measure methods on a dataset: a table and trade-off curves. A run can be stopped, and taken up again."""
-    with one_line_errors(debug):
-        from ..bench.datasets import DATASETS
-        from ..bench.datasets.item import Location
-        from ..bench.metrics.base import Files
-        from ..bench.run import Plan
+    import torch
 
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        if find_spec("matplotlib") is None or find_spec("torchmetrics") is None:
-            raise ValueError("bench needs matplotlib and torchmetrics: pip install 'diffedit-min[bench]'")
-        read = lookup(dataset, DATASETS, "--dataset")
-        out = out or Path("runs") / dataset
-        models = Models(model, dataset, device, dtype, source(prediction_type, config, revision))
-        if preset and (methods or option):
-            raise ValueError(f"--preset {preset!r} brings its own methods and options: leave out --methods and -o")
-        if preset in ("theory", "dtype"):
-            from ..bench import dtypes, theory
+    from ..bench.datasets import DATASETS
+    from ..bench.datasets.item import Location
+    from ..bench.metrics.base import Files
+    from ..bench.run import Plan
+    from ..loading.held import Models
 
-            if world > 1:
-                raise ValueError(f"--preset {preset} is for one process: start it without torchrun")
-            study = {"theory": theory, "dtype": dtypes}[preset]
-            found = read(Location(data, images, split))
-            print("\n".join(study.main(models, replace(found, items=found.items[: limit or 30]), out, quiet)))
-            return
-        wanted = chosen(methods, option, preset)
-        variants = wanted.variants(ratios or RATIOS)
-        found = read(Location(data, images, split))
-        found = replace(found, items=found.items[:limit], panels=wanted.panels or found.panels)
-        check(variants, found)
-        measured, left_out = usable(metrics or found.metrics, Files(weights, clip, dino, class_means), bool(metrics))
-        for line in left_out if rank == 0 else ():
-            print(line, flush=True)
-        plan = Plan(found, tuple(variants), models, measured, out, batch, size, pictures, wanted.paired)
-        run(plan, rank, world, retry_failed, quiet)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if find_spec("matplotlib") is None or find_spec("torchmetrics") is None:
+        raise ValueError("bench needs matplotlib and torchmetrics: pip install 'diffedit-min[bench]'")
+    read = lookup(dataset, DATASETS, "--dataset")
+    out = out or Path("runs") / dataset
+    if model is None and dataset != "scenes":
+        raise ValueError(f"--model is missing: the embedded model knows its own scenes only, not {dataset}")
+    if device == "auto" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    models = Models(device=device, dtype=dtype, prediction_type=prediction_type, config=config, revision=revision)
+    if preset and (methods or option):
+        raise ValueError(f"--preset {preset!r} brings its own methods and options: leave out --methods and -o")
+    if preset in ("theory", "dtype"):
+        from ..bench import dtypes, theory
 
-
-class Models:
-    """The model of each variant, loaded once: the one that was asked for, or the embedded one that fits the method."""
-
-    def __init__(self, name: str | None, dataset: str, device: str, dtype: str, where: dict[str, Any]):
-        if name is None and dataset != "scenes":
-            raise ValueError(f"--model is missing: the embedded model knows its own scenes only, not {dataset}")
-        self.name, self.device, self.dtype, self.where = name, device, dtype, where
-        self.loaded: dict[str, StableDiffusion] = {}
-
-    def of(self, dtype: str) -> Models:
-        """The same models in another dtype."""
-        other = copy.copy(self)
-        other.dtype, other.loaded = dtype, {}
-        return other
-
-    def __call__(self, variant: Variant) -> StableDiffusion:
-        import torch
-
-        from ..loading import load
-
-        name, device = self.name or variant.method.embedded_model, self.device
-        if device == "auto" and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
-            device = f"cuda:{os.environ['LOCAL_RANK']}"
-        if name not in self.loaded:
-            self.loaded[name] = load(name, device=device, dtype=self.dtype, **self.where)
-        return self.loaded[name]
+        if world > 1:
+            raise ValueError(f"--preset {preset} is for one process: start it without torchrun")
+        found, name = read(Location(data, images, split)), model or "tiny"
+        found = replace(found, items=found.items[: limit or 30])
+        told = (theory.main(models.get(name), found, out, quiet) if preset == "theory" else
+                dtypes.main({each: models.in_dtype(each).get(name) for each in dtypes.DTYPES}, found, out, quiet))
+        print("\n".join(told))
+        return
+    wanted = chosen(methods, option, preset)
+    variants = wanted.variants(ratios or RATIOS)
+    found = read(Location(data, images, split))
+    found = replace(found, items=found.items[:limit], panels=wanted.panels or found.panels)
+    check(variants, found)
+    measured, left_out = usable(metrics or found.metrics, Files(weights, clip, dino, class_means), bool(metrics))
+    for line in left_out if rank == 0 else ():
+        print(line, flush=True)
+    plan = Plan(found, tuple(variants), lambda variant: models.get(model or variant.method.embedded_model),
+                measured, out, batch, size, pictures, wanted.paired)
+    run(plan, rank, world, retry_failed, quiet)
 
 
 def lookup(name: str, known: dict[str, Any], option: str) -> Any:

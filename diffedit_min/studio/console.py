@@ -55,49 +55,41 @@ Plugins = Annotated[list[str] | None, Option("--plugin", metavar="FILE.py", help
                     "or samplers of your own with dm.register. Can be repeated.")]
 
 
-def with_plugins(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that also takes --plugin, and loads what it names before anything else."""
+def shared(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that also takes --plugin, which is loaded before anything else, and --debug. Its errors are one line.
+    """
+    own = inspect.signature(command).parameters
 
     @wraps(command)
-    def loading(*arguments: Any, plugin: Plugins = None, **told: Any) -> None:
-        if plugin:
-            with one_line_errors(told.get("debug", False)):
+    def run(*arguments: Any, plugin: Plugins = None, debug: Debug = False, **told: Any) -> None:
+        with one_line_errors(debug):
+            if plugin:
                 from ..methods import load_plugin
 
                 for file in plugin:
                     load_plugin(file)
-        command(*arguments, **told)
+            command(*arguments, **told, **({"debug": debug} if "debug" in own else {}))
 
     # typer reads both of these; in a file with `from __future__ import annotations` they would be texts.
-    kinds = {**get_type_hints(command, include_extras=True), "plugin": Plugins}
-    own = [p.replace(annotation=kinds[p.name]) for p in inspect.signature(command).parameters.values()]
-    more = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Plugins)
-    loading.__signature__, loading.__annotations__ = inspect.Signature([*own, more]), kinds
-    return loading
+    kinds = {**get_type_hints(command, include_extras=True), "plugin": Plugins, "debug": Debug}
+    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in (("plugin", None), ("debug", False)) if name not in own]
+    run.__signature__ = inspect.Signature([p.replace(annotation=kinds[p.name]) for p in (*own.values(), *more)])
+    run.__annotations__ = kinds
+    return run
 
 
-def source(prediction_type: str | None, config: str | None, revision: str | None) -> dict[str, Any]:
-    """Where a model's files come from, as `load` takes it."""
-    return {"prediction_type": prediction_type, "config": config, "revision": revision}
-
-
-def check_targets(*paths: Path) -> None:
-    """Refuse, before any work, a file that couldn't be written after it."""
+def check_targets(*pictures: Path | None, report: Path | None = None) -> None:
+    """Refuse, before any work, files that couldn't be written after it. None: that one is not asked for."""
     from ..pictures.picture_files import check_target
 
-    for path in paths:
+    asked = [path for path in pictures if path is not None]
+    for path in asked:
         check_target(path)
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise ValueError(f"{str(paths[0])!r} can't hold two results: give each a file of its own")
-
-
-def check_report(page: Path | None, strip: Path | None) -> str:
-    """Refuse, before any work, a page that couldn't be written after it; what an edit has to keep for the two."""
-    from ..pictures.picture_files import check_target
-
-    if page is not None:
-        check_target(page, (".html", ".htm"))
-    return "trace" if page or strip else "result"
+    if len({path.resolve() for path in asked}) < len(asked):
+        raise ValueError(f"{str(asked[0])!r} can't hold two results: give each a file of its own")
+    if report is not None:
+        check_target(report, (".html", ".htm"))
 
 
 # ---- a run, and what is said of it
@@ -138,10 +130,10 @@ def write_report(quiet: bool, edit: Edit, model: StableDiffusion, *asked: Any) -
         report.write(edit, model, *asked, on_step=on_step)
 
 
-def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path) -> None:
+def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None) -> None:
     """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
     """
-    print(f"wrote {' and '.join(map(str, paths))}")
+    print(f"wrote {' and '.join(str(path) for path in paths if path)}")
     covered = ""
     if edit.mask is not None:
         covered = f"; the mask covers {edit.frame.share(edit.mask, edit.factor):.1%}"
@@ -165,9 +157,11 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise typer.Exit(130) from None
-    except BrokenPipeError:     # `diffedit-min info | head -1`: nobody reads on; what was to be written is
+    except BrokenPipeError:     # the reader has seen enough, as in `diffedit-min info | head -1`: that is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
+        if hasattr(error, "exit_code"):     # typer's own: it says and ends it itself
+            raise
         if debug:
             traceback.print_exc()
         print(f"error: {describe(error)}", file=sys.stderr)

@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +18,6 @@ from typer import Argument, Option
 from .console import (
     MODEL_HELP,
     Config,
-    Debug,
     Device,
     DType,
     Options,
@@ -32,17 +30,15 @@ from .console import (
     Seed,
     Size,
     Strip,
-    check_report,
     check_targets,
     describe,
-    one_line_errors,
-    source,
     tell,
     timed,
     write_report,
 )
 
 if TYPE_CHECKING:
+    from ..core.task import Step
     from ..networks.stable_diffusion import StableDiffusion
     from .jobs.job import Job
 
@@ -85,19 +81,18 @@ def edit(
         = False,
     report: Report = None, strip: Strip = None,
     device: Device = "auto", dtype: DType = "auto", prediction_type: Prediction = None, config: Config = None,
-    revision: Revision = None, quiet: Quiet = False, debug: Debug = False,
+    revision: Revision = None, quiet: Quiet = False,
 ) -> None:
     """Edit a picture: --query says what it should show. Or many, with one model: give several, or a table."""
     if query is None and like is None and jobs is None:
         ctx.fail("Missing option '--query'.")
-    with one_line_errors(debug):
-        if jobs is not None or len(images or ()) > 1:
-            for name, path in (("--source-out", source_out), ("--report", report), ("--strip", strip)):
-                if path is not None:
-                    raise ValueError(f"{name} {str(path)!r} is for one picture: leave it out")
-            edit_many(images or [], jobs, all_told(ctx), out or FOLDER, batch, overwrite, quiet, debug)
-        else:
-            edit_one(images[0] if images else None, all_told(ctx), out, source_out, report, strip, quiet)
+    if jobs is None and len(images or ()) < 2:
+        edit_one(all_told(ctx))
+        return
+    for name, path in (("--source-out", source_out), ("--report", report), ("--strip", strip)):
+        if path is not None:
+            raise ValueError(f"{name} {str(path)!r} is for one picture: leave it out")
+    edit_many(all_told(ctx))
 
 
 def all_told(ctx: typer.Context) -> dict[str, Any]:
@@ -112,52 +107,90 @@ def all_told(ctx: typer.Context) -> dict[str, Any]:
 
 def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dict[str, Any]]:
     """The model, and where its files come from besides its name."""
-    from .. import loading
+    from ..loading.held import Models
 
-    names = {told["model"] or job.method.embedded_model: job.method.dashed for job in jobs}
+    methods = [job.asked.method for job in jobs]
+    names = {told["model"] or method.embedded_model: method.dashed for method in methods}
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names.values())} have no embedded model in common: give a table for each")
-    where = source(told["prediction_type"], told["config"], told["revision"])
-    return loading.load(next(iter(names)), device=told["device"], dtype=told["dtype"], **where), where
+    models = Models(**{name: told[name] for name in ("device", "dtype", "prediction_type", "config", "revision")})
+    return models.get(*names), models.source
 
 
-def edit_one(
-    image: str | None, told: Mapping[str, Any], out: Path | None, source_out: Path | None, report: Path | None,
-    strip: Path | None, quiet: bool,
-) -> None:
-    """One picture; it goes over an earlier result."""
+def edit_one(told: Mapping[str, Any]) -> None:
+    """One picture; its result replaces an earlier one."""
     from ..pictures.metadata import texts
     from ..pictures.picture_files import save
     from .jobs.editing import edit_jobs, open_job
     from .jobs.job import job_of
 
-    job = job_of(told, image, out or Path(f"{Path(image or 'generated').stem}-edit.png"))
-    if source_out and not job.method.remakes:
-        raise ValueError(f"{job.method.dashed} has no source branch: leave out --source-out {str(source_out)!r}")
-    check_targets(job.out, *filter(None, [source_out, strip]))
-    keep = check_report(report, strip)
+    image = told["images"][0] if told["images"] else None
+    source_out, report, strip = told["source_out"], told["report"], told["strip"]
+    job = job_of(told, image, told["out"] or Path(f"{Path(image or 'generated').stem}-edit.png"))
+    if source_out and not job.asked.method.remakes:
+        raise ValueError(f"{job.asked.method.dashed} has no source branch: leave out --source-out {str(source_out)!r}")
+    check_targets(job.out, source_out, strip, report=report)
     opened = open_job(job)
-    network, where = load(told, [job])
-    [made], seconds = timed(edit_jobs, quiet, network, where, [opened], keep=keep)
+    network, source = load(told, [job])
+    [made], seconds = timed(edit_jobs, told["quiet"], network, source, [opened],
+                            keep="trace" if report or strip else "result")
     save(made.image, job.out, texts(made.edit.settings, made.image.size))
     if source_out:
         save(made.edit.source, source_out, texts(made.edit.settings, made.edit.source.size))
-    write_report(quiet, made.edit, network, report, strip)
-    tell(made.edit, seconds, network, job.out, *filter(None, [source_out, report, strip]))
+    write_report(told["quiet"], made.edit, network, report, strip)
+    tell(made.edit, seconds, network, job.out, source_out, report, strip)
     if made.edit.empty_mask:
         print("nothing to change was found: the mask is empty, and the input picture came back")
 
 
-def edit_many(
-    images: list[str], table: Path | None, told: Mapping[str, Any], folder: Path, batch: int, overwrite: bool,
-    quiet: bool, debug: bool,
-) -> None:
-    """Several pictures, or a table of them; then a summary."""
+def edit_many(told: Mapping[str, Any]) -> None:
+    """Several pictures, or a table of them: a line for each, a bar on stderr if that is a terminal, and a summary."""
+    from tqdm import tqdm
+
+    from .jobs.run import Failed, done_before, run
+
+    jobs = jobs_of(told)
+    network, source = load(told, jobs)
+    done = done_before(jobs, network, source, told["overwrite"])
+    make_folder(told["out"] or FOLDER, jobs)
+    started, made, rows, failed = time.perf_counter(), 0, 0, []
+    with tqdm(total=len(jobs) - len(done), unit="picture", disable=told["quiet"] or None) as bar:
+        def on_step(step: Step) -> None:
+            bar.set_postfix_str(f"{step.stage} {step.index}/{step.total}")
+
+        try:
+            for result in run(jobs, network, source, done, told["batch"], on_step):
+                bar.update()
+                if isinstance(result, Failed):
+                    if told["debug"]:
+                        traceback.print_exception(result.error)
+                    line = f"line {result.job.line}, " if result.job.line else ""
+                    failed.append(f"failed: {line}{result.job.image}: {describe(result.error)}")
+                    continue
+                made, rows = made + 1, rows + result.edit.rows
+                unchanged = ": nothing to change was found" if result.edit.empty_mask else ""
+                bar.write(f"wrote {result.job.out}{unchanged}", file=sys.stdout)
+        except KeyboardInterrupt:
+            bar.close()
+            print(f"stopped: {len(done) + made} of {len(jobs)} pictures are done, and the same command goes on from "
+                  "there", file=sys.stderr)
+            raise
+    print(f"{made} edited, {len(done)} done before, {len(failed)} failed; {rows:,} rows through the U-Net in "
+          f"{time.perf_counter() - started:.1f} s, {str(network.dtype).removeprefix('torch.')} on {network.device}")
+    for line in failed:
+        print(line, file=sys.stderr)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(jobs)} pictures failed: the same command tries them again")
+
+
+def jobs_of(told: Mapping[str, Any]) -> list[Job]:
+    """The jobs of several pictures or of a table, checked."""
     from ..pictures.picture_files import check_readable
     from .jobs.job import job_of
-    from .jobs.run import check, done_before
+    from .jobs.run import check
     from .jobs.table import read_table
 
+    images, table, folder = told["images"] or [], told["jobs"], told["out"] or FOLDER
     if table and images:
         raise ValueError(f"--jobs {str(table)!r} names its pictures itself: leave out {images[0]!r}")
     for image in images:
@@ -165,59 +198,7 @@ def edit_many(
     jobs = read_table(table, told, folder) if table else [
         job_of(told, image, folder / f"{Path(image).stem}-edit.png") for image in images]
     check(jobs, folder)
-    network, where = load(told, jobs)
-    done = done_before(jobs, network, where, overwrite)
-    make_folder(folder, jobs)
-    started, tally = time.perf_counter(), Tally()
-    try:
-        watch(tally, jobs, network, where, done, batch, quiet, debug)
-    except KeyboardInterrupt:
-        print(f"stopped: {len(done) + tally.made} of {len(jobs)} pictures are done, and the same command goes on from "
-              "there", file=sys.stderr)
-        raise
-    failed = len(tally.failed)
-    print(f"{tally.made} edited, {len(done)} done before, {failed} failed; {tally.rows:,} rows through the U-Net in "
-          f"{time.perf_counter() - started:.1f} s, {str(network.dtype).removeprefix('torch.')} on {network.device}")
-    for line in tally.failed:
-        print(line, file=sys.stderr)
-    if failed:
-        raise ValueError(f"{failed} of {len(jobs)} pictures failed: the same command tries them again")
-
-
-@dataclass
-class Tally:
-    """What became of the pictures so far. (Not the results themselves: there may be thousands.)"""
-
-    made: int = 0
-    rows: int = 0
-    failed: list[str] = field(default_factory=list)     # a line each
-
-
-def watch(
-    tally: Tally, jobs: list[Job], network: StableDiffusion, where: Mapping[str, Any], done: set[Job], batch: int,
-    quiet: bool, debug: bool,
-) -> None:
-    """Run the jobs and count them, with a bar on stderr, if that is a terminal, and a line for each picture written."""
-    from tqdm import tqdm
-
-    from .jobs.editing import Made
-    from .jobs.run import run
-
-    with tqdm(total=len(jobs) - len(done), unit="picture", disable=quiet or None) as bar:
-        def on_step(step: Any) -> None:
-            bar.set_postfix_str(f"{step.stage} {step.index}/{step.total}")
-
-        for result in run(jobs, network, where, done, batch, on_step):
-            bar.update()
-            if isinstance(result, Made):
-                tally.made, tally.rows = tally.made + 1, tally.rows + result.edit.rows
-                unchanged = ": nothing to change was found" if result.edit.empty_mask else ""
-                bar.write(f"wrote {result.job.out}{unchanged}", file=sys.stdout)
-                continue
-            if debug:
-                traceback.print_exception(result.error)
-            line = f"line {result.job.line}, " if result.job.line else ""
-            tally.failed.append(f"failed: {line}{result.job.image}: {describe(result.error)}")
+    return jobs
 
 
 def make_folder(folder: Path, jobs: list[Job]) -> None:

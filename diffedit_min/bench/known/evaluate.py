@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from ...loading import load
+from ...loading.held import Models
 from ...methods import METHODS, Edit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.drawing import overlay, stacked, strip
@@ -44,10 +44,10 @@ HEAD = ["method", "edits", "mask IoU", "accuracy", *KINDS, "outside, dB", "to th
 
 def plan(methods: Sequence[str], split: str, count: int, out: Path, model: str | None = None) -> Plan:
     """A run of the methods at their model's recommendations; of the embedded model that each is for, or of `model`."""
-    dataset, loaded = read(Location(split=split)), cache(load)
+    dataset, models = read(Location(split=split)), Models()
     return Plan(replace(dataset, items=dataset.items[:count]), tuple(Variant(METHODS[name]) for name in methods),
-                lambda variant: loaded(model or variant.method.embedded_model), {"scenes": ScenesMetric(Files())}, out,
-                pictures=0)
+                lambda variant: models.get(model or variant.method.embedded_model), {"scenes": ScenesMetric(Files())},
+                out, pictures=0)
 
 
 def run(planned: Plan, quiet: bool = False) -> list[Entry]:

@@ -7,5 +7,4 @@
     words        what it says of methods, masks and edits
     session      what one person has done so far, and what is kept of it from one edit to the next
     canvas       masks as a layer to paint on, and back
-    shelf        which models the page may load
 """

@@ -6,12 +6,11 @@ import importlib.util
 import os
 import sys
 import tempfile
-from functools import partial
 from typing import Annotated
 
 from typer import Option
 
-from ..console import MODEL_HELP, Config, Debug, Device, DType, Prediction, Revision, one_line_errors, source
+from ..console import MODEL_HELP, Config, Device, DType, Prediction, Revision
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -28,32 +27,30 @@ def serve(
     max_megabytes: Annotated[float, Option(help="Of a picture's file.")] = 20,
     max_megapixels: Annotated[float, Option(help="Of a picture.")] = 40,
     device: Device = "auto", dtype: DType = "auto",
-    prediction_type: Prediction = None, config: Config = None, revision: Revision = None, debug: Debug = False,
+    prediction_type: Prediction = None, config: Config = None, revision: Revision = None,
 ) -> None:
     """Edit in a browser: a page on this machine. Needs the extra "app"."""
-    with one_line_errors(debug):
-        for option, number in (("--max-megabytes", max_megabytes), ("--max-megapixels", max_megapixels)):
-            if not number > 0:
-                raise ValueError(f"{option} must be above 0, not {number:g}")
-        if importlib.util.find_spec("gradio") is None:
-            raise ValueError('the page needs gradio: pip install "diffedit-min[app]"')
-        with tempfile.TemporaryDirectory(prefix="diffedit-min-") as folder:
-            os.environ["GRADIO_TEMP_DIR"] = folder      # all that is uploaded or made; read when gradio makes a page
-            from ... import loading
-            from .page import launch, make_page
-            from .shelf import Shelf
+    for option, number in (("--max-megabytes", max_megabytes), ("--max-megapixels", max_megapixels)):
+        if not number > 0:
+            raise ValueError(f"{option} must be above 0, not {number:g}")
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError('the page needs gradio: pip install "diffedit-min[app]"')
+    with tempfile.TemporaryDirectory(prefix="diffedit-min-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder      # all that is uploaded or made; read when gradio makes a page
+        from ...loading.held import Models
+        from .page import launch, make_page
 
-            load = partial(loading.load, device=device, dtype=dtype, **source(prediction_type, config, revision))
-            shelf = Shelf(model or ("tiny", "tiny-instruct"), load, any_model)
-            for name in shelf.names:
-                shelf.get(name)
-            page = make_page(shelf, max_megabytes, max_megapixels)
-            address = launch(page, host, port, max_megabytes, share)
-            if host not in LOCAL:
-                print(f"warning: listening at {host}: everyone who can reach this machine can use the page",
-                      file=sys.stderr)
-            print(f"the page is at {address} until Ctrl-C")
-            try:
-                page.block_thread()
-            finally:
-                page.close()
+        models = Models(model or ("tiny", "tiny-instruct"), any_name=any_model, device=device, dtype=dtype,
+                        prediction_type=prediction_type, config=config, revision=revision)
+        for name in models.names:
+            models.get(name)
+        page = make_page(models, max_megabytes, max_megapixels)
+        address = launch(page, host, port, max_megabytes, share)
+        if host not in LOCAL:
+            print(f"warning: listening at {host}: everyone who can reach this machine can use the page",
+                  file=sys.stderr)
+        print(f"the page is at {address} until Ctrl-C")
+        try:
+            page.block_thread()
+        finally:
+            page.close()

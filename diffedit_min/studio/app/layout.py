@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from gradio.components import Component
 from gradio.data_classes import ImageData
 
 from ...core.options import Option
+from ...loading.held import Models
 from ...methods import METHODS
 from ...tiny.scenes import demo_scenes
 from . import canvas
 from .controls import Key, looks, of_all_methods, to_control
-from .shelf import Shelf
 
 SCENES = 6
 COLOUR = "rgba({}, {}, {}, {:.2f})".format(*canvas.COLOUR[:3], canvas.COLOUR[3] / 255)
@@ -74,142 +73,102 @@ class Canvas(gr.ImageEditor, metaclass=Meta):
     async_move_resource_to_block_cache = move_file
 
 
-@dataclass
 class Controls:
-    """The page's components that something answers to or is shown in."""
+    """The page's components that something answers to or is shown in: put on the page that is being made."""
 
-    session: gr.State
-    picture: Upload
-    scenes: gr.Gallery
-    query: gr.Textbox
-    reference: gr.Textbox
-    model: gr.Dropdown
-    method: gr.Dropdown
-    about: gr.Markdown
-    mask_part: gr.Column
-    find: gr.Button
-    painting: gr.Column
-    map_part: gr.Accordion
-    canvas: Canvas
-    map: gr.Image
-    preset: gr.Radio
-    seed: gr.Number
-    more_of_mask: gr.Accordion
-    edit: gr.Button
-    cancel: gr.Button
-    progress: gr.Textbox
-    result: gr.Image
-    save_result: gr.DownloadButton
-    save_mask: gr.DownloadButton
-    make_report: gr.Button
-    save_report: gr.DownloadButton
-    kept: gr.State                          # what a person has set options to
-    options: dict[Key, Component]
-    of_mask: set[Key]                       # those of `options` that lie in the mask's part
+    def __init__(self, models: Models, session: gr.State, kept: gr.State, limits: str) -> None:
+        """kept: what a person has set options to. limits: what uploads are bounded by, in words."""
+        self.session, self.kept = session, kept
+        declared = of_all_methods()
+        of_mask = {key: option for key, option in declared.items() if option.stage in OF_MASK}
+        self.of_mask = set(of_mask)                     # those of `options` that lie in the mask's part
+        self.options: dict[Key, Component] = {}
+        gr.Markdown("# DiffEdit\nEdit a picture by text. It finds by itself where to edit, and you can correct it.")
+        with gr.Row():
+            with gr.Column(min_width=320):
+                self.picture_part(limits)
+                self.words_part(models)
+            with gr.Column(min_width=320) as self.mask_part:
+                self.fill_mask_part(of_mask)
+            with gr.Column(min_width=320):
+                self.edit_part({key: option for key, option in declared.items() if key not in of_mask})
+        gr.Markdown("One computation runs at a time; others wait in line. Pictures are deleted after an hour, and when "
+                    "the page is shut down.")
 
     def inputs(self) -> set:
         """Those that say what a person wants."""
         return {self.session, self.query, self.reference, self.model, self.method, self.canvas, self.preset, self.seed,
                 *self.options.values()}
 
+    def picture_part(self, limits: str) -> None:
+        gr.Markdown("## 1 Picture", elem_classes="step")
+        self.picture = Upload(label=f"Picture, {limits}", sources=["upload", "clipboard", "webcam"], height=280,
+                              format="png", buttons=["fullscreen"], elem_id="picture")
+        rendered = [demo_scenes(seed, None)[0].render(128) for seed in range(SCENES)]
+        self.scenes = gr.Gallery(rendered, label="Or a scene", columns=SCENES // 2, height=300, format="png",
+                                 allow_preview=False, interactive=False, buttons=[], object_fit="cover",
+                                 elem_id="scenes")
 
-def lay_out(shelf: Shelf, session: gr.State, kept: gr.State, limits: str) -> Controls:
-    """Put everything on the page that is being made. limits: what uploads are bounded by, in words."""
-    options = of_all_methods()
-    of_mask = {key: option for key, option in options.items() if option.stage in OF_MASK}
-    made: dict = {"session": session, "kept": kept, "options": {}, "of_mask": set(of_mask)}
-    gr.Markdown("# DiffEdit\nEdit a picture by text. It finds by itself where to edit, and you can correct it.")
-    with gr.Row():
-        with gr.Column(min_width=320):
-            made |= picture_part(limits)
-            made |= words_part(shelf)
-        with gr.Column(min_width=320) as mask_part:
-            made |= {"mask_part": mask_part} | mask_part_of(of_mask, made["options"])
-        with gr.Column(min_width=320):
-            made |= edit_part({key: options[key] for key in options if key not in of_mask}, made["options"])
-    gr.Markdown("One computation runs at a time; others wait in line. Pictures are deleted after an hour, and when the "
-                "page is shut down.")
-    return Controls(**made)
+    def words_part(self, models: Models) -> None:
+        gr.Markdown("## 2 Words", elem_classes="step")
+        self.query = gr.Textbox("", label="Query", info="What the edited picture should show.", elem_id="query")
+        self.reference = gr.Textbox("", label="Reference", info="What it shows now: makes a better mask.",
+                                    elem_id="reference")
+        with gr.Row():
+            self.method = gr.Dropdown([(m.dashed, m.name) for m in METHODS.values()], value="diffedit", label="Method",
+                                      elem_id="method", min_width=150)
+            self.model = gr.Dropdown(list(models.names), value=models.names[0], label="Model", elem_id="model",
+                                     min_width=150, allow_custom_value=models.any_name)
+        self.about = gr.Markdown(elem_id="about")
 
+    def fill_mask_part(self, options: dict[Key, Option]) -> None:
+        gr.Markdown("## 3 Mask", elem_classes="step")
+        self.find = gr.Button("Find the mask", elem_id="find")
+        with gr.Column() as self.painting:
+            self.canvas = Canvas(
+                label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[],
+                elem_id="canvas", canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
+                brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
+            gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
+        self.put(first(options), options)
+        with gr.Accordion("More of the mask", open=False) as self.more_of_mask:
+            self.put(options, options)
+        with gr.Accordion("The map that the mask is cut from", open=False) as self.map_part:
+            self.map = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", height=260,
+                                buttons=[], elem_id="map")
 
-def picture_part(limits: str) -> dict:
-    gr.Markdown("## 1 Picture", elem_classes="step")
-    picture = Upload(label=f"Picture, {limits}", sources=["upload", "clipboard", "webcam"], height=280, format="png",
-                     buttons=["fullscreen"], elem_id="picture")
-    rendered = [demo_scenes(seed, None)[0].render(128) for seed in range(SCENES)]
-    scenes = gr.Gallery(rendered, label="Or a scene", columns=SCENES // 2, height=300, format="png",
-                        allow_preview=False, interactive=False, buttons=[], object_fit="cover", elem_id="scenes")
-    return {"picture": picture, "scenes": scenes}
+    def edit_part(self, options: dict[Key, Option]) -> None:
+        gr.Markdown("## 4 Edit", elem_classes="step")
+        with gr.Row():
+            self.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=100)
+            self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=100)
+        self.progress = gr.Textbox("", label="Progress", interactive=False, lines=2, elem_id="progress")
+        self.result = gr.Image(label="Result", interactive=False, format="png", height=320, buttons=["fullscreen"],
+                               elem_id="result")
+        small = {"interactive": False, "size": "sm", "min_width": 90}
+        with gr.Row():
+            self.save_result = gr.DownloadButton("Save result", elem_id="save-result", **small)
+            self.save_mask = gr.DownloadButton("Save mask", elem_id="save-mask", **small)
+        with gr.Row():
+            self.make_report = gr.Button("Make report", elem_id="make-report", **small)
+            self.save_report = gr.DownloadButton("Save report", elem_id="save-report", **small)
+        self.preset = gr.Radio(["paper"], value="paper", label="Preset", info="Sets the options.", elem_id="preset")
+        self.put(first(options), options)
+        self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", precision=0, minimum=0,
+                              elem_id="seed")
+        with gr.Accordion("More options", open=False, elem_id="more"):
+            self.put(options, options)
 
-
-def words_part(shelf: Shelf) -> dict:
-    gr.Markdown("## 2 Words", elem_classes="step")
-    query = gr.Textbox("", label="Query", info="What the edited picture should show.", elem_id="query")
-    reference = gr.Textbox("", label="Reference", info="What it shows now: makes a better mask.",
-                           elem_id="reference")
-    with gr.Row():
-        method = gr.Dropdown([(m.dashed, m.name) for m in METHODS.values()], value="diffedit", label="Method",
-                             elem_id="method", min_width=150)
-        model = gr.Dropdown(list(shelf.names), value=shelf.names[0], label="Model", allow_custom_value=shelf.any_name,
-                            elem_id="model", min_width=150)
-    about = gr.Markdown(elem_id="about")
-    return {"query": query, "reference": reference, "method": method, "model": model, "about": about}
-
-
-def mask_part_of(options: dict[Key, Option], made: dict[Key, Component]) -> dict:
-    gr.Markdown("## 3 Mask", elem_classes="step")
-    find = gr.Button("Find the mask", elem_id="find")
-    with gr.Column() as painting:
-        editor = Canvas(
-            label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[],
-            elem_id="canvas", canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
-            brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
-        gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
-    put(first(options), options, made)
-    with gr.Accordion("More of the mask", open=False) as more:
-        put(options, options, made)
-    with gr.Accordion("The map that the mask is cut from", open=False) as map_part:
-        picture = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", height=260,
-                           buttons=[], elem_id="map")
-    return {"find": find, "painting": painting, "canvas": editor, "more_of_mask": more, "map_part": map_part,
-            "map": picture}
-
-
-def edit_part(options: dict[Key, Option], made: dict[Key, Component]) -> dict:
-    gr.Markdown("## 4 Edit", elem_classes="step")
-    with gr.Row():
-        edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=100)
-        cancel = gr.Button("Cancel", elem_id="cancel", min_width=100)
-    progress = gr.Textbox("", label="Progress", interactive=False, lines=2, elem_id="progress")
-    result = gr.Image(label="Result", interactive=False, format="png", height=320, buttons=["fullscreen"],
-                      elem_id="result")
-    small = {"interactive": False, "size": "sm", "min_width": 90}
-    with gr.Row():
-        save_result = gr.DownloadButton("Save result", elem_id="save-result", **small)
-        save_mask = gr.DownloadButton("Save mask", elem_id="save-mask", **small)
-    with gr.Row():
-        make_report = gr.Button("Make report", elem_id="make-report", **small)
-        save_report = gr.DownloadButton("Save report", elem_id="save-report", **small)
-    preset = gr.Radio(["paper"], value="paper", label="Preset", info="Sets the options.", elem_id="preset")
-    put(first(options), options, made)
-    seed = gr.Number(0, label="Seed", info="The same one gives the same result.", precision=0, minimum=0,
-                     elem_id="seed")
-    with gr.Accordion("More options", open=False, elem_id="more"):
-        put(options, options, made)
-    return {"preset": preset, "seed": seed, "edit": edit, "cancel": cancel, "progress": progress, "result": result,
-            "save_result": save_result, "save_mask": save_mask, "make_report": make_report, "save_report": save_report}
+    def put(self, keys: Iterable[Key], options: dict[Key, Option]) -> None:
+        """Controls for those options that have none yet. What they are to show is set when a method is known."""
+        for key in keys:
+            if key not in self.options:
+                name, kind = key
+                again = f"-{kind.__name__.lower()}" if any(other == name for other, _ in self.options) else ""
+                self.options[key] = kind(**looks(options[key], to_control(options[key], options[key].default)),
+                                         elem_id=f"option-{name}{again}")
 
 
 def first(options: Iterable[Key]) -> list[Key]:
     """Those of `FIRST`, in its order."""
     return sorted((key for key in options if key[0] in FIRST), key=lambda key: FIRST.index(key[0]))
-
-
-def put(keys: Iterable[Key], options: dict[Key, Option], made: dict[Key, Component]) -> None:
-    """Controls for those options that have none yet. What they are to show is set when a method is known."""
-    for key in keys:
-        if key not in made:
-            name, kind = key
-            again = f"-{kind.__name__.lower()}" if any(other == name for other, _ in made) else ""
-            made[key] = kind(**looks(options[key], to_control(options[key], options[key].default)),
-                             elem_id=f"option-{name}{again}")

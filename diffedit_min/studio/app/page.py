@@ -18,7 +18,8 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from ...methods import METHODS, Edit
+from ...loading.held import Models
+from ...methods import METHODS, Asked, Edit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures import metadata
 from ...pictures.picture import heat
@@ -27,9 +28,8 @@ from ...tiny.scenes import demo_scenes
 from ..console import describe
 from . import canvas
 from .controls import Kept, from_control, looks, offered, to_control
-from .layout import CSS, FIRST, FONTS, THRESHOLD, Controls, lay_out
-from .session import Asked, Progress, Run, Session, Stopped, same_map
-from .shelf import Shelf
+from .layout import CSS, FIRST, FONTS, THRESHOLD, Controls
+from .session import Progress, Run, Session, Stopped, same_map
 from .words import about, rows, share, summary
 
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
@@ -38,13 +38,13 @@ KEPT_SECONDS = 3600         # how long files of pictures stay
 EVERY_SECONDS = 0.1         # steps are told, at most: a browser that draws all of a small model's can't be clicked
 
 
-def make_page(shelf: Shelf, megabytes: float, megapixels: float) -> gr.Blocks:
+def make_page(models: Models, megabytes: float, megapixels: float) -> gr.Blocks:
     """The page, ready to be served. Files go to Gradio's temporary folder (GRADIO_TEMP_DIR)."""
     with gr.Blocks(title="DiffEdit", analytics_enabled=False, fill_width=True,
                    delete_cache=(60, KEPT_SECONDS)) as page:
         limits = f"to {megabytes:g} MB, {megapixels:g} megapixels"
-        controls = lay_out(shelf, gr.State(Session()), gr.State(Kept()), limits)
-        Answers(controls, shelf, int(megapixels * 1e6)).connect(page)
+        controls = Controls(models, gr.State(Session()), gr.State(Kept()), limits)
+        Answers(controls, models, int(megapixels * 1e6)).connect(page)
     page.queue(max_size=50)
     return page
 
@@ -65,8 +65,8 @@ def launch(page: gr.Blocks, host: str, port: int | None, megabytes: float, share
 class Answers:
     """The answers, as methods: each is connected to what asks for it in `connect`."""
 
-    def __init__(self, controls: Controls, shelf: Shelf, pixels: int) -> None:
-        self.controls, self.shelf, self.pixels = controls, shelf, pixels
+    def __init__(self, controls: Controls, models: Models, pixels: int) -> None:
+        self.controls, self.models, self.pixels = controls, models, pixels
 
     def connect(self, page: gr.Blocks) -> None:
         """Only one answer that uses a model runs at a time, whoever asked; the others don't wait for those."""
@@ -92,12 +92,12 @@ class Answers:
         c.scenes.select(self.take_scene, [c.session], opened, **free)
         threshold.input(self.cut, {c.session, c.method, threshold}, [c.canvas, c.progress], trigger_mode="always_last",
                         **free)
-        gr.on(makes_a_map, self.begin_find, [c.session], None, **at_once).then(
+        gr.on(makes_a_map, lambda session: session.begin("find"), [c.session], None, **at_once).then(
             self.find_again, c.inputs(), [c.canvas, c.map, c.progress], trigger_mode="always_last", **model)
-        c.find.click(self.begin_find, [c.session], None, **at_once).then(
+        c.find.click(lambda session: session.begin("find"), [c.session], None, **at_once).then(
             self.find, c.inputs(), [c.canvas, c.map, c.progress], **model)
-        gr.on([c.edit.click, c.query.submit, c.reference.submit], self.begin_edit, [c.session], None, **at_once).then(
-            self.edit, c.inputs(), [c.canvas, c.map, *self.after_edit()], **model)
+        gr.on([c.edit.click, c.query.submit, c.reference.submit], lambda session: session.begin("edit"), [c.session],
+              None, **at_once).then(self.edit, c.inputs(), [c.canvas, c.map, *self.after_edit()], **model)
         # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.
         c.cancel.click(None, None, c.progress, js="() => 'Cancelling'", api_visibility="private")
         c.cancel.click(self.cancel, [c.session], c.progress, **at_once)
@@ -124,7 +124,7 @@ class Answers:
     def take_scene(self, session: Session, chosen: gr.SelectData) -> Shown:
         c = self.controls
         scene, answer = demo_scenes(chosen.index, None)
-        session.open(scene.render(math.isqrt(self.shelf.get(self.shelf.names[0]).native_area)))
+        session.open(scene.render(math.isqrt(self.models.get(self.models.names[0]).native_area)))
         return {**self.fresh(session), c.picture: session.picture, c.reference: scene.caption, c.query: answer.caption}
 
     def fresh(self, session: Session) -> Shown:
@@ -141,7 +141,7 @@ class Answers:
         """The controls that this method has, with the values that hold for it with this model."""
         c, kept = self.controls, told[self.controls.kept]
         with errors():
-            model = self.shelf.get(told[c.model])
+            model = self.models.get(told[c.model])
             fitting = [m for m in METHODS.values() if m.channels == model.unet.config.in_channels]
             method = next((m for m in fitting if m.name == told[c.method]), fitting[0])
             presets = ["paper", *method.presets]
@@ -179,12 +179,10 @@ class Answers:
         options = {option.name: from_control(option, told[c.options[key]])
                    for key, option in offered(method).items() if key in c.options
                    and told[c.options[key]] != to_control(option, getattr(settings, option.name))}
-        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), told[c.preset], options)
+        return Asked(method, told[c.query] or "", told[c.reference] or "", int(told[c.seed]), preset=told[c.preset],
+                     options=options)
 
     # ---- the mask
-
-    def begin_find(self, session: Session) -> None:
-        session.begin("find")
 
     def find(self, told: Shown) -> Iterator[Shown]:
         """The map, and the mask that it gives at the threshold."""
@@ -224,9 +222,6 @@ class Answers:
 
     # ---- the edit
 
-    def begin_edit(self, session: Session) -> None:
-        session.begin("edit")
-
     def edit(self, told: Shown) -> Iterator[Shown]:
         """The edit, with the mask as it lies on the canvas."""
         c, session = self.controls, told[self.controls.session]
@@ -247,7 +242,7 @@ class Answers:
         run = session.runs.get(kind) or Run(laid=session.shown)         # another answer may have taken it
         told_at = -math.inf
         try:
-            network, found = self.shelf.get(told[c.model]), session.found
+            network, found = self.models.get(told[c.model]), session.found
             going = steps(network, self.asked(told, network), run)
             while True:
                 try:
@@ -304,7 +299,7 @@ class Answers:
 
         c, path = self.controls, new_folder() / "report.html"
         with errors():
-            report.write(session.edit, self.shelf.get(session.edited_by), path)
+            report.write(session.edit, self.models.get(session.edited_by), path)
         return {c.save_report: gr.update(value=path, interactive=True), c.progress: "The report is ready to download."}
 
 

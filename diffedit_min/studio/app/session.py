@@ -6,7 +6,7 @@
     run      and maybe a mask       -> the edit, which takes the map and the encoding of earlier ones where they hold
 
 `find` and `run` are generators of `Progress`, and can be stopped from elsewhere through their `Run`. What happens in
-between is `Method.iterate`'s, and what of earlier edits still holds is core/reuse.py's to say.
+between is `Asked.iterate`'s, and what of earlier edits still holds is core/reuse.py's to say.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ...core.mask import binarise
 from ...core.task import Step
-from ...methods import Edit, Method
+from ...methods import Asked, Edit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import Frame, fit, unfit
 from . import canvas
@@ -54,23 +54,6 @@ class Progress:
     total: int
     rows: int
     picture: Image.Image | None = None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a person wants done with the picture."""
-
-    method: Method
-    query: str
-    reference: str = ""
-    seed: int = 0
-    preset: str = "paper"
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in self.options:
-            if name in self.method.known and self.method.known[name].file:
-                raise ValueError(f"{name} names a file, and this page opens none: use the command for it")
 
 
 @dataclass
@@ -109,8 +92,7 @@ class Session:
 
     def find(self, model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Edit]:
         """The map for these words and settings, and the mask that the method cuts from it; no rows for a kept map."""
-        nowhere = {"encoding_ratio": 0.0} if "encoding_ratio" in asked.method.known else {}     # for steps 2 and 3
-        self.found = yield from self.watch(replace(asked, options={**asked.options, **nowhere}), model, run)
+        self.found = yield from self.watch(asked.without_levels(), model, run)
         return self.found
 
     def earlier(self) -> list[Edit]:
@@ -168,10 +150,15 @@ class Session:
     def watch(
         self, asked: Asked, model: StableDiffusion, run: Run, **given: Any
     ) -> Generator[Progress, None, Edit]:
-        """`Method.iterate`, with the rows that are done and some of its latents as pictures. Raises Stopped."""
+        """The steps of what is asked for, with the rows that are done and some of the latents as pictures.
+
+        Raises Stopped, and ValueError for an option that names a file.
+        """
+        for name in asked.options:
+            if asked.method.known[name].file:
+                raise ValueError(f"{name} names a file, and this page opens none: use the command for it")
         picture, frame, earlier = self.opened(), None, self.earlier()
-        steps = asked.method.iterate(model, picture, asked.query, asked.reference, seed=asked.seed, preset=asked.preset,
-                                     keep="trace", reuse=earlier, **asked.options, **given)
+        steps = asked.iterate(model, picture, keep="trace", reuse=earlier, **given)
         while True:
             try:
                 step: Step = advance(steps, model.unet, run)

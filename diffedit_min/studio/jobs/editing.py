@@ -8,7 +8,7 @@ A mask that the method finds is grown between its steps 1 and 2, so that it is a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +16,11 @@ import torch
 from PIL import Image
 
 from ... import __version__
-from ...core.task import Step
-from ...methods import Edit, Method
+from ...methods import Asked, Edit, edit_together
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.compositing import Box, at_size, composite, grow, put_back
 from ...pictures.picture_files import open_mask, open_upright, to_rgb
-from .job import Job
-
-OnStep = Callable[[Step], None] | None
+from .job import AROUND, Job
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +35,9 @@ class Opened:
     mask_sha256: str | None = None          # of the mask before it is grown
 
     @property
-    def cut(self) -> Image.Image:
+    def cut(self) -> Image.Image | None:
         """What the method is to edit."""
-        return to_rgb(self.original.crop(self.box))
+        return None if self.original is None else to_rgb(self.original.crop(self.box))
 
     @property
     def cut_mask(self) -> Image.Image | None:
@@ -74,15 +71,10 @@ def settings_of(opened: Opened, model: StableDiffusion, source: Mapping[str, Any
     source: where the model's files come from, as `load` takes it besides the name.
     """
     job = opened.job
-    given = ["mask"] if job.mask is not None and job.takes_mask else []
-    options = job.method.settings(model, job.options, job.preset)
-    told = {"model": model.name, "query": job.query, "reference": job.reference, "seed": job.seed, "size": job.size,
-            "given": given}
-    return {**job.method.record(told, options),
-            "preset": job.preset, "mask_grow": job.mask_grow, "mask_feather": job.mask_feather,
-            "composite": job.composite, "crop": job.crop, "input_sha256": opened.input_sha256,
-            "mask_sha256": opened.mask_sha256, "dtype": str(model.dtype).removeprefix("torch."), **source,
-            "version": __version__}
+    around = {name: getattr(job, name) for name in AROUND if name != "mask"}
+    return {**job.asked.record(model, ["mask"] if job.gives_mask else []), "preset": job.asked.preset, **around,
+            "input_sha256": opened.input_sha256, "mask_sha256": opened.mask_sha256,
+            "dtype": str(model.dtype).removeprefix("torch."), **source, "version": __version__}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,58 +86,37 @@ class Made:
     image: Image.Image          # what is to be written
 
 
-def kind(job: Job) -> tuple:
-    """Jobs of one kind can go through the method together: told the same, but for what each picture has of its own."""
-    given = job.mask is not None and job.takes_mask
-    found_is_grown = not given and job.mask_grow != 0
-    return job.method.name, repr(sorted(job.options.items())), job.size, job.preset, given, found_is_grown
-
-
 def edit_jobs(
-    model: StableDiffusion, source: Mapping[str, Any], opened: Sequence[Opened], *, on_step: OnStep = None,
-    keep: str = "result",
+    model: StableDiffusion, source: Mapping[str, Any], opened: Sequence[Opened], **rest: Any
 ) -> list[Made]:
-    """Jobs of one kind, in one batch where their pictures have one size."""
-    first = opened[0].job
-    if first.image is None:
-        edit = first.method(model, None, first.query, first.reference, seed=first.seed, size=first.size,
-                            preset=first.preset, keep=keep, on_step=on_step, **first.options)
-        return [Made(first, replace(edit, settings=settings_of(opened[0], model, source)), edit.image)]
-    told = {"query": [o.job.query for o in opened], "reference": [o.job.reference for o in opened],
-            "seed": [o.job.seed for o in opened]}
-    rest = {"size": first.size, "preset": first.preset, "keep": keep, "on_step": on_step, **first.options}
-    pictures = [o.cut for o in opened]
-    if first.mask is not None and first.takes_mask:
-        masks = [o.cut_mask for o in opened]
-        edits = first.method(model, pictures, mask=masks, **told, **rest)
-    elif first.mask_grow and first.takes_mask:
-        edits, masks = edit_in_grown_masks(first.method, model, pictures, told, [o.job.mask_grow for o in opened], rest)
+    """Jobs of one kind, in one batch where their pictures have one size. rest: `keep` and `on_step` of a method."""
+    asked, pictures = [o.job.asked for o in opened], [o.cut for o in opened]
+    masks = [o.cut_mask for o in opened]
+    if opened[0].job.gives_mask:
+        edits = edit_together(asked, model, pictures, mask=masks, **rest)
+    elif opened[0].job.grows_found:
+        edits, masks = edit_in_grown_masks(asked, model, pictures, [o.job.mask_grow for o in opened], **rest)
     else:
-        edits = first.method(model, pictures, **told, **rest)
-        masks = [edit.mask_image if o.mask is None else o.cut_mask for o, edit in zip(opened, edits, strict=True)]
+        edits = edit_together(asked, model, pictures, **rest)
+        masks = [edit.mask_image if mask is None else mask for mask, edit in zip(masks, edits, strict=True)]
     return [Made(o.job, replace(edit, settings=settings_of(o, model, source)), finished(o, edit, mask))
             for o, edit, mask in zip(opened, edits, masks, strict=True)]
 
 
 def edit_in_grown_masks(
-    method: Method, model: StableDiffusion, pictures: list[Image.Image], told: dict[str, list], by: list[int],
-    rest: dict[str, Any],
+    asked: Sequence[Asked], model: StableDiffusion, pictures: Sequence[Image.Image], by: Sequence[int], **rest: Any
 ) -> tuple[list[Edit], list[Image.Image]]:
     """Step 1, then steps 2 and 3 inside the masks that it found, each grown by so many pixels: edits, masks.
 
-    No more rows than in one go: the first call has no level to go to.
+    It takes no more rows than one call does.
     """
-    found = method(model, pictures, **told, **{**rest, "encoding_ratio": 0.0})
+    found = edit_together([one.without_levels() for one in asked], model, pictures, **rest)
     masks = [grow(edit.mask_image, pixels) for edit, pixels in zip(found, by, strict=True)]
     edits = [replace(edit, image=edit.input, mask=torch.zeros_like(edit.mask), empty_mask=True) for edit in found]
     left = [i for i, mask in enumerate(masks) if mask.getbbox()]
-
-    def those(values: list) -> list:
-        return [values[i] for i in left]
-
     if left:
-        inside = method(model, those(pictures), **{name: those(values) for name, values in told.items()},
-                        mask=those(masks), **rest)
+        inside = edit_together([asked[i] for i in left], model, [pictures[i] for i in left],
+                               mask=[masks[i] for i in left], **rest)
         for i, edit in zip(left, inside, strict=True):
             edits[i] = replace(edit, rows_for=found[i].rows_for | edit.rows_for, mask_map=found[i].mask_map,
                                trace=found[i].trace)
@@ -155,6 +126,8 @@ def edit_in_grown_masks(
 def finished(opened: Opened, edit: Edit, mask: Image.Image | None) -> Image.Image:
     """The picture to write: the edit, put back into what it was cut out of, and by the mask if that was asked for."""
     job, original = opened.job, opened.original
+    if original is None:
+        return edit.image
     if edit.empty_mask:
         return original.copy()
     if not (job.crop or job.composite):
@@ -165,7 +138,7 @@ def finished(opened: Opened, edit: Edit, mask: Image.Image | None) -> Image.Imag
     if not job.composite:
         return whole
     if mask is None:
-        raise ValueError(f"{job.method.dashed} found no mask: give --composite one with --mask, or leave it out")
+        raise ValueError(f"{job.asked.method.dashed} found no mask: give --composite one with --mask, or leave it out")
     placed = Image.new("L", original.size)
     placed.paste(mask, opened.box)
     return composite(original, whole, placed, job.mask_feather)

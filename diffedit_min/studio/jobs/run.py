@@ -8,15 +8,16 @@ made again whole: so the same files come out to the last bit, wherever a run was
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...core.task import Step
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.metadata import read, texts
 from ...pictures.picture_files import FORMATS, leftovers, save
-from .editing import Made, OnStep, Opened, edit_jobs, kind, open_job, settings_of
+from .editing import Made, Opened, edit_jobs, open_job, settings_of
 from .job import Job
 
 
@@ -44,7 +45,7 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
             raise ValueError(f"the result of {named(job)} would replace {str(job.out)!r}, "
                              f"which {named(read_by[target])} reads: give another --out")
     for group in groups(jobs):
-        group[0].method.made(group[0].options).check_count(len(group))
+        group[0].asked.method.made(group[0].asked.options).check_count(len(group))
 
 
 def named(job: Job) -> str:
@@ -86,13 +87,13 @@ def groups(jobs: Sequence[Job]) -> list[list[Job]]:
     """The jobs by their kind, which the method can take together."""
     found: dict[tuple, list[Job]] = {}
     for job in jobs:
-        found.setdefault(kind(job), []).append(job)
+        found.setdefault(job.kind, []).append(job)
     return list(found.values())
 
 
 def run(
     jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], done: set[Job], batch: int,
-    on_step: OnStep = None,
+    on_step: Callable[[Step], None] | None = None,
 ) -> Iterator[Made | Failed]:
     """Make what is not done, and write it: results as they come, each of them on disk."""
     for part in leftovers(job.out for job in jobs):
@@ -108,7 +109,7 @@ def run(
 
 
 def make(
-    jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], on_step: OnStep
+    jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], on_step: Callable[[Step], None] | None
 ) -> Iterator[Made | Failed]:
     """A batch's results; if it can't be done as a batch, each job's alone."""
     opened: list[Opened] = []

@@ -4,9 +4,8 @@
     bowl.jpg,a basket of pears,a bowl of pears,3,
     "my cat.png",a dog,,,25
 
-Columns: image; any of out, query, reference, method, seed, size, preset, mask, mask_grow, mask_feather, composite and
-crop; and any option of the methods. An empty cell says what the command line says. image, mask and out are relative to
-the table. Every line is checked before any work.
+Columns: image, out, any of `TOLD` (job.py), and any option of the methods. In place of an empty cell holds what the
+command line says. image, mask and out are relative to the table. Every line is checked before any work.
 """
 
 from __future__ import annotations
@@ -54,17 +53,16 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 def job_in(cells: dict[str, str], beside: Path, told: Mapping[str, Any], folder: Path, line: int) -> Job:
     """The job of one line."""
-    files = {name: cells[name] if "://" in cells[name] else str(beside / cells[name])
-             for name in ("image", "mask", "out") if name in cells}
-    if "image" not in files:
+    cells = {name: str(beside / cell) if name in ("image", "mask", "out") and "://" not in cell else cell
+             for name, cell in cells.items()}
+    image, out = cells.pop("image", None), cells.pop("out", None)
+    if image is None:
         raise ValueError("there is no image")
-    for name in ("image", "mask"):
-        if name in files:
-            check_readable(files[name])
-    if "out" in files:
-        check_target(Path(files["out"]))
-    own = {name: Option(name, kind, None).parsed(cells[name]) for name, kind in TOLD.items() if name in cells}
-    options = [f"{name}={text}" for name, text in cells.items() if name not in TOLD and name not in ("image", "out")]
-    own |= {"mask": files["mask"]} if "mask" in files else {}
-    out = Path(files["out"]) if "out" in files else folder / f"{Path(files['image']).stem}-edit.png"
-    return job_of({**told, **own, "option": [*(told.get("option") or ()), *options]}, files["image"], out, line)
+    for file in filter(None, (image, cells.get("mask"))):
+        check_readable(file)
+    if out is not None:
+        check_target(Path(out))
+    own = {name: Option(name, TOLD[name], None).parsed(cell) for name, cell in cells.items() if name in TOLD}
+    options = [f"{name}={cell}" for name, cell in cells.items() if name not in TOLD]
+    told = {**told, **own, "option": [*(told.get("option") or ()), *options]}
+    return job_of(told, image, Path(out or folder / f"{Path(image).stem}-edit.png"), line)
