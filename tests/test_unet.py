@@ -17,7 +17,7 @@ from diffedit_min.networks import attention as attention_module
 from diffedit_min.networks import bands, stable_diffusion
 from diffedit_min.networks.attention import AttentionRecorder, FeedForward, Place, attention_in_tiles, attention_maps
 from diffedit_min.networks.blocks import BlockPlace, ResnetBlock
-from diffedit_min.networks.unet import NEUTRAL, Summary, UNet, UNetConfig, waves
+from diffedit_min.networks.unet import NEUTRAL, Summary, UNet, UNetConfig, sinusoids
 
 # unet/config.json as published, but for _class_name and the like.
 SD1 = {
@@ -269,7 +269,7 @@ def test_attention_in_bfloat16_on_a_cpu_runs_in_tiles(monkeypatch):
 def test_the_time_as_waves_of_cosines_then_sines():
     by_hand = [[math.cos(t / 10_000 ** (i / 3)) for i in range(3)] + [math.sin(t / 10_000 ** (i / 3)) for i in range(3)]
                for t in (0, 7, 999)]
-    assert difference(waves(torch.tensor([0, 7, 999]), 6).double(), torch.tensor(by_hand, dtype=torch.float64)) < 1e-3
+    assert difference(sinusoids(torch.tensor([0, 7, 999]), 6).double(), torch.tensor(by_hand, dtype=torch.float64)) < 1e-3
 
 
 def test_norms_have_the_published_epsilons():

@@ -68,12 +68,12 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
 
                 for file in plugin:
                     load_plugin(file)
-            command(*arguments, **told, **({"debug": debug} if "debug" in own else {}))
+            command(*arguments, **told)
 
     # typer reads both of these; in a file with `from __future__ import annotations` they would be texts.
     kinds = {**get_type_hints(command, include_extras=True), "plugin": Plugins, "debug": Debug}
     more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-            for name, default in (("plugin", None), ("debug", False)) if name not in own]
+            for name, default in (("plugin", None), ("debug", False))]
     run.__signature__ = inspect.Signature([p.replace(annotation=kinds[p.name]) for p in (*own.values(), *more)])
     run.__annotations__ = kinds
     return run

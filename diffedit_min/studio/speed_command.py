@@ -10,7 +10,7 @@ from typing import Annotated
 
 from typer import Option
 
-from .console import MODEL_HELP, Debug, Options, Quiet, one_line_errors
+from .console import MODEL_HELP, Options, Quiet
 
 PARTS_HELP = """unet: one call; operations: its time by kind of operation; vae; edit: a whole edit, and what it would
 cost at a larger size; memory: an edit's peak; compile: the U-Net with torch.compile. Left out: unet operations vae
@@ -33,40 +33,39 @@ def speed(
     threads: Annotated[int | None, Option(min=1, help="Left out: torch's choice.")] = None,
     out: Annotated[Path, Option(help="The folder that table.md and table.csv are written to, over older ones.")] =
         Path("runs/speed"),
-    option: Options = None, quiet: Quiet = False, debug: Debug = False,
+    option: Options = None, quiet: Quiet = False,
 ) -> None:
     """Measure an edit and its networks against this machine's own ceilings, on the CPU: tables with ratios."""
-    with one_line_errors(debug):
-        import torch
+    import torch
 
-        from ..bench.programs import load_rival, rival_file
-        from ..bench.speed import PARTS, Plan, measure
-        from ..loading import DTYPES
-        from ..methods.paper import diffedit
+    from ..bench.programs import load_rival, rival_file
+    from ..bench.speed import PARTS, Plan, measure
+    from ..loading import DTYPES
+    from ..methods.paper import diffedit
 
-        for name in preset or ():
-            diffedit.preset(name)       # refuses one that it hasn't
-        if against is not None:
-            against = str(rival_file(against))
-            load_rival(Path(against))   # refuses, before any work, what isn't installed
-        settings = {
-            "sizes": size, "rows": rows, "presets": preset,
-            "dtypes": known(dtype, DTYPES, "--dtype"), "parts": known(parts, tuple(PARTS), "--parts"),
-        }
-        plan = Plan(model, options=diffedit.parsed(option or ()), repeats=repeats, against=against,
-                    **{name: tuple(dict.fromkeys(values)) for name, values in settings.items() if values})
-        tell: Callable[[str], None] = (lambda _: None) if quiet else partial(print, file=sys.stderr, flush=True)
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads or before)
-        try:
-            measure(plan, out, tell)
-        except KeyboardInterrupt:
-            print(f"stopped: what is done is in {out}", file=sys.stderr)
-            raise
-        finally:
-            torch.set_num_threads(before)
-        print((out / "table.md").read_text())
-        print(f"wrote {out / 'table.md'}, {out / 'table.csv'}")
+    for name in preset or ():
+        diffedit.preset(name)       # refuses one that it hasn't
+    if against is not None:
+        against = str(rival_file(against))
+        load_rival(Path(against))   # refuses, before any work, what isn't installed
+    settings = {
+        "sizes": size, "rows": rows, "presets": preset,
+        "dtypes": known(dtype, DTYPES, "--dtype"), "parts": known(parts, tuple(PARTS), "--parts"),
+    }
+    plan = Plan(model, options=diffedit.parsed(option or ()), repeats=repeats, against=against,
+                **{name: tuple(dict.fromkeys(values)) for name, values in settings.items() if values})
+    tell: Callable[[str], None] = (lambda _: None) if quiet else partial(print, file=sys.stderr, flush=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        measure(plan, out, tell)
+    except KeyboardInterrupt:
+        print(f"stopped: what is done is in {out}", file=sys.stderr)
+        raise
+    finally:
+        torch.set_num_threads(before)
+    print((out / "table.md").read_text())
+    print(f"wrote {out / 'table.md'}, {out / 'table.csv'}")
 
 
 def known(values: Sequence[str] | None, names: Sequence[str], option: str) -> Sequence[str] | None:

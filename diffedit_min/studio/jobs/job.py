@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from PIL import Image
 
-from ...core.options import KINDS, kind_of
+from ...core.options import KINDS, parsed_annotation
 from ...methods import Asked, find_method
 from ...pictures.compositing import Box, crop_box, mask_box
 
@@ -85,7 +85,7 @@ class Job:
 
 def told_kinds(record: type) -> dict[str, type]:
     """The fields of a dataclass that can be told as a text or a number: names, and types of values."""
-    kinds = {name: kind_of(hint)[0] for name, hint in get_type_hints(record).items()}
+    kinds = {name: parsed_annotation(hint)[0] for name, hint in get_type_hints(record).items()}
     return {name: kind for name, kind in kinds.items() if kind in KINDS}
 
 
