@@ -4,7 +4,7 @@
     small(...)  the same shape, a few channels wide
     write_folder, write_single_file
 
-The original names are spelled out here block by block, the other way round than diffedit_min/model/names.py does it.
+The original names are spelled out here block by block, the other way round than diffedit_min/loading/names.py does it.
 """
 
 import copy

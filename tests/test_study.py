@@ -125,7 +125,7 @@ def test_float32_is_what_the_others_are_held_against(found):
 
 @pytest.mark.slow
 def test_rounding_changes_less_than_the_steps_do(found):
-    """What dtype "auto" stands on; README has it with 50 steps on more pictures."""
+    """What dtype "auto" stands on; bench/README.md has it with 50 steps on more pictures."""
     assert np.mean(found["bfloat16"]["rounding"]) < np.mean(found[dtypes.THE_METHODS]["rounding"])
 
 

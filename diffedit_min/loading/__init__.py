@@ -95,7 +95,7 @@ def best_dtype(unet: nn.Module, device: torch.device) -> torch.dtype:
     """The dtype for "auto": float16 on CUDA, bfloat16 on CPUs that multiply it in hardware, float32 otherwise.
 
     Small models run in float32 everywhere. Half precision changes an edit less than the sampler's own error does
-    (README, Speed).
+    (bench/README.md).
     """
     if sum(weight.numel() for weight in unet.parameters()) < FULL_SIZE:
         return torch.float32
@@ -195,7 +195,7 @@ def converted(weight: Tensor, device: torch.device, dtype: torch.dtype, where: s
 
 
 def memory_format_of(weight: Tensor, dtype: torch.dtype) -> torch.memory_format:
-    """Channels last for convolutions in half precision, which is 1.1 to 1.2 times as fast (README, Speed).
+    """Channels last for convolutions in half precision, which is 1.1 to 1.2 times as fast (bench/README.md).
 
     In float32 it is not faster, and would need a copy of every weight.
     """

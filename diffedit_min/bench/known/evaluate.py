@@ -2,8 +2,9 @@
 
     python -m diffedit_min.bench.known.evaluate --methods diffedit sdedit encode_decode
 
-README's table, with pictures of the best and the worst. It is a run of the benchmark (`diffedit-min bench --dataset
-scenes`, whose metrics these are), and goes on where it was stopped. To choose settings, or to sweep them, use that.
+It prints the table in bench/README.md, and draws pictures of the best and the worst. It is a run of the benchmark
+(`diffedit-min bench --dataset scenes`, whose metrics these are), and goes on where it was stopped. To choose settings,
+or to sweep them, use that.
 """
 
 from __future__ import annotations
