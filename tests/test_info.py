@@ -48,7 +48,11 @@ def no_reading(monkeypatch):
     monkeypatch.setattr(files.Safetensors, "get", lambda *_: pytest.fail("read a tensor"))
 
 
-@pytest.mark.parametrize("family", REAL)
+QUICK = ("sd15", "sd21-768", "sdxl", "bk-sdm-tiny")
+SOME = [family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in REAL]
+
+
+@pytest.mark.parametrize("family", SOME)
 def test_a_folder(family, of_family, no_reading):
     folder, _ = of_family(family)
     record = info.describe(str(folder))
@@ -71,7 +75,7 @@ def test_a_folder(family, of_family, no_reading):
     json.dumps(record)
 
 
-@pytest.mark.parametrize("family", REAL)
+@pytest.mark.parametrize("family", SOME)
 def test_family_names_and_sizes_of_the_published_configs(family):
     from diffedit_min.networks.unet import UNet, UNetConfig
 
@@ -82,7 +86,7 @@ def test_family_names_and_sizes_of_the_published_configs(family):
             assert sum(p.numel() for p in UNet(config).parameters()) == PARAMETERS[family]
 
 
-@pytest.mark.parametrize("family", REAL)
+@pytest.mark.parametrize("family", SOME)
 def test_a_single_file_by_itself(family, of_family, no_reading):
     folder, path = of_family(family)
     whole, record = info.describe(str(folder)), info.describe(str(path))

@@ -206,7 +206,7 @@ def test_dpm_solver_reaches_and_leaves_a_level_without_noise():
     down = decoded(DPMSolver(), kit.random_eps_fn(0), up[-1], levels)
     assert down[-1].latent.isfinite().all() and distance(down[-1].latent, X0) < 0.5
     even = even_in_log_snr(clean, levels)
-    assert even[0] == levels[0] and even[-1] == levels[-1]
+    assert even[0] == levels[0] and even[1:] == even_in_log_snr(SD, SD.levels(20)[:17])[1:], "evenly from t = 0"
 
 
 @pytest.mark.parametrize("steps, ratio", [(5, 1.0), (10, 0.5), (50, 0.8), (200, 0.8), (999, 1.0)])
