@@ -1,6 +1,7 @@
 """pytest tests/test_known_answers.py: each method on the embedded models, against edits whose answers are known.
 
-A few validation scenes each, enough to notice that a method has stopped editing; bench/README.md has the numbers on 300.
+A few validation scenes each, enough to notice that a method has stopped editing.
+bench/README.md has the numbers on 300 scenes.
 """
 
 import numpy as np

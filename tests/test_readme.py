@@ -186,10 +186,13 @@ def options_of_command(name: str) -> set[str]:
 
 
 def options_of_program(words: list[str], module: bool) -> set[str]:
-    """What `python -m MODULE` or `python FILE` says that it takes, read in its text."""
+    """What `python -m MODULE` or `python FILE` says that it takes, read in its text and its neighbours'."""
     path = ROOT / (words[0].replace(".", "/") + ".py" if module else words[0])
     path = path if path.exists() else path.with_suffix("") / "__main__.py"
-    return {"-m", *re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", path.read_text(encoding="utf-8"))}
+    text = path.read_text(encoding="utf-8")
+    beside = [path.with_name(f"{name}.py") for name in re.findall(r"^from \.(\w+) import", text, re.MULTILINE)]
+    texts = [text, *(file.read_text(encoding="utf-8") for file in beside if file.is_file())]
+    return {"-m", *re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", "\n".join(texts))}
 
 
 def test_every_option_that_is_named_exists():

@@ -94,11 +94,11 @@ def test_theory_writes_the_same_files_again(tmp_path, monkeypatch):
     network = dm.load("random", device="cpu")
     monkeypatch.setattr(theory, "RATIOS", (0.25, 0.5))
     monkeypatch.setattr(theory, "STEPS", 4)
-    told = theory.main(lambda _: network, dataset(1), tmp_path, True)
+    told = theory.main(network, dataset(1), tmp_path, True)
     names = ("theory.md", "theory.csv", "theory.png", "theory.svg")
     files = {name: (tmp_path / name).read_bytes() for name in names}
     assert "Guidance scale 1:" in told and len(files["theory.csv"].splitlines()) == 1 + 2 * 2
-    assert theory.main(lambda _: network, dataset(1), tmp_path, True) == told
+    assert theory.main(network, dataset(1), tmp_path, True) == told
     assert {name: (tmp_path / name).read_bytes() for name in names} == files
 
 

@@ -7,8 +7,8 @@ from ..core.schedule import add_noise, x0_from_eps
 from .help import GUIDED, Text
 from .method import Method
 
-# About a third of the rows; chosen on the embedded model's validation scenes (bench/README.md). With fewer steps, a ratio
-# ends at a lower noise level, so the ratio is larger here.
+# About a third of the rows; chosen on the embedded model's validation scenes (bench/README.md). With fewer steps, a
+# ratio ends at a lower noise level, so the ratio is larger here.
 FAST = {"steps": 14, "encoding_ratio": 0.9, "mask_samples": 4, "guidance_from": 0.5}
 
 TWO_PREDICTIONS = Text(
