@@ -162,17 +162,18 @@ def test_equal_prompts_have_an_empty_mask_however_the_rows_round(model):
     assert same.empty_mask and same.mask_map.max() == 0 and not other.empty_mask
 
 
-def test_mask_noise_is_the_named_stream_and_level(model):
-    """Step 1 by hand: same noises for both prompts, half of the training timeline, no guidance."""
-    edit = diffedit(model, seed=3, mask_norm="l2", mask_clip="none", mask_rescale="minmax")
+@pytest.mark.parametrize(("told", "t"), [({}, 500), ({"mask_noise_ratio": 0.3}, 300)])
+def test_mask_noise_is_the_named_stream_and_level(model, told, t):
+    """Step 1 by hand: same noises for both prompts, half of the training timeline if nothing is said, no guidance."""
+    edit = diffedit(model, seed=3, mask_norm="l2", mask_clip="none", mask_rescale="minmax", **told)
     x0 = edit.encoded[0].latent
-    level = model.schedule.at(500)
+    level = model.schedule.at(t)
     maps = []
     for i in range(3):
         x_t = add_noise(x0, standard_noise(x0, (3,), "mask", i), level.abar)
-        difference = model.eps(x_t, 500, model.embed([QUERY])) - model.eps(x_t, 500, model.embed([REFERENCE]))
+        difference = model.eps(x_t, t, model.embed([QUERY])) - model.eps(x_t, t, model.embed([REFERENCE]))
         maps.append(difference.square().mean(dim=1).sqrt()[0])
-        eps_query = model.eps(x_t, 500, model.embed([QUERY]))[0]
+        eps_query = model.eps(x_t, t, model.embed([QUERY]))[0]
         assert (edit.trace["eps_query"][i] - eps_query).abs().max() < 1e-12
     raw = torch.stack(maps).mean(dim=0)
     by_hand = (raw - raw.min()) / (raw.max() - raw.min())
