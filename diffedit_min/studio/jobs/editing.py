@@ -19,6 +19,7 @@ from ... import __version__
 from ...methods import Asked, Edit, edit_together
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.compositing import Box, at_size, composite, grow, put_back
+from ...pictures.picture import WHITE_FROM
 from ...pictures.picture_files import open_mask, open_upright, to_rgb
 from .job import AROUND, Job
 
@@ -50,7 +51,7 @@ def open_job(job: Job) -> Opened:
     if job.image is None:
         return Opened(job)
     original = open_upright(job.image)
-    given = None if job.mask is None else at_size(open_mask(job.mask), original.size)
+    given = None if job.mask is None else at_size(open_white(job.mask), original.size)
     mask = None if given is None else grow(given, job.mask_grow)
     if mask is not None and job.mask_grow < 0 and not mask.getbbox():
         raise ValueError(f"--mask-grow {job.mask_grow} leaves nothing white in {job.mask!r}")
@@ -58,6 +59,20 @@ def open_job(job: Job) -> Opened:
     if mask is not None and job.crop and not mask.crop(box).getbbox():
         raise ValueError(f"there is nothing white in {job.mask!r} within --crop {job.crop}")
     return Opened(job, original, mask, box, sha256(original), None if given is None else sha256(given))
+
+
+def open_white(path: str) -> Image.Image:
+    """The mask in a file. Raises ValueError, which says what it holds, if nothing in it is white."""
+    mask = open_mask(path)
+    low, high = mask.convert("L").getextrema()
+    if high < WHITE_FROM:
+        shown = open_upright(path)
+        is_clear = shown.mode == "RGBA" and shown.getextrema()[3][0] < 255
+        holds = f"every pixel is {high}" if low == high else f"its pixels are from {low} to {high}"
+        raise ValueError(f"the mask {path!r} has nothing white, so nothing would be edited: {holds} of 255"
+                         f"{', and what is transparent counts as 0' if is_clear else ''}; make what is to be edited "
+                         f"white (255, or at least {WHITE_FROM})")
+    return mask
 
 
 def sha256(image: Image.Image) -> str:

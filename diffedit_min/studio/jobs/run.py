@@ -17,7 +17,7 @@ from ...core.task import Step
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.metadata import read, texts
 from ...pictures.picture_files import FORMATS, leftovers, save
-from .editing import Made, Opened, edit_jobs, open_job, settings_of
+from .editing import Made, Opened, edit_jobs, open_job, open_white, settings_of
 from .job import Job
 
 
@@ -30,7 +30,10 @@ class Failed:
 
 
 def check(jobs: Sequence[Job], folder: Path) -> None:
-    """Refuse, before any work, jobs that would overwrite each other or what they read. folder: for their results."""
+    """Refuse, before any work, masks without white, and jobs that would overwrite each other or what they read.
+
+    folder: for the results.
+    """
     if folder.is_file() or (folder.suffix.lower() in FORMATS and not folder.exists()):
         raise ValueError(f"--out {str(folder)!r} is one file, but several are to be written: give a folder")
     read_by = {Path(file).resolve(): job for job in jobs for file in (job.image, job.mask) if file is not None}
@@ -44,6 +47,8 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
         if target in read_by:
             raise ValueError(f"the result of {named(job)} would replace {str(job.out)!r}, "
                              f"which {named(read_by[target])} reads: give another --out")
+    for mask in {job.mask for job in jobs if job.mask is not None}:
+        open_white(mask)
     for group in groups(jobs):
         group[0].asked.method.made(group[0].asked.options).check_count(len(group))
 
