@@ -171,15 +171,6 @@ def test_demo_on_the_random_model(run, monkeypatch):
     assert done.out.splitlines()[1] == "query      pears"
 
 
-def test_a_transparent_mask_is_a_black_one(run):
-    plain = ("edit", "a.png", "--query", "pears", "--model", "random", "-o", "steps=4")
-    for name, mask in (("black", Image.new("L", (9, 9))), ("clear", Image.new("RGBA", (9, 9), (255, 255, 255, 0)))):
-        mask.save(f"{name}.png")
-        done = run(*plain, "--mask", f"{name}.png", "--out", f"by-{name}.png")
-        assert done.code == 0 and "covers 0.0%" in done.out and "nothing to change" not in done.out
-    assert np.array_equal(pixels("by-black.png"), pixels("by-clear.png"))
-
-
 def test_demo_measures_of_a_perfect_and_of_a_useless_edit():
     scene, answer = scenes.demo_scenes(0, None)
     image, truth = scene.render(32), answer.render(32)
