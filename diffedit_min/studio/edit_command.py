@@ -15,27 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .console import (
-    MODEL_HELP,
-    Config,
-    Device,
-    DType,
-    Options,
-    Prediction,
-    Preset,
-    Quiet,
-    Reference,
-    Report,
-    Revision,
-    Seed,
-    Size,
-    Strip,
-    check_targets,
-    describe,
-    tell,
-    timed,
-    write_report,
-)
+from .console import check_targets, describe, tell, timed, write_report
+from .options import LOADING, MODEL_HELP, Options, Preset, Quiet, Reference, Report, Seed, Size, Strip
 
 if TYPE_CHECKING:
     from ..core.task import Step
@@ -80,8 +61,7 @@ def edit(
     overwrite: Annotated[bool, Option("--overwrite", help="Of many pictures, replace those made with other settings.")]
         = False,
     report: Report = None, strip: Strip = None,
-    device: Device = "auto", dtype: DType = "auto", prediction_type: Prediction = None, config: Config = None,
-    revision: Revision = None, quiet: Quiet = False,
+    quiet: Quiet = False, **how_loaded: Any,
 ) -> None:
     """Edit a picture: --query says what it should show. Or many, with one model: give several, or a table."""
     if query is None and like is None and jobs is None:
@@ -113,7 +93,7 @@ def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dic
     names = {told["model"] or method.embedded_model: method.dashed for method in methods}
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names.values())} have no embedded model in common: give a table for each")
-    models = Models(**{name: told[name] for name in ("device", "dtype", "prediction_type", "config", "revision")})
+    models = Models(**{name: told[name] for name in LOADING})
     return models.get(*names), models.source
 
 
