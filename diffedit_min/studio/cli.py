@@ -177,10 +177,10 @@ def info_command(
     from ..samplers import SAMPLERS
     from . import info
 
-    for known, lines in ((METHODS, info.method_lines), (SAMPLERS, info.sampler_lines)):
-        if name.replace("-", "_") in known:
-            print("\n".join(lines(known[name.replace("-", "_")])))
-            return
+    known = {**SAMPLERS, **METHODS}.get(name.replace("-", "_"))
+    if known is not None:
+        print("\n".join(info.lines_of(known)))
+        return
     record = info.describe(name, verify=verify, **source)
     print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 
