@@ -114,9 +114,9 @@ def test_a_given_mask_is_grown_too_and_the_latents_mask_covers_it(network, run):
     job = Job(Asked(dm.diffedit, "pears", options={"steps": 4}), "a.png", None, "mask.png", 4)
     opened = open_job(job)
     assert np.array_equal(np.asarray(opened.mask), np.asarray(grow(Image.fromarray(laid("mask.png")), 4)))
-    [made] = edit_jobs(network, SOURCE, [opened])
-    assert (np.asarray(opened.mask) <= np.asarray(made.edit.mask_image)).all()
-    assert made.edit.mask.dtype == dm.diffedit(network, Image.open("a.png"), "pears", steps=1).mask.dtype
+    [(edit, image)] = edit_jobs(network, SOURCE, [opened])
+    assert (np.asarray(opened.mask) <= np.asarray(edit.mask_image)).all()
+    assert edit.mask.dtype == dm.diffedit(network, Image.open("a.png"), "pears", steps=1).mask.dtype
 
 
 def test_nothing_found_or_nothing_left_gives_the_input_back(run):
@@ -285,11 +285,11 @@ def test_a_masks_settings_make_the_edit_that_it_is_for(run):
 def test_the_settings_are_the_edits_and_what_is_around_it(run, network):
     job = Job(Asked(dm.diffedit, "pears", seed=3, options={"steps": 4}), "a.png", None)
     opened = open_job(job)
-    [made] = edit_jobs(network, SOURCE, [opened])
+    [(edit, image)] = edit_jobs(network, SOURCE, [opened])
     plain = dm.diffedit(network, opened.cut, "pears", seed=3, steps=4).settings
-    assert made.edit.settings == settings_of(opened, network, SOURCE) == {**plain, **made.edit.settings}
-    assert set(made.edit.settings) - set(plain) == {
+    assert edit.settings == settings_of(opened, network, SOURCE) == {**plain, **edit.settings}
+    assert set(edit.settings) - set(plain) == {
         "preset", "mask_grow", "mask_feather", "composite", "crop", "input_sha256", "mask_sha256", "dtype", "version",
         *SOURCE}
-    assert re.fullmatch("[0-9a-f]{16}", made.edit.settings["input_sha256"])
-    assert finished(opened, made.edit, None).tobytes() == made.image.tobytes() == made.edit.image.tobytes()
+    assert re.fullmatch("[0-9a-f]{16}", edit.settings["input_sha256"])
+    assert finished(opened, edit, None).tobytes() == image.tobytes() == edit.image.tobytes()

@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -38,6 +38,11 @@ from .options import (
     shared,
 )
 from .speed_command import speed
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..methods import Edit
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -75,10 +80,11 @@ def demo(
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
     from .. import loading
     from ..methods import METHODS, Asked
-    from ..pictures import picture_files
+    from ..pictures import picture, picture_files
+    from ..pictures.drawing import overlay
+    from ..pictures.drawing import strip as side_by_side
     from ..pictures.metadata import texts
     from ..tiny.scenes import demo_scenes
-    from .demo import demo_measures, demo_strip
 
     check_targets(out, strip, report=report)
     scene, answer = demo_scenes(seed, change)
@@ -90,13 +96,33 @@ def demo(
     side = math.isqrt(model.native_area)
     image, truth = scene.render(side), answer.render(side)
     edit, seconds = timed(asked, quiet, model, image, keep="trace" if report or strip else "result")
-    shown = demo_strip(edit, truth)
+    shown = side_by_side(
+        [edit.input, picture.heat(edit.mask_map, edit.frame, edit.factor), overlay(edit.input, edit.mask_image),
+         edit.image, truth],
+        [scene.caption, "difference map", "mask", asked.query, "true answer"])
     picture_files.save(shown, out, texts(edit.settings, shown.size))
     write_report(quiet, edit, model, report, strip, truth)
     print(f"input      {scene.caption}\nquery      {asked.query}")
     print("\n".join(demo_measures(edit, truth)))
     print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit")
     print(f"wrote {' and '.join(map(str, filter(None, [out, report, strip])))}")
+
+
+def demo_measures(edit: Edit, truth: Image.Image) -> list[str]:
+    """The edit against the true answer, a line each."""
+    from ..bench.measures import cell_mask, iou
+    from ..pictures.picture import psnr
+    from ..tiny.scenes import changed
+
+    region = changed(edit.input, truth)     # bool (H, W)
+    overlap = iou(edit.mask.cpu().numpy(), cell_mask(region, edit.factor))
+    rows_for = ", ".join(f"{label} {rows}" for label, rows in edit.rows_for.items())
+    return [
+        f"mask       {overlap:.2f} intersection over union with the region that truly changes",
+        f"outside    {psnr(edit.image, edit.input, where=~region):.1f} dB PSNR against the input, outside that region",
+        f"answer     {psnr(edit.image, truth):.1f} dB PSNR against the true answer",
+        f"rows       {edit.rows} through the U-Net: {rows_for}",
+    ]
 
 
 app.command("edit")(shared(edit))

@@ -92,19 +92,13 @@ def settings_of(opened: Opened, model: StableDiffusion, source: Mapping[str, Any
             "dtype": str(model.dtype).removeprefix("torch."), **source, "version": __version__}
 
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """A job's result."""
-
-    job: Job
-    edit: Edit                  # of what was cut out; its `settings` are the whole job's
-    image: Image.Image          # what is to be written
-
-
 def edit_jobs(
     model: StableDiffusion, source: Mapping[str, Any], opened: Sequence[Opened], **rest: Any
-) -> list[Made]:
-    """Jobs of one kind, in one batch where their pictures have one size. rest: `keep` and `on_step` of a method."""
+) -> list[tuple[Edit, Image.Image]]:
+    """Jobs of one kind, in one batch where their pictures have one size. rest: `keep` and `on_step` of a method.
+
+    Of each, the edit of what was cut out, whose `settings` are the whole job's, and the picture to write.
+    """
     asked, pictures = [o.job.asked for o in opened], [o.cut for o in opened]
     masks = [o.cut_mask for o in opened]
     if opened[0].job.gives_mask:
@@ -114,7 +108,7 @@ def edit_jobs(
     else:
         edits = edit_together(asked, model, pictures, **rest)
         masks = [edit.mask_image if mask is None else mask for mask, edit in zip(masks, edits, strict=True)]
-    return [Made(o.job, replace(edit, settings=settings_of(o, model, source)), finished(o, edit, mask))
+    return [(replace(edit, settings=settings_of(o, model, source)), finished(o, edit, mask))
             for o, edit, mask in zip(opened, edits, masks, strict=True)]
 
 
