@@ -45,15 +45,7 @@ class Run:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """`index` of `total` steps of `stage` are done, and `rows` rows; sometimes with the latest latent as a picture."""
-
-    stage: str
-    index: int
-    total: int
-    rows: int
-    picture: Image.Image | None = None
+Progress = tuple[Step, Image.Image | None]      # a step that is done, and sometimes its latent as a picture
 
 
 @dataclass
@@ -150,7 +142,7 @@ class Session:
     def watch(
         self, asked: Asked, model: StableDiffusion, run: Run, **given: Any
     ) -> Generator[Progress, None, Edit]:
-        """The steps of what is asked for, with the rows that are done and some of the latents as pictures.
+        """The steps of what is asked for, and some of their latents as pictures.
 
         Raises Stopped, and ValueError for an option that names a file.
         """
@@ -161,7 +153,7 @@ class Session:
         steps = asked.iterate(model, picture, keep="trace", reuse=earlier, **given)
         while True:
             try:
-                step: Step = advance(steps, model.unet, run)
+                step = advance(steps, model.unet, run)
             except StopIteration as done:
                 if run.stop:        # there may be another picture by now
                     raise Stopped from None
@@ -170,13 +162,13 @@ class Session:
             if step.latent is not None and step.index % max(1, step.total // PREVIEWS) == 0:
                 frame = frame or fit(picture, model.multiple, model.native_area)[1]
                 shown = unfit(model.decode(step.latent[:1]), frame)
-            yield Progress(step.stage, step.index, step.total, run.rows, shown)
+            yield step, shown
 
 
 def with_trace(edit: Edit, earlier: Sequence[Edit]) -> Edit:
     """For the report: where the map is an earlier edit's, so are the intermediates of step 1."""
     for other in earlier:
-        if edit.mask_map is not None and not edit.trace and same_map(edit, other):
+        if not edit.trace and same_map(edit, other):
             edit = replace(edit, trace=other.trace)
     return edit
 
