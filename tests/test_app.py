@@ -255,7 +255,10 @@ def test_what_is_painted_and_erased_is_the_mask(model, session):
     layer = session.layer(session.cut(0.5))
     assert session.painted([layer], model, session.shown) is None                  # as it was laid there
     layer.paste((0, 0, 0, 0), (0, 0, *layer.size))                  # erased
-    assert not session.painted([layer], model, session.shown).any()
+    erased = session.painted([layer], model, session.shown)
+    assert not erased.any()
+    with pytest.raises(ValueError, match="nothing on the canvas is coloured, so nothing would be edited: paint what"):
+        drained(session.run(model, asked(), Run(), erased))
     painted = session.painted([layer, stroke(model)], model, session.shown)
     assert painted[:2, :2].all() and painted.sum() == painted[:2, :2].sum()
     edit, _ = drained(session.run(model, asked(), Run(), painted))

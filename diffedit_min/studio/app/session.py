@@ -130,6 +130,9 @@ class Session:
         """The edit, with the painted mask or the map that is found for it first, where the method takes them."""
         given: dict[str, Any] = {}
         if "mask" in asked.method.uses and painted is not None:
+            if not painted.any():
+                raise ValueError("nothing on the canvas is coloured, so nothing would be edited: paint what is to be "
+                                 "edited, or find the mask again")
             given["mask"] = painted
         elif "mask_map" in asked.method.uses:
             yield from self.find(model, asked, run)
