@@ -299,13 +299,6 @@ def test_no_picture_and_no_query(model, session):
         drained(session.find(model, asked("  "), Run()))
 
 
-def test_options_that_name_files_are_refused(model, session):
-    for method, name in (("unitune", "save"), ("unitune", "tuned"), ("cycle_diffusion", "clip")):
-        with pytest.raises(ValueError, match=f"{name} names a file, and this page opens none"):
-            wanted = Asked(dm.METHODS[method], "pears", "figs", options={name: "a.safetensors"})
-            drained(session.run(model, wanted, Run()))
-
-
 # ---- the command, and the page as it is put together
 
 

@@ -145,13 +145,7 @@ class Session:
     def watch(
         self, asked: Asked, model: StableDiffusion, run: Run, **given: Any
     ) -> Generator[Progress, None, Edit]:
-        """The steps of what is asked for, and some of their latents as pictures.
-
-        Raises Stopped, and ValueError for an option that names a file.
-        """
-        for name in asked.options:
-            if asked.method.known[name].file:
-                raise ValueError(f"{name} names a file, and this page opens none: use the command for it")
+        """The steps of what is asked for, and some of their latents as pictures. Raises Stopped."""
         picture, frame, earlier = self.opened(), None, self.earlier()
         steps = asked.iterate(model, picture, keep="trace", reuse=earlier, **given)
         while True:
@@ -178,8 +172,8 @@ def with_trace(edit: Edit, earlier: Sequence[Edit]) -> Edit:
 
 def same_map(edit: Edit, other: Edit) -> bool:
     """Whether two edits have one map, number for number."""
-    maps = edit.mask_map, other.mask_map
-    return all(each is not None for each in maps) and maps[0].equal(maps[1])
+    one, another = edit.mask_map, other.mask_map
+    return one is not None and another is not None and one.equal(another)
 
 
 def advance(steps: Generator[Step, None, Edit], unet: nn.Module, run: Run) -> Step:
