@@ -30,35 +30,29 @@ class Opened:
 
     job: Job
     original: Image.Image | None = None     # RGB, or RGBA if it can be transparent; None: there is no picture
-    mask: Image.Image | None = None         # the given one, grown, as large as the original
-    box: Box = (0, 0, 0, 0)                 # what is edited of it
-    input_sha256: str | None = None         # of the pixels; the first digits
-    mask_sha256: str | None = None          # of the mask before it is grown
-
-    @property
-    def cut(self) -> Image.Image | None:
-        """What the method is to edit."""
-        return None if self.original is None else to_rgb(self.original.crop(self.box))
-
-    @property
-    def cut_mask(self) -> Image.Image | None:
-        """The mask of that."""
-        return None if self.mask is None else self.mask.crop(self.box)
+    cut: Image.Image | None = None          # what the method is to edit: the part of the original in the box, RGB
+    mask: Image.Image | None = None         # the given one, grown, of that part
+    box: Box = (0, 0, 0, 0)
+    input_sha256: str | None = None         # of the original's pixels; the first digits
+    mask_sha256: str | None = None          # of the whole mask before it is grown
 
 
 def open_job(job: Job) -> Opened:
     """Read a job's files. Raises ValueError, in one line, for those that can't be read or don't go together."""
     if job.image is None:
         return Opened(job)
-    original = open_upright(job.image)
-    given = None if job.mask is None else at_size(open_white(job.mask), original.size)
-    mask = None if given is None else grow(given, job.mask_grow)
-    if mask is not None and job.mask_grow < 0 and not mask.getbbox():
-        raise ValueError(f"--mask-grow {job.mask_grow} leaves nothing white in {job.mask!r}")
+    original, mask, mask_sha256 = open_upright(job.image), None, None
+    if job.mask is not None:
+        given = at_size(open_white(job.mask), original.size)
+        mask, mask_sha256 = grow(given, job.mask_grow), sha256(given)
+        if not mask.getbbox():
+            raise ValueError(f"--mask-grow {job.mask_grow} leaves nothing white in {job.mask!r}")
     box = job.box(original.size, mask)
-    if mask is not None and job.crop and not mask.crop(box).getbbox():
-        raise ValueError(f"there is nothing white in {job.mask!r} within --crop {job.crop}")
-    return Opened(job, original, mask, box, sha256(original), None if given is None else sha256(given))
+    if mask is not None:
+        mask = mask.crop(box)
+        if not mask.getbbox():
+            raise ValueError(f"there is nothing white in {job.mask!r} within --crop {job.crop}")
+    return Opened(job, original, to_rgb(original.crop(box)), mask, box, sha256(original), mask_sha256)
 
 
 def open_white(path: str) -> Image.Image:
@@ -100,7 +94,7 @@ def edit_jobs(
     Of each, the edit of what was cut out, whose `settings` are the whole job's, and the picture to write.
     """
     asked, pictures = [o.job.asked for o in opened], [o.cut for o in opened]
-    masks = [o.cut_mask for o in opened]
+    masks = [o.mask for o in opened]
     if opened[0].job.gives_mask:
         edits = edit_together(asked, model, pictures, mask=masks, **rest)
     elif opened[0].job.grows_found:
