@@ -296,7 +296,7 @@ class Answers:
 
         c, path = self.controls, new_folder() / "report.html"
         with errors():
-            report.write(session.edit, self.models.get(session.edited_by), path)
+            report.write(session.edit, self.models.get(session.edit.settings["model"]), path)
         return {c.save_report: gr.update(value=path, interactive=True), c.progress: "The report is ready to download."}
 
 

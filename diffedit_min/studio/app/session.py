@@ -57,7 +57,6 @@ class Session:
     shown: Tensor | None = None         # bool (h, w): the mask that was laid on the canvas last
     encoded: list[Edit] = field(default_factory=list)       # the last that have encoded the picture, newest first
     edit: Edit | None = None
-    edited_by: str = ""                 # the model's name
     runs: dict[str, Run] = field(default_factory=dict)      # by kind, "find" or "edit": not ended yet
 
     def open(self, picture: Image.Image | None) -> None:
@@ -137,7 +136,6 @@ class Session:
         elif "mask_map" in asked.method.uses:
             yield from self.find(model, asked, run)
         self.edit = yield from self.watch(asked, model, run, **given)
-        self.edited_by = model.name
         if self.edit.rows_for.get("encode"):
             self.encoded = [self.edit, *self.encoded][:ENCODINGS]
         return self.edit
