@@ -22,7 +22,7 @@ from diffedit_min import loading
 from diffedit_min.bench.measures import cell_mask
 from diffedit_min.core.coding import RatioOptions
 from diffedit_min.pictures import picture, picture_files
-from diffedit_min.studio import cli, console, demo, info
+from diffedit_min.studio import cli, console, info
 from diffedit_min.tiny import scenes
 
 RANDOM = ("--model", "random", "-o", "steps=4", "-o", "mask_samples=2")
@@ -171,24 +171,15 @@ def test_demo_on_the_random_model(run, monkeypatch):
     assert done.out.splitlines()[1] == "query      pears"
 
 
-def test_a_transparent_mask_is_a_black_one(run):
-    plain = ("edit", "a.png", "--query", "pears", "--model", "random", "-o", "steps=4")
-    for name, mask in (("black", Image.new("L", (9, 9))), ("clear", Image.new("RGBA", (9, 9), (255, 255, 255, 0)))):
-        mask.save(f"{name}.png")
-        done = run(*plain, "--mask", f"{name}.png", "--out", f"by-{name}.png")
-        assert done.code == 0 and "covers 0.0%" in done.out and "nothing to change" not in done.out
-    assert np.array_equal(pixels("by-black.png"), pixels("by-clear.png"))
-
-
 def test_demo_measures_of_a_perfect_and_of_a_useless_edit():
     scene, answer = scenes.demo_scenes(0, None)
     image, truth = scene.render(32), answer.render(32)
     edit = dm.diffedit(dm.load("random", device="cpu"), image, "a", "b", steps=2, mask_samples=1, encoding_ratio=0.0)
     region = scenes.changed(image, truth)
     cells = torch.from_numpy(cell_mask(region, edit.factor))
-    mask, outside, whole, rows = demo.demo_measures(dataclasses.replace(edit, image=truth, mask=cells), truth)
+    mask, outside, whole, rows = cli.demo_measures(dataclasses.replace(edit, image=truth, mask=cells), truth)
     assert "1.00" in mask and "inf" in whole and float(outside.split()[1]) > 20 and rows.split()[1] == "2"
-    mask, outside, whole, _ = demo.demo_measures(dataclasses.replace(edit, image=image, mask=~cells), truth)
+    mask, outside, whole, _ = cli.demo_measures(dataclasses.replace(edit, image=image, mask=~cells), truth)
     assert "0.00" in mask and "inf" in outside
     assert float(whole.split()[1]) == pytest.approx(picture.psnr(image, truth), abs=0.05)
 

@@ -35,6 +35,8 @@ def call(call_command, tmp_path):
     Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)).resize((77, 61), Image.BICUBIC).save("a.png")
     box((100, 80), 30, 20, 60, 50).save("mask.png")
     Image.new("L", (4, 4)).save("black.png")
+    box((4, 4), 0, 0, 2, 2).point([value // 255 for value in range(256)]).save("ones.png")      # white written as 1
+    Image.new("RGBA", (4, 4), (255, 255, 255, 0)).save("clear.png")
 
     def call(*arguments):
         before = set(tmp_path.rglob("*"))
@@ -112,9 +114,9 @@ def test_a_given_mask_is_grown_too_and_the_latents_mask_covers_it(network, run):
     job = Job(Asked(dm.diffedit, "pears", options={"steps": 4}), "a.png", None, "mask.png", 4)
     opened = open_job(job)
     assert np.array_equal(np.asarray(opened.mask), np.asarray(grow(Image.fromarray(laid("mask.png")), 4)))
-    [made] = edit_jobs(network, SOURCE, [opened])
-    assert (np.asarray(opened.mask) <= np.asarray(made.edit.mask_image)).all()
-    assert made.edit.mask.dtype == dm.diffedit(network, Image.open("a.png"), "pears", steps=1).mask.dtype
+    [(edit, image)] = edit_jobs(network, SOURCE, [opened])
+    assert (np.asarray(opened.mask) <= np.asarray(edit.mask_image)).all()
+    assert edit.mask.dtype == dm.diffedit(network, Image.open("a.png"), "pears", steps=1).mask.dtype
 
 
 def test_nothing_found_or_nothing_left_gives_the_input_back(run):
@@ -185,11 +187,17 @@ REFUSED = [
     (("--crop", "70,0,10,10"),
      "crop 70,0,10,10 (left, top, width, height) does not lie in the picture, which has 77 x 61 pixels"),
     (("--crop", "mask"), "--crop mask needs a mask: give one with --mask"),
-    (("--crop", "mask", "--mask", "black.png"), "there is nothing white in the mask to crop to"),
     (("--crop", "0,0,10,10", "--mask", "mask.png"), "there is nothing white in 'mask.png' within --crop 0,0,10,10"),
     (("--mask", "mask.png", "--mask-grow", "-99"), "--mask-grow -99 leaves nothing white in 'mask.png'"),
     (("a.png", "--source-out", "s.png"), "--source-out 's.png' is for one picture: leave it out"),
     (("--like", "a.png"), "'a.png' holds no settings of diffedit_min: give a picture that it wrote"),
+]
+NO_WHITE = [
+    (("black.png",), "every pixel is 0 of 255"),
+    (("black.png", "--crop", "mask"), "every pixel is 0 of 255"),
+    (("black.png", "mask.png"), "every pixel is 0 of 255"),         # two pictures
+    (("ones.png",), "its pixels are from 0 to 1 of 255"),
+    (("clear.png",), "every pixel is 0 of 255, and what is transparent counts as 0"),
 ]
 SDEDIT = [
     (("--composite",), "sdedit finds no mask: give --composite one with --mask, or leave it out"),
@@ -201,6 +209,8 @@ SDEDIT = [
 @pytest.mark.parametrize(("arguments", "message"), [
     *(((*EDIT, *more), message) for more, message in REFUSED),
     *((("edit", "a.png", "--query", "q", "--method", "sdedit", *more), message) for more, message in SDEDIT),
+    *(((*EDIT, "--mask", *more), f"the mask '{more[0]}' has nothing white, so nothing would be edited: {holds}; make "
+       "what is to be edited white (255, or at least 128)") for more, holds in NO_WHITE),
     (("edit", "--query", "a", "--reference", "b", "--method", "prompt-to-prompt", "--crop", "1,1,5,5"),
      "--mask, --composite and --crop need a picture: give its file, IMAGE"),
 ])
@@ -275,11 +285,11 @@ def test_a_masks_settings_make_the_edit_that_it_is_for(run):
 def test_the_settings_are_the_edits_and_what_is_around_it(run, network):
     job = Job(Asked(dm.diffedit, "pears", seed=3, options={"steps": 4}), "a.png", None)
     opened = open_job(job)
-    [made] = edit_jobs(network, SOURCE, [opened])
+    [(edit, image)] = edit_jobs(network, SOURCE, [opened])
     plain = dm.diffedit(network, opened.cut, "pears", seed=3, steps=4).settings
-    assert made.edit.settings == settings_of(opened, network, SOURCE) == {**plain, **made.edit.settings}
-    assert set(made.edit.settings) - set(plain) == {
+    assert edit.settings == settings_of(opened, network, SOURCE) == {**plain, **edit.settings}
+    assert set(edit.settings) - set(plain) == {
         "preset", "mask_grow", "mask_feather", "composite", "crop", "input_sha256", "mask_sha256", "dtype", "version",
         *SOURCE}
-    assert re.fullmatch("[0-9a-f]{16}", made.edit.settings["input_sha256"])
-    assert finished(opened, made.edit, None).tobytes() == made.image.tobytes() == made.edit.image.tobytes()
+    assert re.fullmatch("[0-9a-f]{16}", edit.settings["input_sha256"])
+    assert finished(opened, edit, None).tobytes() == image.tobytes() == edit.image.tobytes()

@@ -214,7 +214,7 @@ def test_what_is_not_there_is_said(edit, make, model, options, name, absent):
                                for option, value in options.items()})
     assert told(edit, model)[name].absent == absent
     well_formed(report.page(edit, model))
-    report.film(edit, model)
+    rendering.as_sheet(sections.tell(edit, model))
 
 
 P2P, BLACK = dm.METHODS["prompt_to_prompt"], Image.new("L", (9, 9))
@@ -381,7 +381,7 @@ def test_formulas(equation, shown):
 
 
 def test_the_sheet_has_every_row_under_its_heading(edit, model):
-    sheet, top = report.film(edit, model), 0
+    sheet, top = rendering.as_sheet(sections.tell(edit, model)), 0
     for i, section in enumerate(told(edit, model).values(), start=1):
         for label, row in section.rows.items():
             heading = f"{i}  {section.title}" + (f": {label}" if label else "")
@@ -398,7 +398,7 @@ def test_write(make, model, tmp_path):
     report.write(edit, model)
     assert not list(tmp_path.iterdir())
     report.write(edit, model, tmp_path / "a.html", tmp_path / "a.png")
-    assert Image.open(tmp_path / "a.png").tobytes() == report.film(edit, model).tobytes()
+    assert Image.open(tmp_path / "a.png").tobytes() == rendering.as_sheet(sections.tell(edit, model)).tobytes()
     bad = replace(edit, settings={**edit.settings, "query": "\ud800"})      # can't be encoded: the old file stays
     with pytest.raises(UnicodeEncodeError):
         report.write(bad, model, tmp_path / "a.html")

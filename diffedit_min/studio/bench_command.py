@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from .console import MODEL_HELP, Config, Device, DType, Prediction, Quiet, Revision, Size
+from .console import check_known
+from .options import MODEL_HELP, Quiet, Size
 
 if TYPE_CHECKING:
     from ..bench.datasets.item import Dataset
@@ -56,8 +57,7 @@ def bench(
     batch: Annotated[int, Option(min=1, help="Items that are edited at once.")] = 10,
     pictures: Annotated[int, Option(min=0, help="Of how many items the results are kept and shown as sheets.")] = 6,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try again what failed before.")] = False,
-    size: Size = None, device: Device = "auto", dtype: DType = "auto", prediction_type: Prediction = None,
-    config: Config = None, revision: Revision = None, quiet: Quiet = False,
+    size: Size = None, quiet: Quiet = False, **how_loaded: Any,
 ) -> None:
     """Measure methods on a dataset: a table and trade-off curves. A run can be stopped, and taken up again."""
     import torch
@@ -71,13 +71,14 @@ def bench(
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if find_spec("matplotlib") is None or find_spec("torchmetrics") is None:
         raise ValueError("bench needs matplotlib and torchmetrics: pip install 'diffedit-min[bench]'")
-    read = lookup(dataset, DATASETS, "--dataset")
+    check_known([dataset], DATASETS, "--dataset")
+    read = DATASETS[dataset]
     out = out or Path("runs") / dataset
     if model is None and dataset != "scenes":
         raise ValueError(f"--model is missing: the embedded model knows its own scenes only, not {dataset}")
-    if device == "auto" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-    models = Models(device=device, dtype=dtype, prediction_type=prediction_type, config=config, revision=revision)
+    if how_loaded["device"] == "auto" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        how_loaded["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
+    models = Models(**how_loaded)
     if preset and (methods or option):
         raise ValueError(f"--preset {preset!r} brings its own methods and options: leave out --methods and -o")
     if preset in ("theory", "dtype"):
@@ -104,12 +105,6 @@ def bench(
     run(plan, rank, world, retry_failed, quiet)
 
 
-def lookup(name: str, known: dict[str, Any], option: str) -> Any:
-    if name not in known:
-        raise ValueError(f"{option} {name!r} is not known; known are {', '.join(known)}")
-    return known[name]
-
-
 def chosen(methods: list[str] | None, option: list[str] | None, preset: str | None) -> Preset:
     """What --preset names, or the grid that the other options make."""
     from ..bench.presets import PRESETS, Preset
@@ -117,7 +112,8 @@ def chosen(methods: list[str] | None, option: list[str] | None, preset: str | No
 
     if preset is None:
         return Preset(lambda ratios: grid(methods or METHODS, ratios, option or ()))
-    return lookup(preset, PRESETS, "--preset")
+    check_known([preset], PRESETS, "--preset")
+    return PRESETS[preset]
 
 
 def check(variants: Sequence[Variant], dataset: Dataset) -> None:
@@ -133,7 +129,8 @@ def usable(names: Sequence[str], files: Files, asked: bool) -> tuple[dict[str, M
     """The metrics that can be computed here, and a line for each that can't: which and why."""
     from ..bench.metrics import FAMILIES
 
-    found = {name: lookup(name, FAMILIES, "--metrics")(files) for name in names}
+    check_known(names, FAMILIES, "--metrics")
+    found = {name: FAMILIES[name](files) for name in names}
     reasons = {name: metric.why_not() for name, metric in found.items()}
     for name, reason in reasons.items():
         if reason and asked:

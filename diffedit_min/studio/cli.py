@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -19,34 +19,30 @@ from typer import Argument, Option
 from .. import __version__
 from .app.command import serve
 from .bench_command import bench
-from .console import (
+from .console import ListsCommand, check_targets, tell, timed, write_report
+from .edit_command import edit
+from .options import (
     MODEL_HELP,
-    Config,
     Debug,
-    Device,
-    DType,
-    ListsCommand,
     Model,
     Options,
     Picture,
-    Prediction,
     Preset,
     Query,
     Quiet,
     Reference,
     Report,
-    Revision,
     Seed,
     Size,
     Strip,
-    check_targets,
     shared,
-    tell,
-    timed,
-    write_report,
 )
-from .edit_command import edit
 from .speed_command import speed
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..methods import Edit
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -84,10 +80,11 @@ def demo(
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
     from .. import loading
     from ..methods import METHODS, Asked
-    from ..pictures import picture_files
+    from ..pictures import picture, picture_files
+    from ..pictures.drawing import overlay
+    from ..pictures.drawing import strip as side_by_side
     from ..pictures.metadata import texts
     from ..tiny.scenes import demo_scenes
-    from .demo import demo_measures, demo_strip
 
     check_targets(out, strip, report=report)
     scene, answer = demo_scenes(seed, change)
@@ -99,13 +96,33 @@ def demo(
     side = math.isqrt(model.native_area)
     image, truth = scene.render(side), answer.render(side)
     edit, seconds = timed(asked, quiet, model, image, keep="trace" if report or strip else "result")
-    shown = demo_strip(edit, truth)
+    shown = side_by_side(
+        [edit.input, picture.heat(edit.mask_map, edit.frame, edit.factor), overlay(edit.input, edit.mask_image),
+         edit.image, truth],
+        [scene.caption, "difference map", "mask", asked.query, "true answer"])
     picture_files.save(shown, out, texts(edit.settings, shown.size))
     write_report(quiet, edit, model, report, strip, truth)
     print(f"input      {scene.caption}\nquery      {asked.query}")
     print("\n".join(demo_measures(edit, truth)))
     print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit")
     print(f"wrote {' and '.join(map(str, filter(None, [out, report, strip])))}")
+
+
+def demo_measures(edit: Edit, truth: Image.Image) -> list[str]:
+    """The edit against the true answer, a line each."""
+    from ..bench.measures import cell_mask, iou
+    from ..pictures.picture import psnr
+    from ..tiny.scenes import changed
+
+    region = changed(edit.input, truth)     # bool (H, W)
+    overlap = iou(edit.mask.cpu().numpy(), cell_mask(region, edit.factor))
+    rows_for = ", ".join(f"{label} {rows}" for label, rows in edit.rows_for.items())
+    return [
+        f"mask       {overlap:.2f} intersection over union with the region that truly changes",
+        f"outside    {psnr(edit.image, edit.input, where=~region):.1f} dB PSNR against the input, outside that region",
+        f"answer     {psnr(edit.image, truth):.1f} dB PSNR against the true answer",
+        f"rows       {edit.rows} through the U-Net: {rows_for}",
+    ]
 
 
 app.command("edit")(shared(edit))
@@ -118,9 +135,8 @@ def mask_command(
     out: Annotated[Path | None, Option(help="The mask, white = edit. Left out: IMAGE's name with -mask.png.")] = None,
     map_out: Annotated[Path | None, Option("--map", help="The map that the mask is cut from, in colours from black (0) "
                                            "to yellow (1). Left out: IMAGE's name with -map.png.")] = None,
-    seed: Seed = 0, size: Size = None, device: Device = "auto", dtype: DType = "auto",
-    prediction_type: Prediction = None, config: Config = None, revision: Revision = None, preset: Preset = "paper",
-    option: Options = None, quiet: Quiet = False,
+    seed: Seed = 0, size: Size = None, preset: Preset = "paper", option: Options = None, quiet: Quiet = False,
+    **how_loaded: Any,
 ) -> None:
     """Find where DiffEdit would edit, and stop there."""
     from .. import loading
@@ -132,8 +148,7 @@ def mask_command(
     check_targets(out, map_out)
     opened, options = picture_files.open_picture(image), METHODS["diffedit"].parsed(option or ())
     asked = Asked(METHODS["diffedit"], query, reference, seed, size, preset, options).without_levels()
-    network = loading.load(model, device=device, dtype=dtype, prediction_type=prediction_type, config=config,
-                           revision=revision)
+    network = loading.load(model, **how_loaded)
     edit, seconds = timed(asked, quiet, network, opened)
     # `edit --like` of a mask is to edit what it shows: this command's ratio is not one to repeat.
     settings = {name: value for name, value in edit.settings.items() if name != "encoding_ratio"}
@@ -150,9 +165,7 @@ def mask_command(
 def invert(
     image: Picture, reference: Reference = "", model: Model = "tiny",
     out: Annotated[Path | None, Option(help="The reconstruction. Left out: IMAGE's name with -inverted.png.")] = None,
-    size: Size = None, device: Device = "auto", dtype: DType = "auto",
-    prediction_type: Prediction = None, config: Config = None, revision: Revision = None, option: Options = None,
-    quiet: Quiet = False,
+    size: Size = None, option: Options = None, quiet: Quiet = False, **how_loaded: Any,
 ) -> None:
     """Encode a picture towards noise and decode it again, without a query: what does that lose?"""
     from .. import loading
@@ -164,8 +177,7 @@ def invert(
     check_targets(out)
     opened, options = picture_files.open_picture(image), METHODS["invert"].parsed(option or ())
     asked = Asked(METHODS["invert"], reference=reference, size=size, options=options)
-    network = loading.load(model, device=device, dtype=dtype, prediction_type=prediction_type, config=config,
-                           revision=revision)
+    network = loading.load(model, **how_loaded)
     edit, seconds = timed(asked, quiet, network, opened)
     vae = asked.without_levels()(network, opened, reuse=edit)
     before, after = edit.encoded[0].latent, edit.decoded[0].latent
@@ -183,7 +195,7 @@ def info_command(
                                   "a sampler.")] = "tiny",
     verify: Annotated[bool, Option("--verify", help="Read every number, and find damaged ones.")] = False,
     as_json: Annotated[bool, Option("--json", help="For machines.")] = False,
-    prediction_type: Prediction = None, config: Config = None, revision: Revision = None,
+    **source: Any,
 ) -> None:
     """What a model is, its files and whether they fit, and which settings hold with it; or what a method's options do.
     """
@@ -191,11 +203,11 @@ def info_command(
     from ..samplers import SAMPLERS
     from . import info
 
-    for known, lines in ((METHODS, info.method_lines), (SAMPLERS, info.sampler_lines)):
-        if name.replace("-", "_") in known:
-            print("\n".join(lines(known[name.replace("-", "_")])))
-            return
-    record = info.describe(name, verify=verify, prediction_type=prediction_type, config=config, revision=revision)
+    known = {**SAMPLERS, **METHODS}.get(name.replace("-", "_"))
+    if known is not None:
+        print("\n".join(info.lines_of(known)))
+        return
+    record = info.describe(name, verify=verify, **source)
     print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, progress, what is said of a run, and errors in one line.
+"""What the commands share besides options: progress, what is said of a run, and errors in one line.
 
 Exit codes: 0 done; 2 the command line can't be parsed; 130 Ctrl-C; 1 anything else, with one line `error: ...` on
 stderr. torch is not imported here.
@@ -6,77 +6,30 @@ stderr. torch is not imported here.
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import typer
 import typer.core
-from typer import Argument, Option
 
 if TYPE_CHECKING:
     from ..core.task import Step
     from ..methods import Edit
     from ..networks.stable_diffusion import StableDiffusion
 
-# The options that commands share.
-Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
-Query = Annotated[str, Option(help="What the edited picture should show.")]
-Reference = Annotated[str, Option(help="What the picture shows now. It makes the mask better.")]
-MODEL_HELP = """"tiny" or "tiny-instruct" (the embedded models), "random" (random weights), a checkpoint's folder, a
-.safetensors or .ckpt file, or a Hub id, owner/name."""
-Model = Annotated[str, Option(help=MODEL_HELP)]
-Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon or v_prediction, for a file that doesn't say.")]
-Config = Annotated[str | None, Option(help="For a single file: the folder or Hub id with its configs and tokenizer.")]
-Revision = Annotated[str | None, Option(help="A branch, tag or commit on the Hub.")]
-Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
-Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
-Preset = Annotated[str, Option(help="paper, or, for diffedit, fast: 2.7 times fewer U-Net rows.")]
-Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
-DType = Annotated[str, Option("--dtype", help="auto, float32, float64, float16 or bfloat16.")]
-Options = Annotated[list[str] | None, Option("-o", "--option", metavar="NAME=VALUE",
-                    help="An option of the method, for example steps=25. Can be repeated; `info` lists them all.")]
-Report = Annotated[Path | None, Option("--report", help="A page, .html, that shows every step: pictures, equations, "
-                   "settings.")]
-Strip = Annotated[Path | None, Option("--strip", help="The pictures of every step on one sheet: .png, .jpg or .webp.")]
-Quiet = Annotated[bool, Option("--quiet", help="No progress bars. (There are none either if stderr is no terminal.)")]
-Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")]
 
-
-Plugins = Annotated[list[str] | None, Option("--plugin", metavar="FILE.py", help="A Python file that registers methods "
-                    "or samplers of your own with dm.register. Can be repeated.")]
-
-
-def shared(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that also takes --plugin, which is loaded before anything else, and --debug. Its errors are one line.
-    """
-    own = inspect.signature(command).parameters
-
-    @wraps(command)
-    def run(*arguments: Any, plugin: Plugins = None, debug: Debug = False, **told: Any) -> None:
-        with one_line_errors(debug):
-            if plugin:
-                from ..methods import load_plugin
-
-                for file in plugin:
-                    load_plugin(file)
-            command(*arguments, **told)
-
-    # typer reads both of these; in a file with `from __future__ import annotations` they would be texts.
-    kinds = {**get_type_hints(command, include_extras=True), "plugin": Plugins, "debug": Debug}
-    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-            for name, default in (("plugin", None), ("debug", False))]
-    run.__signature__ = inspect.Signature([p.replace(annotation=kinds[p.name]) for p in (*own.values(), *more)])
-    run.__annotations__ = kinds
-    return run
+def check_known(values: Sequence[str], known: Collection[str], option: str) -> None:
+    """Refuse values of an option that are not among those known."""
+    for value in values:
+        if value not in known:
+            raise ValueError(f"{option} {value!r} is not known; known are {', '.join(known)}")
 
 
 def check_targets(*pictures: Path | None, report: Path | None = None) -> None:

@@ -15,27 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .console import (
-    MODEL_HELP,
-    Config,
-    Device,
-    DType,
-    Options,
-    Prediction,
-    Preset,
-    Quiet,
-    Reference,
-    Report,
-    Revision,
-    Seed,
-    Size,
-    Strip,
-    check_targets,
-    describe,
-    tell,
-    timed,
-    write_report,
-)
+from .console import check_targets, describe, tell, timed, write_report
+from .options import LOADING, MODEL_HELP, Options, Preset, Quiet, Reference, Report, Seed, Size, Strip
 
 if TYPE_CHECKING:
     from ..core.task import Step
@@ -80,8 +61,7 @@ def edit(
     overwrite: Annotated[bool, Option("--overwrite", help="Of many pictures, replace those made with other settings.")]
         = False,
     report: Report = None, strip: Strip = None,
-    device: Device = "auto", dtype: DType = "auto", prediction_type: Prediction = None, config: Config = None,
-    revision: Revision = None, quiet: Quiet = False,
+    quiet: Quiet = False, **how_loaded: Any,
 ) -> None:
     """Edit a picture: --query says what it should show. Or many, with one model: give several, or a table."""
     if query is None and like is None and jobs is None:
@@ -113,7 +93,7 @@ def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dic
     names = {told["model"] or method.embedded_model: method.dashed for method in methods}
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names.values())} have no embedded model in common: give a table for each")
-    models = Models(**{name: told[name] for name in ("device", "dtype", "prediction_type", "config", "revision")})
+    models = Models(**{name: told[name] for name in LOADING})
     return models.get(*names), models.source
 
 
@@ -124,22 +104,22 @@ def edit_one(told: Mapping[str, Any]) -> None:
     from .jobs.editing import edit_jobs, open_job
     from .jobs.job import job_of
 
-    image = told["images"][0] if told["images"] else None
+    picture = told["images"][0] if told["images"] else None
     source_out, report, strip = told["source_out"], told["report"], told["strip"]
-    job = job_of(told, image, told["out"] or Path(f"{Path(image or 'generated').stem}-edit.png"))
+    job = job_of(told, picture, told["out"] or Path(f"{Path(picture or 'generated').stem}-edit.png"))
     if source_out and not job.asked.method.remakes:
         raise ValueError(f"{job.asked.method.dashed} has no source branch: leave out --source-out {str(source_out)!r}")
     check_targets(job.out, source_out, strip, report=report)
     opened = open_job(job)
     network, source = load(told, [job])
-    [made], seconds = timed(edit_jobs, told["quiet"], network, source, [opened],
-                            keep="trace" if report or strip else "result")
-    save(made.image, job.out, texts(made.edit.settings, made.image.size))
+    [(edit, image)], seconds = timed(edit_jobs, told["quiet"], network, source, [opened],
+                                     keep="trace" if report or strip else "result")
+    save(image, job.out, texts(edit.settings, image.size))
     if source_out:
-        save(made.edit.source, source_out, texts(made.edit.settings, made.edit.source.size))
-    write_report(told["quiet"], made.edit, network, report, strip)
-    tell(made.edit, seconds, network, job.out, source_out, report, strip)
-    if made.edit.empty_mask:
+        save(edit.source, source_out, texts(edit.settings, edit.source.size))
+    write_report(told["quiet"], edit, network, report, strip)
+    tell(edit, seconds, network, job.out, source_out, report, strip)
+    if edit.empty_mask:
         print("nothing to change was found: the mask is empty, and the input picture came back")
 
 
@@ -147,7 +127,7 @@ def edit_many(told: Mapping[str, Any]) -> None:
     """Several pictures, or a table of them: a line for each, a bar on stderr if that is a terminal, and a summary."""
     from tqdm import tqdm
 
-    from .jobs.run import Failed, done_before, run
+    from .jobs.run import done_before, run
 
     jobs = jobs_of(told)
     network, source = load(told, jobs)
@@ -159,17 +139,17 @@ def edit_many(told: Mapping[str, Any]) -> None:
             bar.set_postfix_str(f"{step.stage} {step.index}/{step.total}")
 
         try:
-            for result in run(jobs, network, source, done, told["batch"], on_step):
+            for job, result in run(jobs, network, source, done, told["batch"], on_step):
                 bar.update()
-                if isinstance(result, Failed):
+                if isinstance(result, Exception):
                     if told["debug"]:
-                        traceback.print_exception(result.error)
-                    line = f"line {result.job.line}, " if result.job.line else ""
-                    failed.append(f"failed: {line}{result.job.image}: {describe(result.error)}")
+                        traceback.print_exception(result)
+                    line = f"line {job.line}, " if job.line else ""
+                    failed.append(f"failed: {line}{job.image}: {describe(result)}")
                     continue
-                made, rows = made + 1, rows + result.edit.rows
-                unchanged = ": nothing to change was found" if result.edit.empty_mask else ""
-                bar.write(f"wrote {result.job.out}{unchanged}", file=sys.stdout)
+                made, rows = made + 1, rows + result.rows
+                unchanged = ": nothing to change was found" if result.empty_mask else ""
+                bar.write(f"wrote {job.out}{unchanged}", file=sys.stdout)
         except KeyboardInterrupt:
             bar.close()
             print(f"stopped: {len(done) + made} of {len(jobs)} pictures are done, and the same command goes on from "

@@ -26,7 +26,6 @@ from ..loading.sources import Checkpoint, Family, family_of, find
 from ..methods import METHODS, Method
 from ..methods.help import about, sentence_of, shown, wrapped
 from ..networks.unet import UNetConfig
-from ..networks.vae import VAEConfig
 from ..samplers import SAMPLERS
 
 NAMES = {"unet": "U-Net", "vae": "VAE", "text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
@@ -39,12 +38,15 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
     token, as in `load`. A single file is described without the configs that are needed to load it. Raises ValueError
     as `load` does.
     """
+    path, files, opened = Path(name).expanduser(), {}, []
     if name == "random":
-        return {**describe_random(), "files": [], "licence": None}
-    path = Path(name).expanduser()
-    if path.is_file():
-        opened = [open_weights([path])]
-        record, files = describe_single_file(opened[0], where.get("prediction_type")), {path: path.name}
+        model = random_model(0, "epsilon", torch.device("cpu"), torch.float32)
+        modules = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
+        stored = {part: list(module.parameters()) for part, module in modules.items()}
+        record = describe_networks(name, modules, stored, "epsilon")
+    elif path.is_file():
+        opened, files = [open_weights([path])], {path: path.name}
+        record = describe_single_file(opened[0], where.get("prediction_type"))
     else:
         checkpoint = find(name, **where)
         record = describe_checkpoint(checkpoint, name)
@@ -82,24 +84,27 @@ def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
                              checkpoint.card.get("defaults", {}))
 
 
-def describe_random() -> dict[str, Any]:
-    """The model called "random"."""
-    model = random_model(0, "epsilon", torch.device("cpu"), torch.float32)
-    modules = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
-    stored = {part: list(module.parameters()) for part, module in modules.items()}
-    return describe_networks("random", modules, stored, "epsilon", {}, {})
-
-
 def describe_networks(
     name: str, modules: Mapping[str, nn.Module], stored: Mapping[str, list[torch.Tensor]], prediction_type: str,
-    scheduler: dict[str, Any], card: dict[str, Any],
+    scheduler: Mapping[str, Any] = {}, card: Mapping[str, Any] = {},
 ) -> dict[str, Any]:
-    """A model with these networks; `stored` holds the weights of each as they are in the files."""
-    unet, vae = modules["unet"].config, modules["vae"].config
-    networks = {part: {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": dtypes(stored[part])}
-                for part, module in modules.items()}
-    return {"name": name, "family": family_name(unet), "predicts": prediction_type, "networks": networks,
-            **sizes(unet, vae), "schedule": schedule(scheduler), "defaults": defaults(card, unet.in_channels)}
+    """A model with these networks; `stored` holds the weights of each as they are in the files.
+
+    Its defaults are those of the first method whose U-Net takes this number of channels: DiffEdit, if it can run that.
+    """
+    unet, vae, schedule = modules["unet"].config, modules["vae"].config, Schedule.from_config(scheduler)
+    method = next((method for method in METHODS.values() if method.channels == unet.in_channels), METHODS["diffedit"])
+    own = method.recommended(card)
+    return {
+        "name": name, "family": family_name(unet), "predicts": prediction_type,
+        "networks": {part: {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": dtypes(stored[part])}
+                     for part, module in modules.items()},
+        "pixels": unet.sample_size * vae.factor, "multiple": unet.multiple * vae.factor,
+        "latents": [vae.latent_channels, unet.sample_size, unet.sample_size], "factor": vae.factor,
+        "schedule": {"times": schedule.T, "first abar": schedule.abar[0], "last abar": schedule.abar[-1],
+                     "offset": schedule.steps_offset, "clean abar": schedule.levels(1)[0].abar},
+        "defaults": {"method": method.name, "values": method.made(own).record(), "from the card": sorted(own)},
+    }
 
 
 def describe_single_file(weights: Weights, prediction_type: str | None) -> dict[str, Any]:
@@ -126,29 +131,6 @@ def family_name(unet: UNetConfig) -> str:
 def with_purpose(family: Family) -> str:
     """The family's name, followed by what its U-Net's input channels are for."""
     return family.name + {4: "", 8: ", InstructPix2Pix", 9: ", inpainting"}.get(family.channels, ", of unknown purpose")
-
-
-def sizes(unet: UNetConfig, vae: VAEConfig) -> dict[str, Any]:
-    """The sizes of pictures and latents that a model is made for."""
-    return {"pixels": unet.sample_size * vae.factor, "multiple": unet.multiple * vae.factor,
-            "latents": [vae.latent_channels, unet.sample_size, unet.sample_size], "factor": vae.factor}
-
-
-def schedule(raw: dict[str, Any]) -> dict[str, Any]:
-    """The main numbers of the noise schedule that a scheduler's config gives."""
-    made = Schedule.from_config(raw)
-    return {"times": made.T, "first abar": made.abar[0], "last abar": made.abar[-1], "offset": made.steps_offset,
-            "clean abar": made.levels(1)[0].abar}
-
-
-def defaults(card: dict[str, Any], channels: int) -> dict[str, Any]:
-    """The default options of the method that fits this model, and which of them its card sets.
-
-    The method is the first one whose U-Net takes this number of channels: DiffEdit, if the model can run it.
-    """
-    method = next((method for method in METHODS.values() if method.channels == channels), METHODS["diffedit"])
-    own = method.recommended(card)
-    return {"method": method.name, "values": method.made(own).record(), "from the card": sorted(own)}
 
 
 def dtypes(weights: list[torch.Tensor]) -> list[str]:
@@ -195,22 +177,19 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     yield "\nwhat the options of a method or a sampler do: diffedit-min info NAME"
 
 
-def sampler_lines(sampler: Sampler) -> Iterator[str]:
-    """One sampler: what it is, and what each of its options does."""
-    yield f"{name_of(sampler)} (-o sampler=name:option=value): {getattr(sampler, 'title', '')}"
-    for option in declared(type(sampler)).values() if is_dataclass(sampler) else ():
+def lines_of(one: Method | Sampler) -> Iterator[str]:
+    """A method or a sampler: what it is, and what each of its options does."""
+    if isinstance(one, Method):
+        yield f"{one.dashed} (--method)"
+        yield from textwrap.wrap(about(one), 110, initial_indent="  ", subsequent_indent="  ")
+        yield "\noptions (-o name=value), with the values where no card says otherwise"
+    else:
+        yield f"{name_of(one)} (-o sampler=name:option=value): {getattr(one, 'title', '')}"
+    options = one.known if isinstance(one, Method) else declared(type(one)) if is_dataclass(one) else {}
+    for option in options.values():
         yield from wrapped(f"{option.name}={shown(option.default)}", sentence_of(option))
-
-
-def method_lines(method: Method) -> Iterator[str]:
-    """One method: what it is, and what each of its options does."""
-    yield f"{method.dashed} (--method)"
-    yield from textwrap.wrap(about(method), 110, initial_indent="  ", subsequent_indent="  ")
-    yield "\noptions (-o name=value), with the values where no card says otherwise"
-    for option in method.known.values():
-        yield from wrapped(f"{option.name}={shown(option.default)}", sentence_of(option))
-    for name, options in method.presets.items():
-        yield f"--preset {name}: {listed(options)}"
+    if isinstance(one, Method):
+        yield from (f"--preset {name}: {listed(values)}" for name, values in one.presets.items())
 
 
 def listed(options: Mapping[str, Any]) -> str:

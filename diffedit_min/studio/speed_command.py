@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
-from .console import MODEL_HELP, Options, Quiet
+from .console import check_known
+from .options import MODEL_HELP, Options, Quiet
 
 PARTS_HELP = """unet: one call; operations: its time by kind of operation; vae; edit: a whole edit, and what it would
 cost at a larger size; memory: an edit's peak; compile: the U-Net with torch.compile. Left out: unet operations vae
@@ -48,10 +49,9 @@ def speed(
     if against is not None:
         against = str(rival_file(against))
         load_rival(Path(against))   # refuses, before any work, what isn't installed
-    settings = {
-        "sizes": size, "rows": rows, "presets": preset,
-        "dtypes": known(dtype, DTYPES, "--dtype"), "parts": known(parts, tuple(PARTS), "--parts"),
-    }
+    check_known(dtype or (), DTYPES, "--dtype")
+    check_known(parts or (), PARTS, "--parts")
+    settings = {"sizes": size, "rows": rows, "presets": preset, "dtypes": dtype, "parts": parts}
     plan = Plan(model, options=diffedit.parsed(option or ()), repeats=repeats, against=against,
                 **{name: tuple(dict.fromkeys(values)) for name, values in settings.items() if values})
     tell: Callable[[str], None] = (lambda _: None) if quiet else partial(print, file=sys.stderr, flush=True)
@@ -66,11 +66,3 @@ def speed(
         torch.set_num_threads(before)
     print((out / "table.md").read_text())
     print(f"wrote {out / 'table.md'}, {out / 'table.csv'}")
-
-
-def known(values: Sequence[str] | None, names: Sequence[str], option: str) -> Sequence[str] | None:
-    """The values, if each is known."""
-    for value in values or ():
-        if value not in names:
-            raise ValueError(f"{option} {value!r} is not known; known are {', '.join(names)}")
-    return values

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,24 +26,16 @@ def open_upload(path: str | os.PathLike, pixels: int) -> Image.Image:
 
     Errors name the file as its owner does, not by its place on the server.
     """
-    name = repr(Path(path).name)
+    name, size = repr(Path(path).name), (0, 0)
+    with suppress(Exception), Image.open(path) as image:      # what has no readable header, `open_picture` refuses
+        size = image.size
+    if math.prod(size) > pixels:
+        raise ValueError(f"{name} has {size[0]} x {size[1]} pixels, more than the {pixels / 1e6:g} million that this "
+                         "page takes: make it smaller first")
     try:
-        check_pixels(path, name, pixels)
         return open_picture(path)
     except ValueError as error:
         raise ValueError(str(error).replace(repr(os.fspath(path)), name)) from None
-
-
-def check_pixels(path: str | os.PathLike, name: str, pixels: int) -> None:
-    """Refuse too large a picture by its header. What has no header that can be read is `open_picture`'s to refuse."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except Exception:
-        return
-    if width * height > pixels:
-        raise ValueError(f"{name} has {width} x {height} pixels, more than the {pixels / 1e6:g} million that this page "
-                         "takes: make it smaller first")
 
 
 def shown_size(size: tuple[int, int]) -> tuple[int, int]:

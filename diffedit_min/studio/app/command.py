@@ -6,11 +6,11 @@ import importlib.util
 import os
 import sys
 import tempfile
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
-from ..console import MODEL_HELP, Config, Device, DType, Prediction, Revision
+from ..options import MODEL_HELP
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -26,8 +26,7 @@ def serve(
     share: Annotated[bool, Option("--share", help="Also make a public link, through Gradio's servers.")] = False,
     max_megabytes: Annotated[float, Option(help="Of a picture's file.")] = 20,
     max_megapixels: Annotated[float, Option(help="Of a picture.")] = 40,
-    device: Device = "auto", dtype: DType = "auto",
-    prediction_type: Prediction = None, config: Config = None, revision: Revision = None,
+    **how_loaded: Any,
 ) -> None:
     """Edit in a browser: a page on this machine. Needs the extra "app"."""
     for option, number in (("--max-megabytes", max_megabytes), ("--max-megapixels", max_megapixels)):
@@ -40,8 +39,7 @@ def serve(
         from ...loading.held import Models
         from .page import launch, make_page
 
-        models = Models(model or ("tiny", "tiny-instruct"), any_name=any_model, device=device, dtype=dtype,
-                        prediction_type=prediction_type, config=config, revision=revision)
+        models = Models(model or ("tiny", "tiny-instruct"), any_name=any_model, **how_loaded)
         for name in models.names:
             models.get(name)
         page = make_page(models, max_megabytes, max_megapixels)

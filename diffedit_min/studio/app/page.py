@@ -118,7 +118,7 @@ class Answers:
         except ValueError as error:
             session.open(None)
             gr.Warning(html.escape(describe(error)))
-            return {**self.fresh(session), c.picture: None, c.progress: in_one_line(error)}
+            return {**self.fresh(session), c.picture: None, c.progress: f"Error: {describe(error)}"}
         return self.fresh(session)
 
     def take_scene(self, session: Session, chosen: gr.SelectData) -> Shown:
@@ -246,31 +246,28 @@ class Answers:
             going = steps(network, self.asked(told, network), run)
             while True:
                 try:
-                    step = next(going)
+                    step, picture = next(going)
                 except StopIteration as done:
                     end = done.value
                     break
                 if session.found not in (None, found) and not session.lies_there(session.found.mask):
                     yield self.mask_of(session)         # as soon as it is found
                 found = session.found
-                if step.picture is not None or time.monotonic() > told_at + EVERY_SECONDS:
+                if picture is not None or time.monotonic() > told_at + EVERY_SECONDS:
                     told_at = time.monotonic()
-                    yield self.progress(step)
+                    said = f"{step.stage}: step {step.index} of {step.total}; {rows(run.rows)} done"
+                    yield {c.progress: said, **({} if picture is None else {c.result: picture})}
         except Stopped:
             yield {c.progress: f"Cancelled, with {rows(run.rows)} done."}
             return
         except Exception as error:
-            yield {c.progress: in_one_line(error)}
+            yield {c.progress: f"Error: {describe(error)}"}
             raise in_page(error) from None
         finally:
             session.end(run)
         for text in run.warnings:
             gr.Warning(html.escape(text))
         yield end
-
-    def progress(self, step: Progress) -> Shown:
-        line = f"{step.stage}: step {step.index} of {step.total}; {rows(step.rows)} done"
-        return {self.controls.progress: line, **({self.controls.result: step.picture} if step.picture else {})}
 
     def cancel(self, session: Session) -> Any:
         """Ends after the U-Net call in flight; a run that waits in line ends when its turn comes."""
@@ -299,15 +296,11 @@ class Answers:
 
         c, path = self.controls, new_folder() / "report.html"
         with errors():
-            report.write(session.edit, self.models.get(session.edited_by), path)
+            report.write(session.edit, self.models.get(session.edit.settings["model"]), path)
         return {c.save_report: gr.update(value=path, interactive=True), c.progress: "The report is ready to download."}
 
 
 # ---------------------------------------------------------------- errors and files
-
-
-def in_one_line(error: Exception) -> str:
-    return f"Error: {describe(error)}"
 
 
 def in_page(error: Exception) -> gr.Error:

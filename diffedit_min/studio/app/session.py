@@ -45,15 +45,7 @@ class Run:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """`index` of `total` steps of `stage` are done, and `rows` rows; sometimes with the latest latent as a picture."""
-
-    stage: str
-    index: int
-    total: int
-    rows: int
-    picture: Image.Image | None = None
+Progress = tuple[Step, Image.Image | None]      # a step that is done, and sometimes its latent as a picture
 
 
 @dataclass
@@ -65,7 +57,6 @@ class Session:
     shown: Tensor | None = None         # bool (h, w): the mask that was laid on the canvas last
     encoded: list[Edit] = field(default_factory=list)       # the last that have encoded the picture, newest first
     edit: Edit | None = None
-    edited_by: str = ""                 # the model's name
     runs: dict[str, Run] = field(default_factory=dict)      # by kind, "find" or "edit": not ended yet
 
     def open(self, picture: Image.Image | None) -> None:
@@ -138,11 +129,13 @@ class Session:
         """The edit, with the painted mask or the map that is found for it first, where the method takes them."""
         given: dict[str, Any] = {}
         if "mask" in asked.method.uses and painted is not None:
+            if not painted.any():
+                raise ValueError("nothing on the canvas is coloured, so nothing would be edited: paint what is to be "
+                                 "edited, or find the mask again")
             given["mask"] = painted
         elif "mask_map" in asked.method.uses:
             yield from self.find(model, asked, run)
         self.edit = yield from self.watch(asked, model, run, **given)
-        self.edited_by = model.name
         if self.edit.rows_for.get("encode"):
             self.encoded = [self.edit, *self.encoded][:ENCODINGS]
         return self.edit
@@ -150,18 +143,12 @@ class Session:
     def watch(
         self, asked: Asked, model: StableDiffusion, run: Run, **given: Any
     ) -> Generator[Progress, None, Edit]:
-        """The steps of what is asked for, with the rows that are done and some of the latents as pictures.
-
-        Raises Stopped, and ValueError for an option that names a file.
-        """
-        for name in asked.options:
-            if asked.method.known[name].file:
-                raise ValueError(f"{name} names a file, and this page opens none: use the command for it")
+        """The steps of what is asked for, and some of their latents as pictures. Raises Stopped."""
         picture, frame, earlier = self.opened(), None, self.earlier()
         steps = asked.iterate(model, picture, keep="trace", reuse=earlier, **given)
         while True:
             try:
-                step: Step = advance(steps, model.unet, run)
+                step = advance(steps, model.unet, run)
             except StopIteration as done:
                 if run.stop:        # there may be another picture by now
                     raise Stopped from None
@@ -170,21 +157,21 @@ class Session:
             if step.latent is not None and step.index % max(1, step.total // PREVIEWS) == 0:
                 frame = frame or fit(picture, model.multiple, model.native_area)[1]
                 shown = unfit(model.decode(step.latent[:1]), frame)
-            yield Progress(step.stage, step.index, step.total, run.rows, shown)
+            yield step, shown
 
 
 def with_trace(edit: Edit, earlier: Sequence[Edit]) -> Edit:
     """For the report: where the map is an earlier edit's, so are the intermediates of step 1."""
     for other in earlier:
-        if edit.mask_map is not None and not edit.trace and same_map(edit, other):
+        if not edit.trace and same_map(edit, other):
             edit = replace(edit, trace=other.trace)
     return edit
 
 
 def same_map(edit: Edit, other: Edit) -> bool:
     """Whether two edits have one map, number for number."""
-    maps = edit.mask_map, other.mask_map
-    return all(each is not None for each in maps) and maps[0].equal(maps[1])
+    one, another = edit.mask_map, other.mask_map
+    return one is not None and another is not None and one.equal(another)
 
 
 def advance(steps: Generator[Step, None, Edit], unet: nn.Module, run: Run) -> Step:

@@ -19,6 +19,7 @@ from ... import __version__
 from ...methods import Asked, Edit, edit_together
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.compositing import Box, at_size, composite, grow, put_back
+from ...pictures.picture import WHITE_FROM
 from ...pictures.picture_files import open_mask, open_upright, to_rgb
 from .job import AROUND, Job
 
@@ -29,35 +30,43 @@ class Opened:
 
     job: Job
     original: Image.Image | None = None     # RGB, or RGBA if it can be transparent; None: there is no picture
-    mask: Image.Image | None = None         # the given one, grown, as large as the original
-    box: Box = (0, 0, 0, 0)                 # what is edited of it
-    input_sha256: str | None = None         # of the pixels; the first digits
-    mask_sha256: str | None = None          # of the mask before it is grown
-
-    @property
-    def cut(self) -> Image.Image | None:
-        """What the method is to edit."""
-        return None if self.original is None else to_rgb(self.original.crop(self.box))
-
-    @property
-    def cut_mask(self) -> Image.Image | None:
-        """The mask of that."""
-        return None if self.mask is None else self.mask.crop(self.box)
+    cut: Image.Image | None = None          # what the method is to edit: the part of the original in the box, RGB
+    mask: Image.Image | None = None         # the given one, grown, of that part
+    box: Box = (0, 0, 0, 0)
+    input_sha256: str | None = None         # of the original's pixels; the first digits
+    mask_sha256: str | None = None          # of the whole mask before it is grown
 
 
 def open_job(job: Job) -> Opened:
     """Read a job's files. Raises ValueError, in one line, for those that can't be read or don't go together."""
     if job.image is None:
         return Opened(job)
-    original = open_upright(job.image)
-    given = None if job.mask is None else at_size(open_mask(job.mask), original.size)
-    mask = None if given is None else grow(given, job.mask_grow)
-    if mask is not None and job.mask_grow < 0 and not mask.getbbox():
-        raise ValueError(f"--mask-grow {job.mask_grow} leaves nothing white in {job.mask!r}")
+    original, mask, mask_sha256 = open_upright(job.image), None, None
+    if job.mask is not None:
+        given = at_size(open_white(job.mask), original.size)
+        mask, mask_sha256 = grow(given, job.mask_grow), sha256(given)
+        if not mask.getbbox():
+            raise ValueError(f"--mask-grow {job.mask_grow} leaves nothing white in {job.mask!r}")
     box = job.box(original.size, mask)
-    if mask is not None and job.crop and not mask.crop(box).getbbox():
-        raise ValueError(f"there is nothing white in {job.mask!r} within --crop {job.crop}")
-    return Opened(job, original, mask, box, sha256(original), None if given is None else sha256(given))
+    if mask is not None:
+        mask = mask.crop(box)
+        if not mask.getbbox():
+            raise ValueError(f"there is nothing white in {job.mask!r} within --crop {job.crop}")
+    return Opened(job, original, to_rgb(original.crop(box)), mask, box, sha256(original), mask_sha256)
+
+
+def open_white(path: str) -> Image.Image:
+    """The mask in a file. Raises ValueError, which says what it holds, if nothing in it is white."""
+    mask = open_mask(path)
+    low, high = mask.convert("L").getextrema()
+    if high < WHITE_FROM:
+        shown = open_upright(path)
+        is_clear = shown.mode == "RGBA" and shown.getextrema()[3][0] < 255
+        holds = f"every pixel is {high}" if low == high else f"its pixels are from {low} to {high}"
+        raise ValueError(f"the mask {path!r} has nothing white, so nothing would be edited: {holds} of 255"
+                         f"{', and what is transparent counts as 0' if is_clear else ''}; make what is to be edited "
+                         f"white (255, or at least {WHITE_FROM})")
+    return mask
 
 
 def sha256(image: Image.Image) -> str:
@@ -77,21 +86,15 @@ def settings_of(opened: Opened, model: StableDiffusion, source: Mapping[str, Any
             "dtype": str(model.dtype).removeprefix("torch."), **source, "version": __version__}
 
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """A job's result."""
-
-    job: Job
-    edit: Edit                  # of what was cut out; its `settings` are the whole job's
-    image: Image.Image          # what is to be written
-
-
 def edit_jobs(
     model: StableDiffusion, source: Mapping[str, Any], opened: Sequence[Opened], **rest: Any
-) -> list[Made]:
-    """Jobs of one kind, in one batch where their pictures have one size. rest: `keep` and `on_step` of a method."""
+) -> list[tuple[Edit, Image.Image]]:
+    """Jobs of one kind, in one batch where their pictures have one size. rest: `keep` and `on_step` of a method.
+
+    Of each, the edit of what was cut out, whose `settings` are the whole job's, and the picture to write.
+    """
     asked, pictures = [o.job.asked for o in opened], [o.cut for o in opened]
-    masks = [o.cut_mask for o in opened]
+    masks = [o.mask for o in opened]
     if opened[0].job.gives_mask:
         edits = edit_together(asked, model, pictures, mask=masks, **rest)
     elif opened[0].job.grows_found:
@@ -99,7 +102,7 @@ def edit_jobs(
     else:
         edits = edit_together(asked, model, pictures, **rest)
         masks = [edit.mask_image if mask is None else mask for mask, edit in zip(masks, edits, strict=True)]
-    return [Made(o.job, replace(edit, settings=settings_of(o, model, source)), finished(o, edit, mask))
+    return [(replace(edit, settings=settings_of(o, model, source)), finished(o, edit, mask))
             for o, edit, mask in zip(opened, edits, masks, strict=True)]
 
 

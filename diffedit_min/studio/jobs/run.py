@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ...core.task import Step
+from ...methods import Edit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.metadata import read, texts
 from ...pictures.picture_files import FORMATS, leftovers, save
-from .editing import Made, Opened, edit_jobs, open_job, settings_of
+from .editing import Opened, edit_jobs, open_job, open_white, settings_of
 from .job import Job
 
 
-@dataclass(frozen=True, eq=False)
-class Failed:
-    """A job that could not be done, and why."""
-
-    job: Job
-    error: Exception
-
-
 def check(jobs: Sequence[Job], folder: Path) -> None:
-    """Refuse, before any work, jobs that would overwrite each other or what they read. folder: for their results."""
+    """Refuse, before any work, masks without white, and jobs that would overwrite each other or what they read.
+
+    folder: for the results.
+    """
     if folder.is_file() or (folder.suffix.lower() in FORMATS and not folder.exists()):
         raise ValueError(f"--out {str(folder)!r} is one file, but several are to be written: give a folder")
     read_by = {Path(file).resolve(): job for job in jobs for file in (job.image, job.mask) if file is not None}
@@ -44,6 +41,8 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
         if target in read_by:
             raise ValueError(f"the result of {named(job)} would replace {str(job.out)!r}, "
                              f"which {named(read_by[target])} reads: give another --out")
+    for mask in {job.mask for job in jobs if job.mask is not None}:
+        open_white(mask)
     for group in groups(jobs):
         group[0].asked.method.made(group[0].asked.options).check_count(len(group))
 
@@ -94,8 +93,8 @@ def groups(jobs: Sequence[Job]) -> list[list[Job]]:
 def run(
     jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], done: set[Job], batch: int,
     on_step: Callable[[Step], None] | None = None,
-) -> Iterator[Made | Failed]:
-    """Make what is not done, and write it: results as they come, each of them on disk."""
+) -> Iterator[tuple[Job, Edit | Exception]]:
+    """Make what is not done, and write it: of each job its edit, which is on disk by then, or why there is none."""
     for part in leftovers(job.out for job in jobs):
         part.unlink(missing_ok=True)
     for group in groups(jobs):
@@ -103,35 +102,36 @@ def run(
             together = group[start : start + batch]
             if all(job in done for job in together):
                 continue
-            for result in make(together, model, source, on_step):
-                if result.job not in done:
-                    yield written(result) if isinstance(result, Made) else result
+            for job, made in make(together, model, source, on_step):
+                if job not in done:
+                    yield job, made if isinstance(made, Exception) else written(job, *made)
 
 
 def make(
     jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], on_step: Callable[[Step], None] | None
-) -> Iterator[Made | Failed]:
-    """A batch's results; if it can't be done as a batch, each job's alone."""
+) -> Iterator[tuple[Job, tuple[Edit, Image.Image] | Exception]]:
+    """A batch's edits and pictures; if it can't be done as a batch, each job's alone."""
     opened: list[Opened] = []
     for job in jobs:
         try:
             opened.append(open_job(job))
         except Exception as error:      # of any kind: the others go on
-            yield Failed(job, error)
+            yield job, error
     try:
-        yield from edit_jobs(model, source, opened, on_step=on_step) if opened else ()
+        made = edit_jobs(model, source, opened, on_step=on_step) if opened else []
+        yield from zip([o.job for o in opened], made, strict=True)
     except Exception as error:
         if len(jobs) == 1:
-            yield Failed(jobs[0], error)
+            yield jobs[0], error
         else:
             for each in opened:
                 yield from make([each.job], model, source, on_step)
 
 
-def written(made: Made) -> Made | Failed:
-    """The result on disk; or why it can't be."""
+def written(job: Job, edit: Edit, image: Image.Image) -> Edit | Exception:
+    """The edit, with its picture on disk; or why that can't be."""
     try:
-        save(made.image, made.job.out, texts(made.edit.settings, made.image.size))
+        save(image, job.out, texts(edit.settings, image.size))
     except Exception as error:
-        return Failed(made.job, error)
-    return made
+        return error
+    return edit

@@ -26,10 +26,16 @@ def read_table(path: Path, told: Mapping[str, Any], folder: Path) -> list[Job]:
 
     Raises ValueError, in one line, naming the first line that is wrong, and how many more are.
     """
-    jobs, faults = [], []
-    for line, cells in read_lines(path):
+    jobs, faults, rows = [], [], read_csv(path, ["image"])
+    own, options = ("image", "out", *TOLD), {name for method in METHODS.values() for name in method.known}
+    for name in rows[0][1] if rows else ():
+        if name not in own and name not in options:
+            raise ValueError(f"{path} has a column {name!r}; known are {', '.join(own)} and the options that `info` "
+                             "lists, with commas between them")
+    for line, cells in rows:
         try:
-            jobs.append(job_in(cells, path.parent, told, folder, line))
+            said = {name: cell for name, cell in cells.items() if cell}
+            jobs.append(job_in(said, path.parent, told, folder, line))
         except ValueError as error:
             faults.append(f"{path}, line {line}: {error}")
     if faults:
@@ -37,18 +43,6 @@ def read_table(path: Path, told: Mapping[str, Any], folder: Path) -> list[Job]:
     if not jobs:
         raise ValueError(f"{path} has no line below its header: there is nothing to do")
     return jobs
-
-
-def read_lines(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line's number, its cells that say something by their columns' names). ValueError for what is no such table."""
-    rows = read_csv(path, ["image"])
-    own = ("image", "out", *TOLD)
-    options = {name for method in METHODS.values() for name in method.known}
-    for name in rows[0][1] if rows else ():
-        if name not in own and name not in options:
-            raise ValueError(f"{path} has a column {name!r}; known are {', '.join(own)} and the options that `info` "
-                             "lists, with commas between them")
-    return [(line, {name: cell for name, cell in cells.items() if cell}) for line, cells in rows]
 
 
 def job_in(cells: dict[str, str], beside: Path, told: Mapping[str, Any], folder: Path, line: int) -> Job:

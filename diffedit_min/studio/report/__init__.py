@@ -2,7 +2,7 @@
 
     edit = dm.diffedit(model, image, query, reference, keep="trace")
     Path("edit.html").write_text(dm.studio.report.page(edit, model), encoding="utf-8")
-    dm.studio.report.film(edit, model).save("edit-steps.png")
+    dm.studio.report.write(edit, model, film=Path("edit-steps.png"))
 
 Any method's Edit will do. With keep="result" its page shows what there is, and says what was not kept.
 
@@ -35,19 +35,14 @@ def page(edit: Edit, model: StableDiffusion, truth: Image.Image | None = None) -
     return as_page(tell(edit, model, truth))
 
 
-def film(edit: Edit, model: StableDiffusion, truth: Image.Image | None = None) -> Image.Image:
-    """The same pictures on one sheet, a labelled row for each step."""
-    from .rendering import as_sheet
-    from .sections import tell
-
-    return as_sheet(tell(edit, model, truth))
-
-
 def write(
     edit: Edit, model: StableDiffusion, page: Path | None = None, film: Path | None = None,
     truth: Image.Image | None = None, on_step: Callable[[Step], None] | None = None,
 ) -> None:
-    """Either or both to files, whole or not at all; the edit's latents are decoded once. on_step: see Method."""
+    """The page to a file, and the same pictures on one sheet to another (`film`), a labelled row for each step.
+
+    Files are written whole or not at all; the edit's latents are decoded once for both. on_step: see Method.
+    """
     from ...pictures.metadata import texts
     from ...pictures.picture_files import replacing, save
     from .rendering import as_page, as_sheet
