@@ -24,20 +24,14 @@ from diffedit_min.networks.stable_diffusion import StableDiffusion
 LAYOUTS = {"as made": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def rival(model: StableDiffusion) -> "Rival":
-    return Rival(model)
-
-
-class Rival:
-    name = "diffusers"
-
-    def __init__(self, model: StableDiffusion):
-        ours = str(model.dtype).removeprefix("torch.")
-        self.networks = {variant: partial(with_our_weights, model, layout) for variant, layout in LAYOUTS.items()}
-        self.editors = {"default": partial(Editor, model, "as made", "float32"),
-                        "tuned": partial(Editor, model, "channels_last", ours)}
-        if len(model.texts) > 1:
-            self.editors = {}       # its pipeline is for models with one text encoder
+def rival(model: StableDiffusion) -> tuple[dict, dict]:
+    """What makes its networks and its editors, by the names that the tables have."""
+    ours = str(model.dtype).removeprefix("torch.")
+    networks = {f"diffusers, {variant}": partial(with_our_weights, model, layout)
+                for variant, layout in LAYOUTS.items()}
+    editors = {"diffusers, default": partial(Editor, model, "as made", "float32"),
+               "diffusers, tuned": partial(Editor, model, "channels_last", ours)}
+    return networks, {} if len(model.texts) > 1 else editors       # its pipeline is for models with one text encoder
 
 
 class Networks:

@@ -15,7 +15,7 @@
     study       what is measured batch by batch, for the two that follow
     theory      Proposition 1 measured: Figure 3 with a model's own constants
     dtypes      what rounding changes, against what the method changes by itself
-    speed       the networks and a whole edit against the machine's ceilings; programs, memory: its parts
+    speed       the networks and a whole edit against the machine's ceilings; programs: what it measures
 
 `studio/bench_command.py` is the command; under torchrun it is `python -m diffedit_min bench`.
 """
