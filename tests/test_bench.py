@@ -21,14 +21,13 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min.bench import curves, presets, report, sweep
-from diffedit_min.bench.bootstrap import RESAMPLES, Value, average, difference
 from diffedit_min.bench.datasets import scenes as scenes_dataset
 from diffedit_min.bench.datasets.item import Item, Location
 from diffedit_min.bench.metrics.base import Column, Files, Metric
 from diffedit_min.bench.metrics.scenes import ScenesMetric
-from diffedit_min.bench.report import Line
-from diffedit_min.bench.run import Plan, begin, hash_of, work
-from diffedit_min.bench.store import Appender, packed, read_all, unpacked
+from diffedit_min.bench.report import RESAMPLES, Line, Value, average, difference
+from diffedit_min.bench.run import Plan, begin, work
+from diffedit_min.bench.store import Appender, hash_of, packed, read_all, unpacked
 from diffedit_min.bench.variants import Variant, grid
 from diffedit_min.pictures.picture_files import open_picture
 
