@@ -3,9 +3,9 @@
     datasets    what is edited, read from each set's own files
     metrics     what is measured of an edit, or of all edits of a method
     measures    the edits whose true answers are known, and what can be measured of them
-    variants    methods with settings: a sweep's points
+    variants    methods with settings, a sweep's points; and the edits of some pictures at all of them, nothing computed
+                twice
     presets     the paper's comparison and ablations, and what fewer U-Net rows cost, as variants
-    sweep       the edits of some pictures at all points of a sweep, nothing computed twice
     store       results on disk, so that a run or a study can be stopped anywhere and taken up again
     run         the loop over it all, one machine's share of it
     report      averages with their intervals, tables and contact sheets from the results; curves, the trade-off curves

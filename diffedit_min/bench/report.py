@@ -36,16 +36,11 @@ class Value:
     low: float = math.nan
     high: float = math.nan
 
-    def text(self, digits: int) -> str:
-        return self.written(f".{digits}f", "–")
-
-    def signed(self, digits: int) -> str:
-        """As a difference is written."""
-        return self.written(f"+.{digits}f", " to ")
-
-    def written(self, form: str, between: str) -> str:
+    def text(self, digits: int, signed: bool = False) -> str:
+        """For a table; signed: as a difference is written."""
         if math.isnan(self.value):
             return "-"
+        form, between = (f"+.{digits}f", " to ") if signed else (f".{digits}f", "–")
         point, low, high = (f"{number:{form}}" for number in (self.value, self.low, self.high))
         return point if math.isnan(self.low) else f"{point} ({low}{between}{high})"
 
@@ -240,7 +235,8 @@ def differences(plan: Plan, entries: Sequence[Entry]) -> str:
         if all(math.isnan(values[column].value) for column in shown):
             continue        # it measures nothing that the first does
         both = sum("error" not in one and "error" not in other for one, other in zip(own, first, strict=True))
-        rows.append([variant.name, variant.label, both, *(values[column].signed(column.digits) for column in shown)])
+        rows.append([variant.name, variant.label, both,
+                     *(values[column].text(column.digits, signed=True) for column in shown)])
     return "\n".join([*text, *as_markdown(rows)]) + "\n"
 
 

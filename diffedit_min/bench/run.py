@@ -26,9 +26,8 @@ from ..pictures.picture_files import save, to_rgb
 from .datasets.item import Dataset, Item
 from .metrics.base import Column, Metric, Shown
 from .store import Appender, digest, hash_of, packed, read_all, versions
-from .sweep import sweep
 from .tables import put
-from .variants import Variant
+from .variants import Variant, sweep
 
 Entry = dict[str, Any]
 
@@ -106,7 +105,7 @@ class Plan:
 
 # This package's own code, as far as results depend on it.
 CODE = ("core", "samplers", "methods", "networks", "loading", "pictures", "tiny/scenes.py", "tiny/scene.py",
-        "tiny/paint.py", "bench/datasets", "bench/metrics", "bench/measures.py", "bench/sweep.py")
+        "tiny/paint.py", "bench/datasets", "bench/metrics", "bench/measures.py", "bench/variants.py")
 
 
 def code_of(variant: Variant, model: StableDiffusion) -> str:
