@@ -4,9 +4,9 @@ The model is one that `load` takes, or "sd15-shape": Stable Diffusion 1.5's netw
 network costs depends on its shape only.
 
 The other program comes as a file with a function rival(model) that returns two dictionaries, both by the names that the
-tables have and of functions without arguments: what makes its networks of our model's weights, objects like `Ours`; and
-what makes its whole edits, objects like `OurEditor` (an empty one where it can't edit). Such a file is
-tests/against_diffusers.py. It lies outside the package, which imports no other program.
+tables have and of functions without arguments that make objects like `Ours` of our model's weights: those for single
+calls, and those for whole edits (none where it can't edit). Such a file is tests/against_diffusers.py. It lies outside
+the package, which imports no other program.
 Shapes: B latents, R rows of the U-Net's batch, C channels, h x w cells, L tokens, D their width.
 """
 
@@ -99,7 +99,7 @@ class Programs:
 
     def editors(self) -> dict[str, Callable[[], Any]]:
         """What makes each program's whole edit: ours with each preset if any are given, and the other one's."""
-        ours = partial(OurEditor, self.model, Ours(self.model), **self.plan.options)
+        ours = partial(Ours, self.model, **self.plan.options)
         made = {f"{OURS}, {preset}": partial(ours, preset=preset) for preset in self.plan.presets} or {OURS: ours}
         return made | self.rival[1]
 
@@ -113,35 +113,28 @@ class Programs:
 
 
 class Ours:
-    """Our networks' single calls. Another program's object has the same three; each casts to its own dtype."""
+    """Our networks' single calls, and a whole edit through them. Another program's objects are called alike, and each
+    casts to its own dtype; those that only serve for single calls need no edit and no `networks`."""
 
-    def __init__(self, model: StableDiffusion):
-        self._unet, self._vae, self.dtype = model.unet, model.vae, next(model.vae.parameters()).dtype
+    def __init__(self, model: StableDiffusion, **options: Any):
+        self.model, self.options = model, options
+        self.networks = model.unet, model.vae, [text.encoder for text in model.texts]       # of the edit
 
     def unet(self, x: Tensor, t: Tensor, tokens: Tensor, summary: Summary | None) -> Tensor:
         """x (B, C, h, w), tokens (R, L, D), R = B or a multiple -> the prediction (R, C, h, w), in the order of tokens:
         all latents under their first prompt, then all again. summary: what SD XL is told besides."""
-        return self._unet(x, t, tokens, None, summary)
+        return self.model.unet(x, t, tokens, None, summary)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """pixels (B, 3, H, W) in [-1, 1] -> the posterior's mean (B, C, h, w), unscaled."""
-        return self._vae.encode(pixels.to(self.dtype))[0]
+        return self.model.vae.encode(pixels.to(next(self.model.vae.parameters()).dtype))[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents (B, C, h, w), unscaled -> pixels (B, 3, H, W)."""
-        return self._vae.decode(latents.to(self.dtype))
+        return self.model.vae.decode(latents.to(next(self.model.vae.parameters()).dtype))
 
-
-class OurEditor:
-    """A whole edit of ours. Another program's is called alike, and has the same four attributes."""
-
-    def __init__(self, model: StableDiffusion, networks: Ours, **options: Any):
-        self.networks = networks                # that the edit goes through, for single calls at a larger size
-        self.unet, self.vae, self.texts = model.unet, model.vae, [text.encoder for text in model.texts]     # watched
-        self.model, self.options = model, options
-
-    def __call__(self, image: Image.Image, query: str, reference: str, **steps: int) -> Image.Image:
-        """steps: of the whole timeline; left out: what that program does by itself."""
+    def edit(self, image: Image.Image, query: str, reference: str, **steps: int) -> Image.Image:
+        """steps: of the whole timeline; left out: what the program does by itself."""
         edit = diffedit(self.model, image, query, reference, size=max(image.size), **{**self.options, **steps})
         if edit.empty_mask:
             raise ValueError("the mask is empty, so that the edit stopped early: give another -o mask_threshold")
@@ -248,11 +241,11 @@ def peak(plan: Plan, dtype: str, program: str, side: int, threads: int) -> tuple
         load_rival(Path(plan.against))      # for what it imports
     given, before = task(side), held("VmRSS")
     editor = Programs(plan, dtype).editors()[program]()
-    weights = sum(weight.nbytes for network in (editor.unet, editor.vae, *editor.texts)
-                  for weight in network.parameters())
+    unet, vae, texts = editor.networks
+    weights = sum(weight.nbytes for network in (unet, vae, *texts) for weight in network.parameters())
     FIRST_TO_END.write_text("1000")
     CLEAR.write_text("5")
-    editor(*given, steps=STEPS)
+    editor.edit(*given, steps=STEPS)
     return held("VmHWM") - before, weights
 
 

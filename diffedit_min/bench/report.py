@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..pictures.drawing import overlay, stacked, strip
-from ..pictures.picture_files import save, to_rgb
+from ..pictures.picture_files import open_mask, open_picture, save, to_rgb
 from .metrics.base import Column
 from .run import Entry, Plan, finished, picture_path
 from .store import read_all, unpacked
@@ -287,10 +287,8 @@ def kept(plan: Plan, item: Any, image: Image.Image, variant: Variant) -> list[tu
     path = picture_path(plan, item, variant)
     if not path.exists():
         return []
-    with Image.open(path) as result:
-        pictures = [(result.convert("RGB"), variant.title)]
+    pictures = [(open_picture(path), variant.title)]
     mask = path.with_suffix(".mask.png")
     if mask.exists() and variant is next(v for v in plan.variants if v.name == variant.name):
-        with Image.open(mask) as white:
-            pictures.insert(0, (overlay(image, white.convert("L")), f"{variant.name}: mask"))
+        pictures.insert(0, (overlay(image, open_mask(mask)), f"{variant.name}: mask"))
     return pictures

@@ -197,8 +197,8 @@ def watched(editor: Any, side: int) -> tuple[float, Counter, Counter]:
 
     Forward hooks look on, so that nothing of a program has to be changed. (A Timer would run the edit twice.)
     """
-    networks = [("unet", editor.unet), ("encode", editor.vae.encoder), ("decode", editor.vae.decoder),
-                *(("text", text) for text in editor.texts)]
+    unet, vae, texts = editor.networks
+    networks = [("unet", unet), ("encode", vae.encoder), ("decode", vae.decoder), *(("text", text) for text in texts)]
     inside, rows, hooks = Counter(), Counter(), []
 
     def before(name: str, *_: Any) -> None:
@@ -212,7 +212,7 @@ def watched(editor: Any, side: int) -> tuple[float, Counter, Counter]:
         hooks += [module.register_forward_pre_hook(partial(before, name)),
                   module.register_forward_hook(partial(after, name))]
     given, begin = task(side), time.perf_counter()
-    editor(*given)
+    editor.edit(*given)
     seconds = time.perf_counter() - begin
     for hook in hooks:
         hook.remove()
@@ -225,7 +225,7 @@ def edit(bench: Bench) -> Lines:
     for side in sorted({*(min(side, EDIT_SIDE) for side in bench.sides), *bench.sides}):
         if side <= EDIT_SIDE:
             for editor in editors.values():
-                editor(*task(side), steps=WARMING)
+                editor.edit(*task(side), steps=WARMING)
             found = bench.in_turns({name: partial(watched, editor, side) for name, editor in editors.items()})
             seconds = {name: median(whole for whole, *_ in rounds) for name, rounds in found.items()}
             inside = {name: median(own.total() for _, own, _ in rounds) for name, rounds in found.items()}
@@ -234,20 +234,18 @@ def edit(bench: Bench) -> Lines:
         for name, editor in editors.items():
             rows = found[name][0][2]
             more = {"/ inside the networks": seconds[name] / inside[name]} if inside else {}
-            dtype = next(editor.unet.parameters()).dtype
+            dtype = next(editor.networks[0].parameters()).dtype
             yield "Whole edit", {"size": side, "program": name, "in": str(dtype).removeprefix("torch."),
                                  "U-Net rows": rows["unet"], "encodings": rows["encode"], "decodings": rows["decode"],
                                  "seconds": seconds[name], **more, **ratios(name, seconds)}
 
 
 def composed(bench: Bench, side: int, editors: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, float]:
-    """The seconds of edits at a larger size, from single calls there: each editor's networks are measured once."""
+    """The seconds of edits at a larger size, from single calls there."""
     given = {"unet": inputs(bench.model, side, PAIR), **vae_inputs(bench.model, side)}
-    networks = dict.fromkeys(editor.networks for editor in editors.values())
-    seconds = bench.seconds({(own, what): partial(getattr(own, what), *told)
-                             for own in networks for what, told in given.items()})
-    return {name: compose(found[name], {what: seconds[editor.networks, what] for what in given})
-            for name, editor in editors.items()}
+    seconds = bench.seconds({(name, what): partial(getattr(editor, what), *told)
+                             for name, editor in editors.items() for what, told in given.items()})
+    return {name: compose(found[name], {what: seconds[name, what] for what in given}) for name in editors}
 
 
 def compose(rounds: Sequence[tuple[float, Counter, Counter]], call: Mapping[str, float]) -> float:
