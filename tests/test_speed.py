@@ -122,7 +122,7 @@ def test_each_preset_is_an_edit_of_its_own(measured):
     paper, fast = measured("edit", presets=("paper", "fast"), sizes=(16,))["Whole edit"]
     assert (paper["program"], fast["program"]) == ("diffedit_min, paper", "diffedit_min, fast")
     assert (paper["U-Net rows"], paper["encodings"], paper["decodings"]) == (str(2 * 10 + 3 + 2 * 3), "1", "1")
-    assert paper["in"] == "float32" and float(paper["/ inside the networks"]) >= 1
+    assert paper["in"] == "float32" and float(paper["overhead"]) >= 1
     assert int(fast["U-Net rows"]) < int(paper["U-Net rows"])
 
 

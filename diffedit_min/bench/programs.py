@@ -221,7 +221,8 @@ def make(unet: UNetConfig, vae: VAEConfig, text: dict[str, Any], dtype: torch.dt
 
 
 def in_a_process(function: Callable[..., Any], *given: Any) -> Any | None:
-    """What it returns, or raises, in a fresh process of its own; None if it did not fit into memory there."""
+    """What it returns, or raises, in a fresh process of its own; None if there was not enough memory, or if the process
+    was ended from outside, as the kernel does then."""
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(function, *given).result()

@@ -233,7 +233,7 @@ def edit(bench: Bench) -> Lines:
             seconds, inside = composed(bench, side, editors, found), {}
         for name, editor in editors.items():
             rows = found[name][0][2]
-            more = {"/ inside the networks": seconds[name] / inside[name]} if inside else {}
+            more = {"overhead": seconds[name] / inside[name]} if inside else {}
             dtype = next(editor.networks[0].parameters()).dtype
             yield "Whole edit", {"size": side, "program": name, "in": str(dtype).removeprefix("torch."),
                                  "U-Net rows": rows["unet"], "encodings": rows["encode"], "decodings": rows["decode"],
@@ -280,8 +280,9 @@ TABLES = {
     "U-Net": "One call. An even number of rows are pairs that share x and t and differ in the prompt.",
     "Operations": "Shares of one U-Net call's time, by kind of operation.",
     "VAE": "One picture.",
-    "Whole edit": f"DiffEdit. Above {EDIT_SIDE} px seconds are composed: the rows x seconds a row at that size, + the "
-                  "VAE's calls there, + what was left over at the smaller size.",
+    "Whole edit": "DiffEdit. Overhead: seconds / those inside the U-Net, VAE and text encoders. Above "
+                  f"{EDIT_SIDE} px seconds are composed: the rows x seconds a row at that size, + the VAE's calls "
+                  "there, + what was left over at the smaller size.",
     "Memory": "Peak of a whole edit, in a process of its own.",
     "torch.compile": "The U-Net; to the first call's end: compiling included, nothing cached.",
     "Ceilings": "Measured in the same rounds. A product of two square matrices; memory copied, read and written bytes "
