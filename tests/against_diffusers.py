@@ -24,20 +24,14 @@ from diffedit_min.networks.stable_diffusion import StableDiffusion
 LAYOUTS = {"as made": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def rival(model: StableDiffusion) -> "Rival":
-    return Rival(model)
-
-
-class Rival:
-    name = "diffusers"
-
-    def __init__(self, model: StableDiffusion):
-        ours = str(model.dtype).removeprefix("torch.")
-        self.networks = {variant: partial(with_our_weights, model, layout) for variant, layout in LAYOUTS.items()}
-        self.editors = {"default": partial(Editor, model, "as made", "float32"),
-                        "tuned": partial(Editor, model, "channels_last", ours)}
-        if len(model.texts) > 1:
-            self.editors = {}       # its pipeline is for models with one text encoder
+def rival(model: StableDiffusion) -> tuple[dict, dict]:
+    """What makes its networks and its editors, by the names that the tables have."""
+    ours = str(model.dtype).removeprefix("torch.")
+    networks = {f"diffusers, {variant}": partial(with_our_weights, model, layout)
+                for variant, layout in LAYOUTS.items()}
+    editors = {"diffusers, default": partial(Editor, model, "as made", "float32"),
+               "diffusers, tuned": partial(Editor, model, "channels_last", ours)}
+    return networks, {} if len(model.texts) > 1 else editors       # its pipeline is for models with one text encoder
 
 
 class Networks:
@@ -64,27 +58,26 @@ def with_our_weights(model: StableDiffusion, layout: torch.memory_format) -> Net
                     take_over(make_vae(model), model.vae, None, layout), layout)
 
 
-class Editor:
+class Editor(Networks):
     """The pipeline as one calls it."""
 
     def __init__(self, model: StableDiffusion, variant: str, dtype: str):
         kind, layout = getattr(torch, dtype), LAYOUTS[variant]
-        self.unet = take_over(make_unet(model), model.unet, kind, layout)
-        self.vae = take_over(make_vae(model), model.vae, kind, layout)
-        self.networks = Networks(self.unet, self.vae, layout)
-        text = model.text_encoder
-        self.texts = [take_over(empty(type(text), text.config), text, kind, layout)]
+        super().__init__(take_over(make_unet(model), model.unet, kind, layout),
+                         take_over(make_vae(model), model.vae, kind, layout), layout)
+        text = take_over(empty(type(model.text_encoder), model.text_encoder.config), model.text_encoder, kind, layout)
+        self.networks = self._unet, self._vae, [text]
         scheduler = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
                      "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": model.prediction_type}
         with quiet():
             self.pipeline = StableDiffusionDiffEditPipeline(
-                vae=self.vae, text_encoder=self.texts[0], tokenizer=model.tokenizer, unet=self.unet,
+                vae=self._vae, text_encoder=text, tokenizer=model.tokenizer, unet=self._unet,
                 scheduler=DDIMScheduler(**scheduler), safety_checker=None, feature_extractor=None,
                 inverse_scheduler=DDIMInverseScheduler(**scheduler), requires_safety_checker=False,
             )
         self.pipeline.set_progress_bar_config(disable=True)
 
-    def __call__(self, image: Image.Image, query: str, reference: str, steps: int | None = None) -> Image.Image:
+    def edit(self, image: Image.Image, query: str, reference: str, steps: int | None = None) -> Image.Image:
         told = {} if steps is None else {"num_inference_steps": steps}
         mask = self.pipeline.generate_mask(image=image, source_prompt=reference, target_prompt=query, **told)
         latents = self.pipeline.invert(prompt=reference, image=image, **told).latents

@@ -21,7 +21,7 @@ from diffedit_min.bench import report
 from diffedit_min.bench.datasets.item import Location
 from diffedit_min.bench.datasets.scenes import read
 from diffedit_min.bench.metrics.base import Files
-from diffedit_min.bench.metrics.scenes import ScenesMetric
+from diffedit_min.bench.metrics.pictures import ScenesMetric
 from diffedit_min.bench.run import Plan, begin, work
 from diffedit_min.bench.variants import grid
 

@@ -20,16 +20,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import diffedit_min as dm
-from diffedit_min.bench import curves, presets, report, sweep
-from diffedit_min.bench.bootstrap import RESAMPLES, Value, average, difference
+from diffedit_min.bench import curves, presets, report
 from diffedit_min.bench.datasets import scenes as scenes_dataset
 from diffedit_min.bench.datasets.item import Item, Location
 from diffedit_min.bench.metrics.base import Column, Files, Metric
-from diffedit_min.bench.metrics.scenes import ScenesMetric
-from diffedit_min.bench.report import Line
-from diffedit_min.bench.run import Plan, begin, hash_of, work
-from diffedit_min.bench.store import Appender, packed, read_all, unpacked
-from diffedit_min.bench.variants import Variant, grid
+from diffedit_min.bench.metrics.pictures import ScenesMetric
+from diffedit_min.bench.report import RESAMPLES, Line, Value, average, difference
+from diffedit_min.bench.run import Plan, begin, work
+from diffedit_min.bench.store import Appender, hash_of, packed, read_all, unpacked
+from diffedit_min.bench.variants import Variant, grid, sweep
 from diffedit_min.pictures.picture_files import open_picture
 
 FEW = ["steps=10", "diffedit:mask_samples=2"]
@@ -43,7 +42,7 @@ def items() -> tuple[Item, ...]:
 
 def edits_of(model, items, variants):
     pictures = [item.image() for item in items]
-    return {variant.title: edits for variant, edits, _ in sweep.sweep(model, items, pictures, variants)}
+    return {variant.title: edits for variant, edits, _ in sweep(model, items, pictures, variants)}
 
 
 # ---------------------------------------------------------------- what is shared
@@ -523,8 +522,8 @@ def test_pairing_narrows_the_interval_of_what_rises_and_falls_together(column):
 
 
 def test_differences_are_written_with_their_signs():
-    assert Value(-0.031, -0.05, 0.01).signed(2) == "-0.03 (-0.05 to +0.01)"
-    assert Value(math.nan).signed(2) == "-" and Value(0.5).signed(1) == "+0.5"
+    assert Value(-0.031, -0.05, 0.01).text(2, signed=True) == "-0.03 (-0.05 to +0.01)"
+    assert Value(math.nan).text(2, signed=True) == "-" and Value(0.5).text(1, signed=True) == "+0.5"
 
 
 @pytest.fixture(scope="module")
@@ -570,7 +569,7 @@ def test_a_paired_runs_table_is_followed_by_its_differences(by_rows, uninterrupt
     entries = [json.loads(line) for line in files["results.jsonl"].splitlines()]
     baseline, other = (entries[i :: len(plan.variants)] for i in (0, 1))
     column = next(column for column in ScenesMetric.columns if column.name == "answer")
-    expected = difference([e["answer"] for e in other], [e["answer"] for e in baseline], column).signed(1)
+    expected = difference([e["answer"] for e in other], [e["answer"] for e in baseline], column).text(1, signed=True)
     text = files["table.md"].decode().partition("\nDifferences from baseline steps=6, mask_samples=2, over ")[2]
     head, _, *rows = [line.split(" | ") for line in text.splitlines() if line.startswith("|")]
     assert [row[:3] for row in rows] == [["| fewer", f"steps={n}, mask_samples=1", "3"] for n in (3, 4)]

@@ -114,7 +114,7 @@ def test_what_a_kill_while_writing_leaves_is_cleared_away(tmp_path, whole):
     """A process stops for good in the midst of a file, in a place and under a name of `replacing`'s own choice."""
     folder = prepare(tmp_path / "jobs")
     (folder / "edits").mkdir()
-    code = ("import os; from diffedit_min.pictures.picture import replacing\n"
+    code = ("import os; from diffedit_min.pictures import replacing\n"
             "with replacing('edits/p1-edit.png') as file:\n"
             "    file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)")
     subprocess.run([sys.executable, "-c", code], cwd=folder, env=ENVIRONMENT)

@@ -446,12 +446,13 @@ def run_class_means(images, out, *more):
 
 
 def test_class_means(class_folders, tmp_path, monkeypatch, capsys):
-    """With the mean colour as the feature."""
+    """With the mean colour as the feature, in several batches."""
+    monkeypatch.setattr(class_means, "BATCH", 2)
     monkeypatch.setattr(class_means, "why_not", lambda _: None)
     monkeypatch.setattr(class_means, "features", lambda _files, images, _device: np.stack(
         [np.asarray(image).mean(axis=(0, 1)).astype(np.float32) for image in images]))
     out = tmp_path / "means.npz"
-    run_class_means(class_folders, out, "--batch", "2")
+    run_class_means(class_folders, out)
     found = inception.read_means(out)
     assert sorted(found) == ["n01", "n02"] and found["n01"].shape == (3,)
     expected = np.mean([np.asarray(Image.open(path)).mean(axis=(0, 1))

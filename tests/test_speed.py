@@ -5,6 +5,7 @@ No test looks at how long anything took. Models are tiny and random; the machine
 
 import csv
 import io
+import os
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import diffedit_min as dm
-from diffedit_min.bench import memory, programs, speed
+from diffedit_min.bench import programs, speed
 from diffedit_min.networks.unet import UNetConfig
 from diffedit_min.networks.vae import VAEConfig
 
@@ -33,7 +34,7 @@ def measured(tmp_path):
     """measured(parts, ...): measure, and give each table's lines as table.csv has them."""
 
     def measure(*parts: str, **plan: object) -> dict[str, list[dict[str, str]]]:
-        speed.measure(speed.Plan(**{**QUICK, "parts": parts, **plan}), tmp_path, lambda _: None)
+        speed.measure(programs.Plan(**{**QUICK, "parts": parts, **plan}), tmp_path, lambda _: None)
         tables: dict[str, list[dict[str, str]]] = {}
         for line in csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())):
             tables.setdefault(line["table"], []).append(line)
@@ -69,7 +70,7 @@ def test_an_even_number_of_rows_are_pairs(model, rows, latents):
 
 
 def test_an_edit_is_watched_and_nothing_is_left_behind(model):
-    editor = programs.OurEditor(model, programs.Ours(model), steps=5)
+    editor = programs.Ours(model, steps=5)
     seconds, inside, rows = speed.watched(editor, 32)
     assert rows["unet"] == dm.diffedit(model, *programs.task(32), steps=5).rows
     assert (rows["encode"], rows["decode"]) == (1, 1) and rows["text"] > 0
@@ -77,7 +78,7 @@ def test_an_edit_is_watched_and_nothing_is_left_behind(model):
 
 
 def test_programs_take_turns():
-    bench, order = speed.Bench(speed.Plan(**{**QUICK, "repeats": 4}), "float32"), []
+    bench, order = speed.Bench(programs.Plan(**{**QUICK, "repeats": 4}), "float32"), []
     bench.in_turns({name: partial(order.append, name) for name in "xyz"})
     assert "".join(order) == "xyz" "yzx" "zxy" "xyz"
 
@@ -100,7 +101,6 @@ def test_single_calls_have_a_line_each(measured, tmp_path):
         (size, what) for size in ("32", "40") for what in ("encode", "decode")]
     line, number = tables["U-Net"][-1], lambda line, name: float(line[name])
     assert number(line, "seconds a row") == pytest.approx(number(line, "seconds") / 2)
-    assert number(line, "GFLOP/s") == pytest.approx(number(line, "GFLOP a row") / number(line, "seconds a row"))
     ceiling, = (own for own in tables["Ceilings"] if (own["size"], own["rows"]) == ("40", "2"))
     assert number(line, "of the matrix product") == pytest.approx(
         number(line, "GFLOP/s") / number(ceiling, "matrix product, GFLOP/s"))
@@ -108,22 +108,21 @@ def test_single_calls_have_a_line_each(measured, tmp_path):
     text = (tmp_path / "table.md").read_text().splitlines()
     assert text[0].startswith("random on ") and f"torch {torch.__version__}, {torch.get_num_threads()} " in text[0]
     assert [line for line in text if line.startswith("#")] == ["### U-Net", "### Operations", "### VAE", "### Ceilings"]
-    assert text[6].startswith("| dtype | size | rows | program | seconds | iqr | seconds a row | GFLOP a row | ")
+    assert text[6].startswith("| dtype | size | rows | program | seconds | seconds a row | GFLOP/s | of the matrix ")
     assert text[8].startswith("| float32 | 32 | 1 | diffedit_min | ")
 
 
 def test_cells():
-    assert [speed.cell("seconds", value) for value in (None, "a", 3, 0.0012345, 12.34, 1234.5)] == [
-        "", "a", "3", "0.00123", "12.3", "1234"]
-    assert speed.cell("iqr", 0.256) == "26%"
+    assert [speed.cell("seconds", value) for value in ("a", 3, 0.0012345, 12.34, 1234.5)] == [
+        "a", "3", "0.00123", "12.3", "1234"]
+    assert speed.cell("attention", 0.256) == "26%"
 
 
 def test_each_preset_is_an_edit_of_its_own(measured):
     paper, fast = measured("edit", presets=("paper", "fast"), sizes=(16,))["Whole edit"]
     assert (paper["program"], fast["program"]) == ("diffedit_min, paper", "diffedit_min, fast")
     assert (paper["U-Net rows"], paper["encodings"], paper["decodings"]) == (str(2 * 10 + 3 + 2 * 3), "1", "1")
-    assert (paper["options"], paper["in"], paper["seconds are"]) == ("steps=4", "float32", "measured")
-    assert float(paper["overhead"]) == pytest.approx(float(paper["seconds"]) / float(paper["inside the networks"]))
+    assert paper["in"] == "float32" and float(paper["overhead"]) >= 1
     assert int(fast["U-Net rows"]) < int(paper["U-Net rows"])
 
 
@@ -131,21 +130,23 @@ def test_a_large_edit_is_composed():
     """30 rows in pairs of 0.5 seconds, one encoding, two decodings, and the 70 - 63 seconds that were outside."""
     watched = 70.0, {"unet": 60.0, "encode": 1.0, "decode": 2.0, "text": 3.0}, {"unet": 30, "encode": 1, "decode": 2}
     assert speed.compose([watched], {"unet": 0.5, "encode": 3.0, "decode": 100.0}) == 15 * 0.5 + 3.0 + 200.0 + 7.0
-    bench = speed.Bench(speed.Plan(**QUICK), "float32")
-    editors = {name: made() for name, made in bench.programs.editors(("paper", "fast"), {}).items()}
+    bench = speed.Bench(programs.Plan(**{**QUICK, "presets": ("paper", "fast")}), "float32")
+    editors = {name: made() for name, made in bench.editors().items()}
     seconds = speed.composed(bench, 32, editors, dict.fromkeys(editors, [watched]))
-    assert list(seconds) == list(editors) and len(set(seconds.values())) == 1 and min(seconds.values()) > 7.0
+    assert list(seconds) == list(editors) and min(seconds.values()) > 7.0
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not memory.CLEAR.exists(), reason="only Linux has it")
+@pytest.mark.skipif(not programs.CLEAR.exists(), reason="only Linux has it")
 def test_memory_is_measured_in_a_process_of_its_own(measured):
     line, = measured("memory", dtypes=("bfloat16",))["Memory"]
     weights = 2 * sum(weight.numel() for network in (lambda m: (m.unet, m.vae, m.text_encoder))(dm.load("random"))
                       for weight in network.parameters())
     assert float(line["weights, MB"]) == weights / 1e6 and float(line["peak / weights"]) > 2
-    with pytest.raises(ValueError, match="^diffedit_min failed at 32 px in float32: ValueError: sampler 'x' is not kn"):
-        memory.in_a_process(memory.Order("diffedit_min", "random", "float32", None, (), {"sampler": "x"}, 32, 1))
+    wrong = programs.Plan(**{**QUICK, "options": {"sampler": "x"}})
+    with pytest.raises(ValueError, match="^sampler 'x' is not known"):
+        programs.in_a_process(programs.peak, wrong, "float32", "diffedit_min", 32, 1)
+    assert programs.in_a_process(os.abort) is None
 
 
 def test_the_compiled_unet_is_measured_beside_the_same_as_it_is(measured, monkeypatch):
@@ -153,7 +154,7 @@ def test_the_compiled_unet_is_measured_beside_the_same_as_it_is(measured, monkey
     with torch.compiler.set_stance("force_eager"):
         plain, fast = measured("compile")["torch.compile"]
     assert (plain["program"], fast["program"]) == ("diffedit_min", "diffedit_min, compiled")
-    assert float(plain["/ diffedit_min"]) == 1 and float(fast["to the first call's end"]) > 0
+    assert float(plain["seconds"]) > 0 and float(fast["to the first call's end"]) > 0
 
 
 def test_the_command_prints_the_tables_and_gives_threads_back(run):
@@ -194,42 +195,28 @@ def test_a_call_or_an_edit_that_costs_something_else_is_refused(model):
         speed.same_work({"diffedit_min": lambda: torch.ones(3), "fake": lambda: 1.2 * torch.ones(3)})
     with pytest.raises(ValueError, match="^the mask is empty, so that the edit stopped early: give another"):
         picture, query, _ = programs.task(32)
-        programs.OurEditor(model, programs.Ours(model))(picture, query, query)
+        programs.Ours(model).edit(picture, query, query)
 
 
 # ---------------------------------------------------------------- full size, random weights
 
 
-@pytest.mark.parametrize("name, family, weights", [
-    ("sd15-shape", "sd15", [859_520_964, 83_653_863, 123_060_480]),
-    ("sd21-shape", "sd21-base", [865_910_724, 83_653_863, 340_387_840]),
-    ("sdxl-shape", "sdxl", [2_567_463_684, 83_653_863, 123_060_480, 694_659_840])])
-def test_shapes_are_as_published(name, family, weights):
-    shape, published = programs.SHAPES[name], checkpoints.REAL[family]
-    networks = programs.empty_networks(shape)
-    assert [sum(weight.numel() for weight in network.parameters()) for network in networks] == weights
-    assert shape.unet == UNetConfig.from_dict(checkpoints.full_config("unet", published["unet"]))
-    assert shape.vae == VAEConfig.from_dict(published["vae"])
-    assert shape.zero_empty_prompt == published["index"].get("force_zeros_for_empty_prompt", False)
-    texts = [published[part] for part in ("text_encoder", "text_encoder_2") if part in published]
-    for own, theirs in zip(shape.texts, texts, strict=True):
-        assert own == {**own, **{key: value for key, value in theirs.items() if key in own}}
+def test_the_shape_is_as_published():
+    published = checkpoints.REAL["sd15"]
+    assert UNetConfig() == UNetConfig.from_dict(checkpoints.full_config("unet", published["unet"]))
+    assert VAEConfig() == VAEConfig.from_dict(published["vae"])
+    assert programs.VIT_L == {key: published["text_encoder"][key] for key in programs.VIT_L}
 
 
 TEXT = {**programs.VIT_L, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
-XL = programs.Shape(
-    UNetConfig(block_out_channels=(32, 64), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-               attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2), cross_attention_dim=40,
-               use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
-               projection_class_embeddings_input_dim=24 + 6 * 8, sample_size=8),
-    VAEConfig(block_out_channels=(32, 32, 64), force_upcast=True),
-    (TEXT, {**TEXT, "hidden_size": 24, "projection_dim": 24, "architectures": ["CLIPTextModelWithProjection"]}), True)
+SMALL = UNetConfig(block_out_channels=(32, 64), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                   attention_head_dim=2, cross_attention_dim=16, sample_size=8)
 
 
 def test_a_shape_is_a_model_whose_numbers_are_sane():
     """What comes out is finite and of about the size of what went in: no kernel is slowed down, or sped up, by it."""
-    model = programs.make(XL, torch.bfloat16)
-    assert model.dtype == torch.bfloat16 and next(model.vae.parameters()).dtype == torch.float32
+    model = programs.make(SMALL, VAEConfig(block_out_channels=(32, 32, 64)), TEXT, torch.bfloat16)
+    assert model.dtype == next(model.vae.parameters()).dtype == torch.bfloat16
     assert model.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)       # as load has it
     x, context = torch.randn(2, 4, 8, 8), model.embed(["", "a bowl of pears"])
     with torch.no_grad():
@@ -240,12 +227,11 @@ def test_a_shape_is_a_model_whose_numbers_are_sane():
 # ---------------------------------------------------------------- another program
 
 FAKE = """
-from types import SimpleNamespace
-from diffedit_min.bench.programs import OurEditor, Ours
+from diffedit_min.bench.programs import Ours
 
 def rival(model):
-    return SimpleNamespace(name="fake", networks={"plain": lambda: Ours(model)},
-                           editors={"quick": lambda: OurEditor(model, Ours(model), steps=2, mask_samples=1)})
+    return ({"fake, plain": lambda: Ours(model)},
+            {"fake, quick": lambda: Ours(model, steps=2, mask_samples=1)})
 """
 
 
@@ -268,20 +254,23 @@ def test_what_a_file_of_another_program_lacks_is_named(run, tmp_path, text, mess
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["random", "xl"])
-def test_diffusers_does_the_same_work_with_the_same_weights(name):
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_diffusers_does_the_same_work_with_the_same_weights(family, tmp_path):
     pytest.importorskip("diffusers")
-    model = programs.make(XL, torch.float32) if name == "xl" else dm.load("random", device="cpu")
-    rival = programs.load_rival(programs.rival_file("diffusers"))(model)
-    ours, pixels, latents = programs.Ours(model), torch.rand(1, 3, 32, 32), torch.rand(1, 4, 8, 8)
-    for variant, made in rival.networks.items():
+    configs = checkpoints.small(family)
+    model = dm.load(checkpoints.write_folder(tmp_path, configs, checkpoints.random_weights(configs)),
+                    device="cpu", dtype="float64")
+    networks, editors = programs.load_rival(programs.rival_file("diffusers"))(model)
+    ours, side = programs.Ours(model), model.multiple
+    for variant, made in networks.items():
         theirs = made()
-        for what, given in (("unet", programs.inputs(model, 32, 1)), ("unet", programs.inputs(model, 32, 2)),
-                            ("encode", [pixels]), ("decode", [latents])):
+        for what, given in (("unet", programs.inputs(model, side, 1)), ("unet", programs.inputs(model, side, 2)),
+                            *programs.vae_inputs(model, side).items()):
             with torch.no_grad():
-                difference = (getattr(ours, what)(*given) - getattr(theirs, what)(*given)).abs().max()
-            assert difference <= 1e-5, (variant, what, difference)
-    assert list(rival.editors) == ([] if name == "xl" else ["default", "tuned"])    # its pipeline has one text encoder
+                a, b = getattr(ours, what)(*given), getattr(theirs, what)(*given)
+            assert (a - b).norm() / a.norm() <= 1e-6, (variant, what)
+    names = ["diffusers, default", "diffusers, tuned"]
+    assert list(editors) == ([] if family == "sdxl" else names)     # its pipeline has one text encoder
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""pytest tests/test_study.py: measuring batch by batch; Proposition 1, measured; and what rounding changes."""
+"""pytest tests/test_store.py: measuring batch by batch; Proposition 1, measured; and what rounding changes."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import diffedit_min as dm
-from diffedit_min.bench import dtypes, study, theory
+from diffedit_min.bench import dtypes, store, theory
 from diffedit_min.bench.datasets.item import Location
 from diffedit_min.bench.datasets.scenes import read
 from diffedit_min.pictures.picture import psnr
@@ -20,7 +20,7 @@ def dataset(count):
 
 
 def test_each_batch_is_measured_once_and_is_on_disk_before_the_next(tmp_path):
-    given, told = dataset(study.BATCH + 3), ["a model"]
+    given, told = dataset(store.BATCH + 3), ["a model"]
     seen = []
 
     def stopped(items):
@@ -30,17 +30,17 @@ def test_each_batch_is_measured_once_and_is_on_disk_before_the_next(tmp_path):
         return {"seeds": [item.seed for item in items]}
 
     with pytest.raises(KeyboardInterrupt):
-        study.measure_all("seeds", given, told, stopped, tmp_path, True)
-    found = study.measure_all("seeds", given, told, lambda items: {"seeds": [len(items)]}, tmp_path, True)
-    assert found == [{"seeds": [item.seed for item in given.items[: study.BATCH]]}, {"seeds": [3]}]
-    again = study.measure_all("seeds", given, told, lambda items: pytest.fail("measured again"), tmp_path, True)
+        store.measure_all("seeds", given, told, stopped, tmp_path, True)
+    found = store.measure_all("seeds", given, told, lambda items: {"seeds": [len(items)]}, tmp_path, True)
+    assert found == [{"seeds": [item.seed for item in given.items[: store.BATCH]]}, {"seeds": [3]}]
+    again = store.measure_all("seeds", given, told, lambda items: pytest.fail("measured again"), tmp_path, True)
     assert again == found
-    other = study.measure_all("seeds", given, ["another model"], lambda items: {"seeds": []}, tmp_path, True)
+    other = store.measure_all("seeds", given, ["another model"], lambda items: {"seeds": []}, tmp_path, True)
     assert other == [{"seeds": []}] * 2
 
 
 def test_a_study_is_written_as_markdown_and_as_csv(tmp_path):
-    told = study.write("x", tmp_path, ["a line", ""], [["a", "b"], [1, "two, three"]], [tmp_path / "x.png"])
+    told = store.write("x", tmp_path, ["a line", ""], [["a", "b"], [1, "two, three"]], [tmp_path / "x.png"])
     assert (tmp_path / "x.md").read_text() == "a line\n\n"
     assert (tmp_path / "x.csv").read_text() == 'a,b\n1,"two, three"\n'
     assert told == ["a line", "", f"wrote {', '.join(str(tmp_path / f'x.{kind}') for kind in ('md', 'csv', 'png'))}"]

@@ -3,19 +3,17 @@
     datasets    what is edited, read from each set's own files
     metrics     what is measured of an edit, or of all edits of a method
     measures    the edits whose true answers are known, and what can be measured of them
-    variants    methods with settings: a sweep's points
+    variants    methods with settings, a sweep's points; and the edits of some pictures at all of them, nothing computed
+                twice
     presets     the paper's comparison and ablations, and what fewer U-Net rows cost, as variants
-    sweep       the edits of some pictures at all points of a sweep, nothing computed twice
-    store       results on disk, so that a run can be stopped anywhere and taken up again
+    store       results on disk, so that a run or a study can be stopped anywhere and taken up again
     run         the loop over it all, one machine's share of it
-    bootstrap   averages and paired differences, with their intervals
-    report      tables and contact sheets from the results; curves, the trade-off curves
+    report      averages with their intervals, tables and contact sheets from the results; curves, the trade-off curves
     tables      rows of cells as Markdown and as CSV
     known       how well each method does where true answers are known; how the mask's rule was chosen
-    study       what is measured batch by batch, for the two that follow
     theory      Proposition 1 measured: Figure 3 with a model's own constants
     dtypes      what rounding changes, against what the method changes by itself
-    speed       the networks and a whole edit against the machine's ceilings; programs, memory: its parts
+    speed       the networks and a whole edit against the machine's ceilings; programs: what it measures
 
 `studio/bench_command.py` is the command; under torchrun it is `python -m diffedit_min bench`.
 """

@@ -21,8 +21,7 @@ from ..methods import METHODS, Edit
 from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Dataset, Item
 from .measures import iou, measure, squared_error
-from .run import hash_of
-from .study import BATCH, measure_all, write
+from .store import BATCH, hash_of, measure_all, write
 from .tables import as_markdown
 
 DTYPES = ("float32", "bfloat16", "float16")     # the first is what the others are held against

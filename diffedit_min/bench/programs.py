@@ -1,34 +1,33 @@
 """The programs that `diffedit-min speed` measures: ours, and another one that does the same work (`--against`).
 
-A model is one that `load` takes, or one of full size with random weights, since what a network costs depends on its
-shape only:
+The model is one that `load` takes, or "sd15-shape": Stable Diffusion 1.5's networks with random weights, since what a
+network costs depends on its shape only.
 
-    sd15-shape   Stable Diffusion 1.x       sd21-shape   2.x (the one for 512 px)       sdxl-shape   XL
-
-The other program comes as a file with a function rival(model) that returns an object with
-
-    name        as the tables have it
-    networks    {variant: what makes its networks of our model's weights, without arguments}: objects like `Ours`
-    editors     {kind: what makes a whole edit, without arguments}: objects like `OurEditor`; {} where it can't edit
-
-Such a file is tests/against_diffusers.py. It lies outside the package, which imports no other program.
+The other program comes as a file with a function rival(model) that returns two dictionaries, both by the names that the
+tables have and of functions without arguments that make objects like `Ours` of our model's weights: those for single
+calls, and those for whole edits (none where it can't edit). Such a file is tests/against_diffusers.py. It lies outside
+the package, which imports no other program.
 Shapes: B latents, R rows of the U-Net's batch, C channels, h x w cells, L tokens, D their width.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.util import module_from_spec, spec_from_file_location
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.schedule import Schedule
-from ..loading import HALF, load, memory_format_of
+from ..loading import load, memory_format_of
 from ..loading.sources import TINY
 from ..methods.paper import diffedit
 from ..networks.stable_diffusion import StableDiffusion
@@ -41,47 +40,71 @@ OURS = "diffedit_min"                           # as the tables have it
 PAIR = 2                                        # rows that share x and t, as guidance and the mask have them
 PROMPTS = ("", "a bowl of lemons on marble")    # of such a pair
 TIME = torch.tensor(500)                        # t, of a single call: the cost is the same for every t
+STEPS = 4                                       # an edit of a few steps needs as much memory as one of many
+CLEAR = Path("/proc/self/clear_refs")           # writing "5" sets the peak, VmHWM, back
+FIRST_TO_END = Path("/proc/self/oom_score_adj")     # "1000": if memory runs out, the kernel ends this process
+
+SHAPE = "sd15-shape"
+PLACES = 77                                     # L, CLIP's
+VIT_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,
+         "max_position_embeddings": PLACES, "vocab_size": 49408, "hidden_act": "quick_gelu"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure."""
+
+    model: str
+    sizes: Sequence[int] = ()                   # px, along each side of the picture; none: the model's own
+    rows: Sequence[int] = (1, 2, 4, 8)
+    dtypes: Sequence[str] = ("float32",)
+    parts: Sequence[str] = ("unet", "operations", "vae", "edit")
+    presets: Sequence[str] = ()                 # none: the edit as it is called by default
+    options: Mapping[str, Any] = field(default_factory=dict)    # of the edit
+    against: str | None = None                  # another program's file
+    repeats: int = 5                            # rounds
+    least: float = 0.2                          # seconds: what is faster is called several times in a round
+    matrix: int = 3072                          # n: the ceilings are those of a product of two n x n matrices,
+    copied: int = 2**27                         # and of copying so many bytes, more than a cache holds
 
 
 class Programs:
-    """One model in one dtype, and another program with the same weights, if there is one. Made when first used."""
+    """The plan's model in one dtype, and another program with the same weights, if there is one. Made when first used.
 
-    def __init__(self, model: str, dtype: str, against: str | None = None):
-        self.name, self.dtype, self.against = model, dtype, against
+    Raises ValueError for a size that the model can't take.
+    """
+
+    def __init__(self, plan: Plan, dtype: str):
+        self.plan, self.dtype = plan, dtype
+        model = (UNetConfig(), VAEConfig()) if plan.model == SHAPE else (self.model.unet.config, self.model.vae.config)
+        multiple, usual = (model[1].factor * cells for cells in (model[0].multiple, model[0].sample_size))
+        for side in plan.sizes:
+            if side < multiple or side % multiple:
+                raise ValueError(f"--size {side}: {plan.model} takes multiples of {multiple} pixels")
+        self.sides = tuple(dict.fromkeys(plan.sizes)) or (usual,)       # px
 
     @cached_property
     def model(self) -> StableDiffusion:
-        if self.name in SHAPES:
-            return make(SHAPES[self.name], getattr(torch, self.dtype), self.name)
-        return load(self.name, device="cpu", dtype=self.dtype)
+        if self.plan.model == SHAPE:
+            return make(UNetConfig(), VAEConfig(), VIT_L, getattr(torch, self.dtype))
+        return load(self.plan.model, device="cpu", dtype=self.dtype)
 
     @cached_property
-    def rival(self) -> Any | None:
-        return load_rival(Path(self.against))(self.model) if self.against else None
-
-    def sides(self, wanted: Sequence[int]) -> tuple[int, ...]:
-        """Of the pictures, in pixels; by default the model's own. Raises ValueError for one that it can't take."""
-        shape = SHAPES.get(self.name) or Shape(self.model.unet.config, self.model.vae.config)
-        multiple = shape.vae.factor * shape.unet.multiple
-        for side in wanted:
-            if side < multiple or side % multiple:
-                raise ValueError(f"--size {side}: {self.name} takes multiples of {multiple} pixels")
-        return tuple(dict.fromkeys(wanted)) or (shape.unet.sample_size * shape.vae.factor,)
+    def rival(self) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
+        """What makes the other program's networks, and its editors."""
+        return load_rival(Path(self.plan.against))(self.model) if self.plan.against else ({}, {})
 
     def networks(self) -> dict[str, Any]:
-        """Of each program, and of each variant of the other one's, by the name that the tables have."""
-        others = self.rival.networks if self.rival else {}
-        return {OURS: Ours(self.model), **{f"{self.rival.name}, {kind}": made() for kind, made in others.items()}}
+        return {OURS: Ours(self.model), **{name: made() for name, made in self.rival[0].items()}}
 
-    def editors(self, presets: Sequence[str], options: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    def editors(self) -> dict[str, Callable[[], Any]]:
         """What makes each program's whole edit: ours with each preset if any are given, and the other one's."""
-        ours = partial(OurEditor, self.model, Ours(self.model), **options)
-        made = {f"{OURS}, {preset}": partial(ours, preset=preset) for preset in presets} or {OURS: ours}
-        others = self.rival.editors if self.rival else {}
-        return made | {f"{self.rival.name}, {kind}": other for kind, other in others.items()}
+        ours = partial(Ours, self.model, **self.plan.options)
+        made = {f"{OURS}, {preset}": partial(ours, preset=preset) for preset in self.plan.presets} or {OURS: ours}
+        return made | self.rival[1]
 
     def forget(self) -> None:
-        """Give the memory back; what is used again is made again."""
+        """Give the networks' memory back; what is used again is made again."""
         for name in ("model", "rival"):
             self.__dict__.pop(name, None)
 
@@ -90,43 +113,32 @@ class Programs:
 
 
 class Ours:
-    """Our networks' single calls. Another program's Networks have the same three; each casts to its own dtype."""
+    """Our networks' single calls, and a whole edit through them. Another program's objects are called alike, and each
+    casts to its own dtype; those that only serve for single calls need no edit and no `networks`."""
 
-    def __init__(self, model: StableDiffusion):
-        self._unet, self._vae, self.dtype = model.unet, model.vae, next(model.vae.parameters()).dtype
+    def __init__(self, model: StableDiffusion, **options: Any):
+        self.model, self.options = model, options
+        self.networks = model.unet, model.vae, [text.encoder for text in model.texts]       # of the edit
 
     def unet(self, x: Tensor, t: Tensor, tokens: Tensor, summary: Summary | None) -> Tensor:
         """x (B, C, h, w), tokens (R, L, D), R = B or a multiple -> the prediction (R, C, h, w), in the order of tokens:
         all latents under their first prompt, then all again. summary: what SD XL is told besides."""
-        return self._unet(x, t, tokens, None, summary)
+        return self.model.unet(x, t, tokens, None, summary)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """pixels (B, 3, H, W) in [-1, 1] -> the posterior's mean (B, C, h, w), unscaled."""
-        return self._vae.encode(pixels.to(self.dtype))[0]
+        return self.model.vae.encode(pixels.to(next(self.model.vae.parameters()).dtype))[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents (B, C, h, w), unscaled -> pixels (B, 3, H, W)."""
-        return self._vae.decode(latents.to(self.dtype))
+        return self.model.vae.decode(latents.to(next(self.model.vae.parameters()).dtype))
 
-
-class OurEditor:
-    """A whole edit of ours. Another program's Editor is called alike, and has the same four attributes."""
-
-    def __init__(self, model: StableDiffusion, networks: Ours, **options: Any):
-        self.networks = networks                # that the edit goes through, for single calls at a larger size
-        self.unet, self.vae, self.texts = model.unet, model.vae, [text.encoder for text in model.texts]     # watched
-        self.model, self.options = model, options
-
-    def __call__(self, image: Image.Image, query: str, reference: str, steps: int | None = None) -> Image.Image:
-        """steps: of the whole timeline; None: what that program does by itself."""
-        options = self.options if steps is None else {**self.options, "steps": steps}
-        edit = diffedit(self.model, image, query, reference, size=max(image.size), **options)
+    def edit(self, image: Image.Image, query: str, reference: str, **steps: int) -> Image.Image:
+        """steps: of the whole timeline; left out: what the program does by itself."""
+        edit = diffedit(self.model, image, query, reference, size=max(image.size), **{**self.options, **steps})
         if edit.empty_mask:
             raise ValueError("the mask is empty, so that the edit stopped early: give another -o mask_threshold")
         return edit.image
-
-
-# ---------------------------------------------------------------- what they are given
 
 
 def inputs(model: StableDiffusion, side: int, rows: int) -> tuple[Any, ...]:
@@ -182,74 +194,62 @@ def load_rival(path: Path) -> Callable[[StableDiffusion], Any]:
 
 # ---------------------------------------------------------------- full size, random weights
 
-PLACES = 77     # L, CLIP's
 
-# text_encoder/config.json of CLIP ViT-L/14, of OpenCLIP ViT-H/14 as SD 2.x has it, and of OpenCLIP ViT-bigG/14.
-VIT_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,
-         "max_position_embeddings": PLACES, "vocab_size": 49408, "hidden_act": "quick_gelu"}
-VIT_H = {**VIT_L, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 23,
-         "hidden_act": "gelu"}
-VIT_G = {**VIT_L, "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32,
-         "hidden_act": "gelu", "projection_dim": 1280, "architectures": ["CLIPTextModelWithProjection"]}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The configs of one family; the defaults are SD 1.x's."""
-
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    vae: VAEConfig = field(default_factory=VAEConfig)
-    texts: tuple[dict[str, Any], ...] = (VIT_L,)
-    zero_empty_prompt: bool = False
-
-
-SHAPES = {
-    "sd15-shape": Shape(),
-    "sd21-shape": Shape(
-        UNetConfig(attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024, use_linear_projection=True),
-        texts=(VIT_H,),
-    ),
-    "sdxl-shape": Shape(
-        UNetConfig(block_out_channels=(320, 640, 1280), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
-                   down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                   transformer_layers_per_block=(1, 2, 10), use_linear_projection=True,
-                   addition_embed_type="text_time", sample_size=128),
-        VAEConfig(scaling_factor=0.13025, force_upcast=True), (VIT_L, VIT_G), zero_empty_prompt=True,
-    ),
-}
-
-
-def make(shape: Shape, dtype: torch.dtype, name: str = "") -> StableDiffusion:
-    """A model of that shape, on the CPU, each network in the dtype and layout that `load` would give it."""
-    unet, vae, *texts = empty_networks(shape)
-    vae_in_full = shape.vae.force_upcast and dtype in HALF
-    for network in (unet, vae, *texts):
-        fill_randomly(network, torch.float32 if vae_in_full and network is vae else dtype)
-    tokenizer = make_tokenizer(TINY / "tokenizer")
+@torch.no_grad()
+def make(unet: UNetConfig, vae: VAEConfig, text: dict[str, Any], dtype: torch.dtype) -> StableDiffusion:
+    """A model of that shape, on the CPU, in the layout that `load` would give it, with normal weights of variance
+    1 / inputs: the size of what goes through the networks stays the same."""
+    tokenizer, random = make_tokenizer(TINY / "tokenizer"), torch.Generator().manual_seed(0)
     tokenizer.model_max_length = PLACES
-    return StableDiffusion(unet, vae, tuple(TextModel(text, tokenizer) for text in texts), Schedule.from_config({}),
-                           zero_empty_prompt=shape.zero_empty_prompt, name=name)
-
-
-def empty_networks(shape: Shape) -> list[nn.Module]:
-    """U-Net, VAE and text encoders on the meta device: shapes without memory."""
-    tokenizer = make_tokenizer(TINY / "tokenizer")
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     with torch.device("meta"):
-        return [UNet(shape.unet), VAE(shape.vae), *(make_text_encoder({**text, **ends}) for text in shape.texts)]
+        networks = UNet(unet), VAE(vae), make_text_encoder({**text, **ends})
+    for network in networks:
+        network.to(dtype).to_empty(device="cpu").eval().requires_grad_(False)
+        for name, weight in network.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 1 / math.sqrt(weight[0].numel()), generator=random)
+            else:
+                weight.fill_(1.0 if name.endswith("weight") else 0.0)   # 1-dim weights are those of norms; biases are 0
+            weight.data = weight.contiguous(memory_format=memory_format_of(weight, dtype))
+        for buffer in network.buffers():        # the only one: in CLIP, the numbers of the token places
+            buffer.copy_(torch.arange(buffer.shape[-1]))
+    return StableDiffusion(*networks[:2], (TextModel(networks[2], tokenizer),), Schedule.from_config({}), name=SHAPE)
+
+
+# ---------------------------------------------------------------- the peak of an edit
+
+
+def in_a_process(function: Callable[..., Any], *given: Any) -> Any | None:
+    """What it returns, or raises, in a fresh process of its own; None if there was not enough memory, or if the process
+    was ended from outside, as the kernel does then."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(function, *given).result()
+    except RuntimeError as error:
+        if isinstance(error, BrokenProcessPool) or "can't allocate memory" in str(error):
+            return None
+        raise
 
 
 @torch.no_grad()
-def fill_randomly(network: nn.Module, dtype: torch.dtype) -> None:
-    """Give an empty network normal weights of variance 1 / inputs: the size of what goes through it stays the same."""
-    network.to(dtype).to_empty(device="cpu")
-    random = torch.Generator().manual_seed(0)
-    for name, weight in network.named_parameters():
-        if weight.ndim > 1:
-            weight.normal_(0, 1 / math.sqrt(weight[0].numel()), generator=random)
-        else:
-            weight.fill_(1.0 if name.endswith("weight") else 0.0)       # 1-dim weights are those of norms; biases are 0
-        weight.data = weight.contiguous(memory_format=memory_format_of(weight, dtype))
-    for buffer in network.buffers():        # the only one: in CLIP, the numbers of the token places
-        buffer.copy_(torch.arange(buffer.shape[-1]))
-    network.eval().requires_grad_(False)
+def peak(plan: Plan, dtype: str, program: str, side: int, threads: int) -> tuple[int, int]:
+    """In a fresh process: the most that it held during an edit, above what it held with everything imported and no
+    network made; and the edit's weights. In bytes, as the kernel counts them."""
+    torch.set_num_threads(threads)
+    import transformers.models.clip.modeling_clip  # noqa: F401
+    if plan.against:
+        load_rival(Path(plan.against))      # for what it imports
+    given, before = task(side), held("VmRSS")
+    editor = Programs(plan, dtype).editors()[program]()
+    unet, vae, texts = editor.networks
+    weights = sum(weight.nbytes for network in (unet, vae, *texts) for weight in network.parameters())
+    FIRST_TO_END.write_text("1000")
+    CLEAR.write_text("5")
+    editor.edit(*given, steps=STEPS)
+    return held("VmHWM") - before, weights
+
+
+def held(kind: str) -> int:
+    """Bytes of this process: "VmRSS" now, "VmHWM" at most."""
+    return 1024 * int(re.search(rf"{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])

@@ -17,15 +17,32 @@ import numpy as np
 from PIL import Image
 
 from ..pictures.drawing import overlay, stacked, strip
-from ..pictures.picture_files import save, to_rgb
-from .bootstrap import Value, average, difference
+from ..pictures.picture_files import open_mask, open_picture, save, to_rgb
 from .metrics.base import Column
 from .run import Entry, Plan, finished, picture_path
 from .store import read_all, unpacked
 from .tables import as_csv, as_markdown, put
 from .variants import Variant
 
+RESAMPLES = 1000
 ROWS = Column("rows", "U-Net rows", "lower", 0)         # what may be drawn as the metrics' columns are
+
+
+@dataclass(frozen=True)
+class Value:
+    """A column's value of one variant, with its 95 % bootstrap interval over items, where it has one. nan: no value."""
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+    def text(self, digits: int, signed: bool = False) -> str:
+        """For a table; signed: as a difference is written."""
+        if math.isnan(self.value):
+            return "-"
+        form, between = (f"+.{digits}f", " to ") if signed else (f".{digits}f", "–")
+        point, low, high = (f"{number:{form}}" for number in (self.value, self.low, self.high))
+        return point if math.isnan(self.low) else f"{point} ({low}{between}{high})"
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,48 @@ def line(plan: Plan, variant: Variant, entries: Sequence[Entry], features: dict[
 def measures(entries: Sequence[Entry], column: Column) -> list[float]:
     """A column's value of each edit; nan where it has none, or failed."""
     return [entry.get(column.name, math.nan) for entry in entries]
+
+
+# ---------------------------------------------------------------- averages
+
+
+def average(values: Sequence[float], column: Column) -> Value:
+    """Over the edits where it is defined. Mean squared errors are averaged before they are shown in dB."""
+    defined = np.array([value for value in values if not math.isnan(value)], float)
+    if not len(defined):
+        return Value()
+    numbers = np.array([defined.mean(), *np.percentile(defined[resamples(len(defined))].mean(axis=1), (2.5, 97.5))])
+    if column.average == "psnr":
+        numbers = decibels(numbers)[[0, 2, 1]]
+    return Value(*map(float, numbers))
+
+
+def difference(values: Sequence[float], baseline: Sequence[float], column: Column) -> Value:
+    """How much larger the average of `values` is than the baseline's, over the items where both are defined.
+
+    It is paired: item i of one is item i of the other, and each resample takes the same items of both, so that what
+    makes an item hard for both cancels out. Averages are those of `average`: in dB, of the mean squared errors.
+    """
+    both = np.array([values, baseline], float)                                          # (2, items)
+    both = both[:, ~np.isnan(both).any(axis=0)]
+    count = both.shape[1]
+    if not count:
+        return Value()
+    means = np.column_stack([both.mean(axis=1), both[:, resamples(count)].mean(axis=2)])        # (2, 1 + RESAMPLES)
+    one, other = decibels(means) if column.average == "psnr" else means
+    with np.errstate(invalid="ignore"):         # where there is no error in either, they are equal too
+        differences = np.where(one == other, 0.0, one - other)
+        return Value(*map(float, (differences[0], *np.percentile(differences[1:], (2.5, 97.5)))))
+
+
+def resamples(count: int) -> np.ndarray:
+    """Which of so many items each resample takes, (RESAMPLES, count): always the same ones."""
+    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+
+
+def decibels(errors: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):          # no error at all is infinitely many dB
+        return -10 * np.log10(errors)
 
 
 # ---------------------------------------------------------------- files
@@ -176,7 +235,8 @@ def differences(plan: Plan, entries: Sequence[Entry]) -> str:
         if all(math.isnan(values[column].value) for column in shown):
             continue        # it measures nothing that the first does
         both = sum("error" not in one and "error" not in other for one, other in zip(own, first, strict=True))
-        rows.append([variant.name, variant.label, both, *(values[column].signed(column.digits) for column in shown)])
+        rows.append([variant.name, variant.label, both,
+                     *(values[column].text(column.digits, signed=True) for column in shown)])
     return "\n".join([*text, *as_markdown(rows)]) + "\n"
 
 
@@ -227,10 +287,8 @@ def kept(plan: Plan, item: Any, image: Image.Image, variant: Variant) -> list[tu
     path = picture_path(plan, item, variant)
     if not path.exists():
         return []
-    with Image.open(path) as result:
-        pictures = [(result.convert("RGB"), variant.title)]
+    pictures = [(open_picture(path), variant.title)]
     mask = path.with_suffix(".mask.png")
     if mask.exists() and variant is next(v for v in plan.variants if v.name == variant.name):
-        with Image.open(mask) as white:
-            pictures.insert(0, (overlay(image, white.convert("L")), f"{variant.name}: mask"))
+        pictures.insert(0, (overlay(image, open_mask(mask)), f"{variant.name}: mask"))
     return pictures

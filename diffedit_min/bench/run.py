@@ -10,28 +10,24 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from .. import __version__
 from ..core.state import Sampler
 from ..methods import Edit, Method
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture_files import save, to_rgb
 from .datasets.item import Dataset, Item
 from .metrics.base import Column, Metric, Shown
-from .store import Appender, packed, read_all
-from .sweep import sweep
+from .store import Appender, digest, hash_of, packed, read_all, versions
 from .tables import put
-from .variants import Variant
+from .variants import Variant, sweep
 
 Entry = dict[str, Any]
 
@@ -107,14 +103,9 @@ class Plan:
         }
 
 
-def versions() -> dict[str, str]:
-    return {"diffedit_min": __version__, "torch": torch.__version__, "transformers": version("transformers"),
-            "python": platform.python_version(), "processor": platform.machine()}
-
-
 # This package's own code, as far as results depend on it.
 CODE = ("core", "samplers", "methods", "networks", "loading", "pictures", "tiny/scenes.py", "tiny/scene.py",
-        "tiny/paint.py", "bench/datasets", "bench/metrics", "bench/measures.py", "bench/sweep.py")
+        "tiny/paint.py", "bench/datasets", "bench/metrics", "bench/measures.py", "bench/variants.py")
 
 
 def code_of(variant: Variant, model: StableDiffusion) -> str:
@@ -144,19 +135,6 @@ def source_of(thing: Any) -> str:
         return Path(file).read_text(encoding="utf-8") if file and Path(file).is_file() else inspect.getsource(thing)
     except (OSError, TypeError):        # neither: made at run time
         return repr(thing)
-
-
-def digest(thing: Any) -> str:
-    return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def hash_of(model: StableDiffusion) -> str:
-    """Of all weights, whatever the file they came from."""
-    found = hashlib.sha256()
-    for network in (model.unet, model.vae, *(text.encoder for text in model.texts)):
-        for tensor in network.state_dict().values():
-            found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- the loop

@@ -9,8 +9,8 @@
 
 Each part is a function of a Bench that yields lines of tables. The programs (programs.py) take turns in rounds, and so
 do the machine's own ceilings: if someone else uses the machine, the ceilings show it, and a ratio of two programs still
-holds. Seconds are medians of all measurements; iqr is the distance between their quartiles, in percent of the median.
-A FLOP is one operation: a multiplication with its addition counts as two.
+holds. Seconds are medians of all measurements. A FLOP is one operation: a multiplication with its addition counts as
+two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -35,10 +35,10 @@ from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..loading import HALF, compile_unet
-from .memory import CLEAR, Order, in_a_process
-from .programs import OURS, PAIR, Ours, Programs, inputs, task, vae_inputs
-from .report import as_csv, put
+from .programs import CLEAR, OURS, PAIR, Ours, Plan, Programs, in_a_process, inputs, peak, task, vae_inputs
+from .tables import as_csv, as_markdown, put
 
+COMPILED = f"{OURS}, compiled"
 EDIT_SIDE = 256                                 # px: whole edits run at up to this size, and are composed for larger
 WARMING = 2                                     # steps of an edit that only warms up
 
@@ -46,31 +46,8 @@ Line = dict[str, Any]                           # of a table: its cells by colum
 Lines = Iterator[tuple[str, Line]]              # each with its table's title
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure."""
-
-    model: str
-    sizes: Sequence[int] = ()                   # px, along each side of the picture; none: the model's own
-    rows: Sequence[int] = (1, 2, 4, 8)
-    dtypes: Sequence[str] = ("float32",)
-    parts: Sequence[str] = ("unet", "operations", "vae", "edit")
-    presets: Sequence[str] = ()                 # none: the edit as it is called by default
-    options: Mapping[str, Any] = field(default_factory=dict)    # of the edit
-    against: str | None = None                  # another program's file
-    repeats: int = 5                            # rounds
-    least: float = 0.2                          # seconds: what is faster is called several times in a round
-    matrix: int = 3072                          # n: the ceilings are those of a product of two n x n matrices,
-    copied: int = 2**27                         # and of copying so many bytes, more than a cache holds
-
-
-class Bench:
+class Bench(Programs):
     """What the parts are given: the plan, the programs in one dtype, and measurements in turns."""
-
-    def __init__(self, plan: Plan, dtype: str, tell: Callable[[str], None] = lambda _: None):
-        self.plan, self.dtype, self.tell = plan, dtype, tell
-        self.programs = Programs(plan.model, dtype, plan.against)
-        self.sides = self.programs.sides(plan.sizes)
 
     def in_turns(self, measure: Mapping[Hashable, Callable[[], Any]]) -> dict[Hashable, list[Any]]:
         """What each returns in each round; another one is the first each time."""
@@ -81,15 +58,13 @@ class Bench:
                 found[name].append(measure[name]())
         return found
 
-    def timed(self, calls: Mapping[Hashable, Callable[[], Any]]) -> dict[Hashable, Measurement]:
-        """The seconds of each call, all rounds together."""
-        found = self.in_turns({name: partial(self.seconds, call) for name, call in calls.items()})
-        return {name: Measurement.merge(rounds)[0] for name, rounds in found.items()}
-
-    def seconds(self, call: Callable[[], Any]) -> Measurement:
-        """Of a call, warmed up: as often as fits into `least` seconds, at least once."""
-        timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
-        return timer.blocked_autorange(min_run_time=self.plan.least)
+    def seconds(self, calls: Mapping[Hashable, Callable[[], Any]]) -> dict[Hashable, float]:
+        """Of each call, warmed up; in a round as often as fits into `least` seconds, at least once."""
+        threads, least = torch.get_num_threads(), self.plan.least
+        timers = {name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()}
+        found = self.in_turns({name: partial(timer.blocked_autorange, min_run_time=least)
+                               for name, timer in timers.items()})
+        return {name: Measurement.merge(rounds)[0].median for name, rounds in found.items()}
 
     def ceilings(self) -> dict[str, Callable[[], Tensor]]:
         """Calls that do nothing but multiply matrices, and copy memory."""
@@ -133,33 +108,29 @@ def ratios(name: str, values: Mapping[str, float]) -> Line:
 
 def single_calls(bench: Bench, title: str, programs: Mapping[str, Callable[[], Tensor]], **about: Any) -> Lines:
     """One call of each program, in turns with the machine's ceilings."""
-    work, rows = same_work(programs), about.get("rows", 1)
-    times = bench.timed(programs | bench.ceilings())
-    best = 2 * bench.plan.matrix**3 / times["matrix product"].median / 1e9
-    seconds = {name: times[name].median for name in programs}
-    for name in programs:
-        rate = work[name] / seconds[name] / 1e9
-        a_row = {"seconds a row": seconds[name] / rows} if "rows" in about else {}
-        yield title, {**about, "program": name, "seconds": seconds[name], "iqr": times[name].iqr / seconds[name],
-                      **a_row, "GFLOP a row" if a_row else "GFLOP": work[name] / rows / 1e9, "GFLOP/s": rate,
-                      "of the matrix product": rate / best, **ratios(name, seconds)}
-    yield "Ceilings", {"of": title, **about, "matrix product, GFLOP/s": best,
-                       "copy, GB/s": 2 * bench.plan.copied / times["copy"].median / 1e9}
+    work = same_work(programs)
+    seconds = bench.seconds(programs | bench.ceilings())
+    best, copied = 2 * bench.plan.matrix**3 / seconds.pop("matrix product"), 2 * bench.plan.copied / seconds.pop("copy")
+    for name, own in seconds.items():
+        a_row = {"seconds a row": own / about["rows"]} if "rows" in about else {}
+        yield title, {**about, "program": name, "seconds": own, **a_row, "GFLOP/s": work[name] / own / 1e9,
+                      "of the matrix product": work[name] / own / best, **ratios(name, seconds)}
+    yield "Ceilings", {"of": title, **about, "matrix product, GFLOP/s": best / 1e9, "copy, GB/s": copied / 1e9}
 
 
 def unet(bench: Bench) -> Lines:
-    networks = bench.programs.networks()
+    networks = bench.networks()
     for side in bench.sides:
         for rows in bench.plan.rows:
-            given = inputs(bench.programs.model, side, rows)
+            given = inputs(bench.model, side, rows)
             programs = {name: partial(own.unet, *given) for name, own in networks.items()}
             yield from single_calls(bench, "U-Net", programs, size=side, rows=rows)
 
 
 def vae(bench: Bench) -> Lines:
-    networks = bench.programs.networks()
+    networks = bench.networks()
     for side in bench.sides:
-        for what, given in vae_inputs(bench.programs.model, side).items():
+        for what, given in vae_inputs(bench.model, side).items():
             programs = {name: partial(getattr(own, what), *given) for name, own in networks.items()}
             yield from single_calls(bench, "VAE", programs, size=side, what=what)
 
@@ -188,7 +159,7 @@ def operations(bench: Bench) -> Lines:
     from torch.profiler import ProfilerActivity, profile
 
     for side in bench.sides:
-        call = partial(Ours(bench.programs.model).unet, *inputs(bench.programs.model, side, PAIR))
+        call = partial(Ours(bench.model).unet, *inputs(bench.model, side, PAIR))
         call()      # to warm up
         with profile(activities=[ProfilerActivity.CPU]) as run:
             for _ in range(bench.plan.repeats):
@@ -204,26 +175,18 @@ def compiled(bench: Bench) -> Lines:
     """The U-Net compiled against the same as it is: the seconds until the first call has ended, and of a later call."""
     import torch._inductor.config as inductor
 
-    model = bench.programs.model
-    shadow = replace(model, unet=copy.copy(model.unet))     # the same layers and weights
-    try:
-        compile_unet(shadow)
-    except ValueError as error:
-        bench.tell(f"left out: compile: {error}")
-        return
+    models = {OURS: bench.model, COMPILED: replace(bench.model, unet=copy.copy(bench.model.unet))}      # same weights
+    compile_unet(models[COMPILED])
     for side in bench.sides:
-        given, first = inputs(model, side, PAIR), {}
-        programs = {OURS: partial(Ours(model).unet, *given), f"{OURS}, compiled": partial(Ours(shadow).unet, *given)}
+        calls = {name: partial(Ours(model).unet, *inputs(model, side, PAIR)) for name, model in models.items()}
         torch.compiler.reset()
+        begin = time.perf_counter()
         with inductor.patch(force_disable_caches=True), warnings.catch_warnings():     # nothing from an earlier run
             warnings.simplefilter("ignore")
-            for name, call in programs.items():
-                first[name] = -time.perf_counter()
-                call()
-                first[name] += time.perf_counter()
-        for name, one in (times := bench.timed(programs)).items():
-            yield "torch.compile", {"size": side, "rows": PAIR, "program": name, "to the first call's end": first[name],
-                                    "seconds a call": one.median, f"/ {OURS}": one.median / times[OURS].median}
+            calls[COMPILED]()
+        first = {COMPILED: {"to the first call's end": time.perf_counter() - begin}}
+        for name, own in bench.seconds(calls).items():
+            yield "torch.compile", {"size": side, "rows": PAIR, "program": name, "seconds": own, **first.get(name, {})}
 
 
 # ---------------------------------------------------------------- whole edits
@@ -234,8 +197,8 @@ def watched(editor: Any, side: int) -> tuple[float, Counter, Counter]:
 
     Forward hooks look on, so that nothing of a program has to be changed. (A Timer would run the edit twice.)
     """
-    networks = {"unet": [editor.unet], "encode": [editor.vae.encoder], "decode": [editor.vae.decoder],
-                "text": editor.texts}
+    unet, vae, texts = editor.networks
+    networks = [("unet", unet), ("encode", vae.encoder), ("decode", vae.decoder), *(("text", text) for text in texts)]
     inside, rows, hooks = Counter(), Counter(), []
 
     def before(name: str, *_: Any) -> None:
@@ -245,12 +208,11 @@ def watched(editor: Any, side: int) -> tuple[float, Counter, Counter]:
         inside[name] += time.perf_counter()
         rows[name] += len(output if isinstance(output, Tensor) else output[0])
 
-    for name, modules in networks.items():
-        for module in modules:
-            hooks += [module.register_forward_pre_hook(partial(before, name)),
-                      module.register_forward_hook(partial(after, name))]
+    for name, module in networks:
+        hooks += [module.register_forward_pre_hook(partial(before, name)),
+                  module.register_forward_hook(partial(after, name))]
     given, begin = task(side), time.perf_counter()
-    editor(*given)
+    editor.edit(*given)
     seconds = time.perf_counter() - begin
     for hook in hooks:
         hook.remove()
@@ -259,35 +221,31 @@ def watched(editor: Any, side: int) -> tuple[float, Counter, Counter]:
 
 def edit(bench: Bench) -> Lines:
     """A whole edit, measured up to EDIT_SIDE, composed for what is larger."""
-    editors = {name: made() for name, made in bench.programs.editors(bench.plan.presets, bench.plan.options).items()}
-    kinds = {name: str(next(editor.unet.parameters()).dtype) for name, editor in editors.items()}
-    told, found = ", ".join(f"{name}={value}" for name, value in bench.plan.options.items()), {}
+    editors, found = {name: made() for name, made in bench.editors().items()}, {}
     for side in sorted({*(min(side, EDIT_SIDE) for side in bench.sides), *bench.sides}):
-        measured = side <= EDIT_SIDE
-        if measured:
+        if side <= EDIT_SIDE:
             for editor in editors.values():
-                editor(*task(side), steps=WARMING)
+                editor.edit(*task(side), steps=WARMING)
             found = bench.in_turns({name: partial(watched, editor, side) for name, editor in editors.items()})
             seconds = {name: median(whole for whole, *_ in rounds) for name, rounds in found.items()}
+            inside = {name: median(own.total() for _, own, _ in rounds) for name, rounds in found.items()}
         else:
-            seconds = composed(bench, side, editors, found)
-        for name, rounds in found.items():
-            rows, inside = rounds[0][2], median(inside.total() for _, inside, _ in rounds)
-            more = {"inside the networks": inside, "overhead": seconds[name] / inside} if measured else {}
-            yield "Whole edit", {"size": side, "options": told, "program": name, "in": kinds[name].split(".")[1],
+            seconds, inside = composed(bench, side, editors, found), {}
+        for name, editor in editors.items():
+            rows = found[name][0][2]
+            more = {"overhead": seconds[name] / inside[name]} if inside else {}
+            dtype = next(editor.networks[0].parameters()).dtype
+            yield "Whole edit", {"size": side, "program": name, "in": str(dtype).removeprefix("torch."),
                                  "U-Net rows": rows["unet"], "encodings": rows["encode"], "decodings": rows["decode"],
-                                 "seconds are": "measured" if measured else "composed", "seconds": seconds[name],
-                                 **more, **ratios(name, seconds)}
+                                 "seconds": seconds[name], **more, **ratios(name, seconds)}
 
 
 def composed(bench: Bench, side: int, editors: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, float]:
-    """The seconds of edits at a larger size, from single calls there: each editor's networks are measured once."""
-    given = {"unet": inputs(bench.programs.model, side, PAIR), **vae_inputs(bench.programs.model, side)}
-    networks = dict.fromkeys(editor.networks for editor in editors.values())
-    times = bench.timed({(own, what): partial(getattr(own, what), *told)
-                         for own in networks for what, told in given.items()})
-    return {name: compose(found[name], {what: times[editor.networks, what].median for what in given})
-            for name, editor in editors.items()}
+    """The seconds of edits at a larger size, from single calls there."""
+    given = {"unet": inputs(bench.model, side, PAIR), **vae_inputs(bench.model, side)}
+    seconds = bench.seconds({(name, what): partial(getattr(editor, what), *told)
+                             for name, editor in editors.items() for what, told in given.items()})
+    return {name: compose(found[name], {what: seconds[name, what] for what in given}) for name in editors}
 
 
 def compose(rounds: Sequence[tuple[float, Counter, Counter]], call: Mapping[str, float]) -> float:
@@ -300,14 +258,11 @@ def compose(rounds: Sequence[tuple[float, Counter, Counter]], call: Mapping[str,
 def memory(bench: Bench) -> Lines:
     """Each program's peak beside its weights; "did not fit" where the kernel ended it for want of memory."""
     if not CLEAR.exists():
-        bench.tell("left out: memory: peaks are read from /proc/self, which only Linux has")
-        return
-    plan = bench.plan
-    names = list(bench.programs.editors(plan.presets, plan.options))
-    bench.programs.forget()     # this process needs no networks meanwhile
+        raise ValueError("--parts memory: peaks are read from /proc/self, which only Linux has: leave it out")
+    names, threads = list(bench.editors()), torch.get_num_threads()
+    bench.forget()     # this process needs no networks meanwhile
     for side in bench.sides:
-        found = {name: in_a_process(Order(name, plan.model, bench.dtype, plan.against, plan.presets, plan.options, side,
-                                          torch.get_num_threads())) for name in names}
+        found = {name: in_a_process(peak, bench.plan, bench.dtype, name, side, threads) for name in names}
         peaks = {name: one[0] for name, one in found.items() if one}
         for name, one in found.items():
             told = {"weights, MB": one[1] / 1e6, "peak, MB": one[0] / 1e6, "peak / weights": one[0] / one[1],
@@ -325,14 +280,15 @@ TABLES = {
     "U-Net": "One call. An even number of rows are pairs that share x and t and differ in the prompt.",
     "Operations": "Shares of one U-Net call's time, by kind of operation.",
     "VAE": "One picture.",
-    "Whole edit": "DiffEdit. Overhead: seconds / those inside the U-Net, VAE and text encoders. Composed: the rows x "
-                  "seconds a row at that size, + the VAE's calls there, + what was left over.",
+    "Whole edit": "DiffEdit. Overhead: seconds / those inside the U-Net, VAE and text encoders. Above "
+                  f"{EDIT_SIDE} px seconds are composed: the rows x seconds a row at that size, + the VAE's calls "
+                  "there, + what was left over at the smaller size.",
     "Memory": "Peak of a whole edit, in a process of its own.",
-    "torch.compile": "The U-Net; first: compiling included, nothing cached.",
+    "torch.compile": "The U-Net; to the first call's end: compiling included, nothing cached.",
     "Ceilings": "Measured in the same rounds. A product of two square matrices; memory copied, read and written bytes "
                 "together.",
 }
-PERCENT = {"of the matrix product", "iqr", *KINDS}      # columns
+PERCENT = {"of the matrix product", *KINDS}      # columns
 
 
 @torch.no_grad()
@@ -347,7 +303,7 @@ def measure(plan: Plan, out: Path, tell: Callable[[str], None]) -> None:
         raise ValueError(f"--out {str(out)!r} can't be written to ({error.strerror}): give another folder") from None
     tables: dict[str, list[Line]] = {title: [] for title in TABLES}
     for dtype in plan.dtypes:
-        bench = Bench(plan, dtype, tell)
+        bench = Bench(plan, dtype)
         for part in plan.parts:
             tell(f"{part}, {plan.model} in {dtype}")
             for title, line in PARTS[part](bench):
@@ -359,10 +315,10 @@ def measure(plan: Plan, out: Path, tell: Callable[[str], None]) -> None:
 def write(plan: Plan, tables: Mapping[str, Sequence[Line]], out: Path) -> None:
     text, told = [f"{plan.model} on {machine()}. Medians; ratios are of medians."], []
     for title, lines in tables.items():
-        columns = columns_of(lines)
-        rows = [columns, ["---"] * len(columns), *([cell(name, line.get(name)) for name in columns] for line in lines)]
         if lines:
-            text += [f"### {title}", TABLES[title], "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+            columns = columns_of(lines)
+            rows = [columns, *([cell(name, line.get(name, "")) for name in columns] for line in lines)]
+            text += [f"### {title}", TABLES[title], "\n".join(as_markdown(rows))]
         told += [{"table": title, "model": plan.model, "threads": torch.get_num_threads(), **line} for line in lines]
     columns = columns_of(told)
     put(out / "table.md", "\n\n".join(text) + "\n")
@@ -370,14 +326,14 @@ def write(plan: Plan, tables: Mapping[str, Sequence[Line]], out: Path) -> None:
 
 
 def columns_of(lines: Sequence[Line]) -> list[str]:
-    return list(dict.fromkeys(name for line in lines for name in line if line[name] != ""))
+    return list(dict.fromkeys(name for line in lines for name in line))
 
 
 def cell(column: str, value: Any) -> str:
     """A value as table.md has it."""
     if isinstance(value, float):
         return f"{value:.0%}" if column in PERCENT else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return "" if value is None else str(value)
+    return str(value)
 
 
 def machine() -> str:

@@ -9,13 +9,25 @@ for a failure that a later try mended.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from tqdm import tqdm
+
+from .. import __version__
+from ..networks.stable_diffusion import StableDiffusion
+from .datasets.item import Dataset, Item
+from .tables import Rows, as_csv, put
+
+BATCH = 10          # items that a study measures at once
 
 
 class Appender:
@@ -58,3 +70,55 @@ def packed(vector: np.ndarray) -> str:
 
 def unpacked(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f4")
+
+
+# ---------------------------------------------------------------- what results depend on
+
+
+def versions() -> dict[str, str]:
+    return {"diffedit_min": __version__, "torch": torch.__version__, "transformers": version("transformers"),
+            "python": platform.python_version(), "processor": platform.machine()}
+
+
+def digest(thing: Any) -> str:
+    return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hash_of(model: StableDiffusion) -> str:
+    """Of all weights, whatever the file they came from."""
+    found = hashlib.sha256()
+    for network in (model.unet, model.vae, *(text.encoder for text in model.texts)):
+        for tensor in network.state_dict().values():
+            found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+# ---------------------------------------------------------------- studies
+
+
+@torch.no_grad()
+def measure_all(
+    name: str, dataset: Dataset, told: Sequence[Any], measure: Callable[[Sequence[Item]], dict[str, Any]], out: Path,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """A study: what `measure` makes of each batch of items, as JSON can hold it; each is on disk as soon as it is made,
+    and what OUT/parts has of the study `name` is not measured again.
+
+    told: all that the measures depend on besides the items and the packages' versions, as JSON can hold it.
+    """
+    done, file, found = read_all(out, name), Appender(out, name, 0), []
+    for items in tqdm(dataset.batches(BATCH), name, disable=quiet or None):
+        key = digest([*told, versions(), [item.id for item in items]])
+        if key not in done:
+            done[key] = {"key": key, "found": measure(items)}
+            file.append([done[key]])
+        found.append(done[key]["found"])
+    return found
+
+
+def write(name: str, out: Path, text: Sequence[str], rows: Rows, drawn: Sequence[Path] = ()) -> list[str]:
+    """Write the text as OUT/NAME.md and the table as OUT/NAME.csv; returns what to tell, of what is `drawn` too."""
+    paths = [out / f"{name}.md", out / f"{name}.csv"]
+    put(paths[0], "\n".join(text) + "\n")
+    put(paths[1], as_csv(rows))
+    return [*text, f"wrote {', '.join(map(str, [*paths, *drawn]))}"]

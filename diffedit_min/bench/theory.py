@@ -40,8 +40,7 @@ from ..pictures.picture import fit
 from ..pictures.picture_files import to_rgb
 from .curves import COLOURS, save_figure
 from .datasets.item import Dataset, Item
-from .run import hash_of
-from .study import measure_all, write
+from .store import hash_of, measure_all, write
 from .tables import as_markdown
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -1,4 +1,4 @@
-"""Methods with settings: the points of a sweep.
+"""Methods with settings, the points of a sweep; and the sweep.
 
 A `Variant` is one way to edit, a line of the table and a point of a curve. Points of one `name` make one curve.
 """
@@ -6,14 +6,19 @@ A `Variant` is one way to edit, a line of the table and a point of a curve. Poin
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
+
 from ..core.coding import Options
-from ..methods import Asked, Method, find_method
+from ..methods import Asked, Edit, Method, edit_together, find_method
 from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Item
+
+MAKE = {"encode", "mask"}        # labels of rows: an edit that has any made something that others may use
 
 
 @dataclass(frozen=True)
@@ -100,3 +105,26 @@ def parts(text: str) -> tuple[str, str, str]:
 def parsed(method: Method, name: str, values: Iterable[str]) -> list[Any]:
     """An option's values as its type has them, each checked."""
     return [method.parsed([f"{name}={value}"])[name] for value in values]
+
+
+def sweep(
+    model: StableDiffusion, items: Sequence[Item], pictures: Sequence[Image.Image], variants: Sequence[Variant],
+    size: int | None = None,
+) -> Iterator[tuple[Variant, list[Edit], float]]:
+    """Each variant's edits of all items, as one batch, with the seconds that they took; nothing is computed twice.
+
+    One encoding serves every smaller encoding ratio, as its prefix, so the largest ratio comes first; one difference
+    map serves every threshold. DiffEdit at encoding ratios of k_1 > k_2 > ... levels, with n noises, costs
+    2n + k_1 + 2 (k_1 + k_2 + ...) U-Net rows a picture; variants that are `alone` neither give nor take: 2n + 3k each.
+    An Edit's rows are what was evaluated for it here: those of a shared encoding or map are with the edit that made it.
+    """
+    earlier: list[list[Edit]] = [[] for _ in items]
+    for variant in sorted(variants, key=lambda variant: -getattr(variant.settings(model), "encoding_ratio", 0.0)):
+        started = time.perf_counter()
+        edits = edit_together([variant.asked(item, size) for item in items], model, pictures,
+                              reuse=None if variant.alone else earlier)
+        seconds = time.perf_counter() - started
+        for own, edit in zip(earlier, edits, strict=True):
+            if MAKE & edit.rows_for.keys():
+                own.append(edit)
+        yield variant, edits, seconds

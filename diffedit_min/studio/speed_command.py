@@ -19,7 +19,7 @@ edit."""
 
 
 def speed(
-    model: Annotated[str, Option(help="sd15-shape, sd21-shape or sdxl-shape (full size, random weights), or a model: "
+    model: Annotated[str, Option(help="sd15-shape (full size, random weights), or a model: "
                                  + MODEL_HELP)] = "tiny",
     size: Annotated[list[int] | None, Option(help="Pixels along each side of the picture. Left out: the model's own. "
                                              "Whole edits run at 256 at most, and are composed for more.")] = None,
@@ -39,8 +39,8 @@ def speed(
     """Measure an edit and its networks against this machine's own ceilings, on the CPU: tables with ratios."""
     import torch
 
-    from ..bench.programs import load_rival, rival_file
-    from ..bench.speed import PARTS, Plan, measure
+    from ..bench.programs import Plan, load_rival, rival_file
+    from ..bench.speed import PARTS, measure
     from ..loading import DTYPES
     from ..methods.paper import diffedit
 

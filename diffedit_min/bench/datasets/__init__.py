@@ -1,20 +1,15 @@
 """What is edited. Each dataset is read from its own files, as they are published; none of them comes with this package
-but the first, and nothing is downloaded. The files are given by `data`, `images` and `split` (item.Location).
+but the first, and nothing is downloaded. Each module says which files, given by `data`, `images` and `split`
+(item.Location), and how it reads them.
 
-    scenes      the embedded model's synthetic scenes, whose true edits are known. split: validation, test
-    imagenet    2184 queries "make it a <near class>" on ImageNet's validation pictures: the protocol of FlexIT and of
-                the paper. data: dataset/queries.csv of github.com/facebookresearch/SemanticImageTranslation (MIT);
-                images: ILSVRC2012's validation folder (image-net.org, with an account, for research); split: test, dev
-    coco        COCO's val2014 pictures and BISON's contradicting captions, as in the paper. data: BISON's annotations
-                (hexiang-hu.github.io/bison, CC BY-NC 4.0); images: the folder val2014; and captions_val2014.json, both
-                of cocodataset.org (captions CC BY 4.0, pictures under Flickr's terms); split: filtered, all
-    imagen      360 prompts of one template and Imagen's pictures of them, as in the paper, which used those of
-                imagen.research.google with their authors' consent; others have to ask. images: them, named by their
-                prompts
-    pie         PIE-Bench: 700 pictures, edits of ten types, with masks. data: mapping_file.json; images:
-                annotation_images; both are sent to who asks (github.com/cure-lab/PnPInversion has the form and the
-                terms); split: one type
-    pairs       pictures and words of your own. data: a CSV or JSONL file
+    scenes      the embedded model's synthetic scenes, whose true edits are known
+    imagenet    FlexIT's queries (github.com/facebookresearch/SemanticImageTranslation, MIT) on ImageNet's validation
+                pictures (image-net.org, with an account, for research)
+    coco        BISON's captions (hexiang-hu.github.io/bison, CC BY-NC 4.0) on COCO's pictures (cocodataset.org:
+                captions CC BY 4.0, pictures under Flickr's terms)
+    imagen      Imagen's pictures of 360 prompts (imagen.research.google): the paper's authors had consent, others ask
+    pie         PIE-Bench, which its authors send to who asks (github.com/cure-lab/PnPInversion has form and terms)
+    pairs       pictures and words of your own
 """
 
 from collections.abc import Callable

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...pictures.picture_files import open_picture
-from .item import Dataset, Item, Location, check_items, check_pictures, chosen_split, need, need_folder, slug
+from .item import Dataset, Item, Location, check_items, check_pictures, chosen_split, need, slug
 from .lists import brief, field, read_json, said
 
 FILTER = 0.25
@@ -38,31 +38,27 @@ SPLITS = {"filtered": FILTER, "all": 1.0}       # -> the largest difference
 CAPTIONS = "captions_val2014.json"
 
 
-class Entry(NamedTuple):
-    """One of BISON's, and its number from 0 on."""
-
-    number: int
-    id: str
-    image: int
-    query: str
-    reference: str
-
-
 def read(location: Location) -> Dataset:
     data = need(location.data, "--data", "BISON's bison_annotations.cocoval2014.json", "hexiang-hu.github.io/bison")
-    images = need_folder(location.images, "--images", "the folder with COCO's val2014 pictures", "cocodataset.org")
+    images = need(location.images, "--images", "the folder with COCO's val2014 pictures", "cocodataset.org",
+                  folder=True)
     split = chosen_split(location, "coco", SPLITS, "filtered")
     captions = read_captions(captions_file(data, images))
     given = field(read_json(data), "data", list, repr(str(data)))
-    entries = [entry for number, value in enumerate(given)
-               if (entry := read_entry(number, value, captions, f"{str(data)!r}, entry {number}", SPLITS[split]))]
-    paths = [images / f"COCO_val2014_{entry.image:012d}.jpg" for entry in entries]
+    paths: list[Path] = []
+    items: list[Item] = []
+    for number, entry in enumerate(given):
+        where = f"{str(data)!r}, entry {number}"
+        name, image, query, reference, differs = read_entry(entry, captions, where)
+        if differs <= SPLITS[split]:
+            paths.append(images / f"COCO_val2014_{image:012d}.jpg")
+            items.append(Item(id=name, image=partial(open_picture, paths[-1]), query=query, seed=number,
+                              reference=said(reference, f"{where}: caption of {image}")))
     check_pictures(paths, images)
-    items = tuple(Item(id=entry.id, image=partial(open_picture, path), query=entry.query, reference=entry.reference,
-                       seed=entry.number) for entry, path in zip(entries, paths, strict=True))
     check_items(items, data, f"of the split {split}")
     why = f", whose texts differ by at most {FILTER:.0%} of their words" if split == "filtered" else ""
-    return Dataset("coco", items, f"COCO val2014 by {data.name}, {split}: {len(items)} of {len(given)} queries{why}",
+    return Dataset("coco", tuple(items),
+                   f"COCO val2014 by {data.name}, {split}: {len(items)} of {len(given)} queries{why}",
                    metrics=("clipscore", "fid", "lpips"), panels=(("clipscore", "lpips"), ("clipscore", "fid")))
 
 
@@ -92,8 +88,8 @@ def read_captions(path: Path) -> Captions:
     return Captions(path, by_id, of_image)
 
 
-def read_entry(number: int, entry: Any, captions: Captions, where: str, largest: float) -> Entry | None:
-    """One of BISON's entries; None if its query and its reference differ by more than `largest`."""
+def read_entry(entry: Any, captions: Captions, where: str) -> tuple[str, int, str, str, float]:
+    """Of one of BISON's entries: id, picture, query and reference, and by how much these two differ."""
     name, caption = field(entry, "bison_id", int, where), field(entry, "caption_id", int, where)
     image = other_image(entry, where)
     for key, known in ((caption, captions.by_id), (image, captions.of_image)):
@@ -103,9 +99,7 @@ def read_entry(number: int, entry: Any, captions: Captions, where: str, largest:
                              "whole?")
     query = said(captions.by_id[caption], f"{where}: caption {caption}")
     differs, reference = nearest(query, captions.of_image[image])
-    if differs > largest:
-        return None
-    return Entry(number, slug(str(name), where), image, query, said(reference, f"{where}: caption of {image}"))
+    return slug(str(name), where), image, query, reference, differs
 
 
 def other_image(entry: Any, where: str) -> int:

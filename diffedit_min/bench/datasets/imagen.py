@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from ...pictures.picture_files import open_picture
-from .item import Dataset, Item, Location, check_pictures, need_folder, need_nothing, slug
+from .item import Dataset, Item, Location, check_pictures, need, need_nothing, slug
 
 STYLES = ("A photo of a", "An oil painting of a")
 ELEMENTS = {
@@ -38,8 +38,8 @@ TEMPLATE = "{style} {animal} {accessory} and {clothes} {activity} {place}."
 def read(location: Location) -> Dataset:
     need_nothing(location.data, "--data", "imagen", "its prompts and changes follow from a template")
     need_nothing(location.split, "--split", "imagen", "it has one part")
-    images = need_folder(location.images, "--images", "a folder with a picture for each prompt",
-                         "Imagen's, from imagen.research.google with consent, named by their prompts")
+    images = need(location.images, "--images", "a folder with a picture for each prompt",
+                  "Imagen's, from imagen.research.google with consent, named by their prompts", folder=True)
     prompts = list(template())
     paths = [located(images, prompt) for _, prompt, _ in prompts]
     check_pictures(paths, images)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from ...pictures.picture_files import open_picture
-from .item import Dataset, Item, Location, check_items, check_pictures, chosen_split, need, need_folder
+from .item import Dataset, Item, Location, check_items, check_pictures, chosen_split, need
 from .lists import brief, line_of, read_csv, said
 
 COLUMNS = ("path", "target", "target_id", "is_test")    # source and source_id aren't used
@@ -30,8 +30,8 @@ CLASSES = {str(number) for number in range(1000)}
 def read(location: Location) -> Dataset:
     data = need(location.data, "--data", "FlexIT's dataset/queries.csv",
                 "from github.com/facebookresearch/SemanticImageTranslation")
-    images = need_folder(location.images, "--images", "the folder with ImageNet's validation pictures",
-                         "ILSVRC2012, from image-net.org with an account")
+    images = need(location.images, "--images", "the folder with ImageNet's validation pictures",
+                  "ILSVRC2012, from image-net.org with an account", folder=True)
     split = chosen_split(location, "imagenet", SPLITS, "test")
     rows = [(line_of(data, line), row) for line, row in read_csv(data, COLUMNS)]
     for where, row in rows:

@@ -55,20 +55,16 @@ class Location:
 # ---------------------------------------------------------------- checks that readers share
 
 
-def need(path: Path | None, option: str, what: str, where: str) -> Path:
-    """The path, if it exists. ValueError naming the option, what it should hold and where that is to be had."""
+def need(path: Path | None, option: str, what: str, where: str, folder: bool = False) -> Path:
+    """The path, if it exists, and is a folder if one is needed. ValueError naming the option, what it should hold and
+    where that is to be had."""
     if path is None:
         raise ValueError(f"{option} is missing: give {what} ({where})")
     if not os.path.exists(path):        # not path.exists(), which raises where a folder may not be entered
         raise ValueError(f"{option} {str(path)!r} does not exist: give {what} ({where})")
-    return path
-
-
-def need_folder(path: Path | None, option: str, what: str, where: str) -> Path:
-    """Likewise; and ValueError if it is no folder."""
-    if not os.path.isdir(found := need(path, option, what, where)):
+    if folder and not os.path.isdir(path):
         raise ValueError(f"{option} {str(path)!r} is not a folder: give {what} ({where})")
-    return found
+    return path
 
 
 def need_nothing(given: Path | str | None, option: str, name: str, why: str) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from ...pictures.picture_files import open_picture
-from .item import Dataset, Item, Location, as_large, check_items, check_pictures, need, need_folder, slug
+from .item import Dataset, Item, Location, as_large, check_items, check_pictures, need, slug
 from .lists import brief, field, of_kind, read_json, said
 
 TYPES = ("random", "change object", "add object", "delete object", "change content", "change pose", "change color",
@@ -40,7 +40,7 @@ SEED = 1234
 def read(location: Location) -> Dataset:
     asked = "its authors send it to who asks: github.com/cure-lab/PnPInversion"
     data = need(location.data, "--data", "PIE-Bench's mapping_file.json", asked)
-    images = need_folder(location.images, "--images", "PIE-Bench's folder annotation_images", asked)
+    images = need(location.images, "--images", "PIE-Bench's folder annotation_images", asked, folder=True)
     wanted = None if location.split is None else chosen_group(location.split)
     mapping = of_kind(read_json(data), dict, repr(str(data)))
     items, paths = [], []

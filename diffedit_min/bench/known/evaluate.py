@@ -29,13 +29,12 @@ from ..datasets.item import Item, Location
 from ..datasets.scenes import read
 from ..measures import KINDS, SPLITS, squared_error
 from ..metrics.base import Files
-from ..metrics.scenes import ScenesMetric
+from ..metrics.pictures import ScenesMetric
 from ..report import cost, lines, results
 from ..run import Entry, Plan, begin, work
 from ..store import read_all
-from ..sweep import sweep
 from ..tables import as_markdown
-from ..variants import Variant
+from ..variants import Variant, sweep
 
 SLOW = ("null_text", "unitune")     # methods that optimise for each picture
 SHOWN = ("iou", "correct", "outside", "answer", "source")

@@ -4,9 +4,8 @@ from .base import Metric
 from .clip import ClipScoreMetric
 from .inception import CsfidMetric, FidMetric
 from .lpips import LpipsMetric
-from .pictures import AnswersMetric, PicturesMetric
+from .pictures import AnswersMetric, PicturesMetric, ScenesMetric
 from .pie import PieClipMetric, PieLpipsMetric, PiePicturesMetric, PieStructureMetric
-from .scenes import ScenesMetric
 
 FAMILIES: dict[str, type[Metric]] = {
     "scenes": ScenesMetric,

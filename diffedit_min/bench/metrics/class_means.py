@@ -18,6 +18,8 @@ from ...pictures.picture_files import FORMATS, open_picture, replacing
 from .base import Files
 from .inception import features, why_not
 
+BATCH = 16
+
 
 def find(images: Path) -> dict[str, list[Path]]:
     """Class -> its pictures, in the order of their names. ValueError if there is a class without, or none at all."""
@@ -32,24 +34,24 @@ def find(images: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def mean(files: Files, paths: list[Path], batch: int, device: str, bar: tqdm) -> np.ndarray:
+def mean(files: Files, paths: list[Path], device: str, bar: tqdm) -> np.ndarray:
     """The mean feature of these pictures: float64 (2048,)."""
     total = 0.0
-    for start in range(0, len(paths), batch):
-        part = paths[start : start + batch]
+    for start in range(0, len(paths), BATCH):
+        part = paths[start : start + BATCH]
         total = total + features(files, map(open_picture, part), device).astype(np.float64).sum(axis=0)
         bar.update(len(part))
     return total / len(paths)
 
 
-def make(images: Path, out: Path, files: Files, numbered: bool = False, batch: int = 16, device: str = "cpu") -> None:
+def make(images: Path, out: Path, files: Files, numbered: bool, device: str) -> None:
     if reason := why_not(files):
         raise ValueError(reason)
     if out.is_dir() or not out.parent.is_dir():
         raise ValueError(f"--out {str(out)!r} can't be written: give a file in a folder that exists")
     classes = find(images)
     with tqdm(total=sum(map(len, classes.values())), unit="picture") as bar:
-        means = {str(i) if numbered else name: mean(files, paths, batch, device, bar)
+        means = {str(i) if numbered else name: mean(files, paths, device, bar)
                  for i, (name, paths) in enumerate(classes.items())}
     with replacing(out) as file:
         np.savez(file, **means)
@@ -61,11 +63,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the .npz file to write")
     parser.add_argument("--metric-weights", type=Path, help="the folder of Inception's weights; else torch's cache")
     parser.add_argument("--numbered", action="store_true", help="name classes 0, 1, ... in the folders' order")
-    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args(arguments)
     try:
-        make(given.images, given.out, Files(weights=given.metric_weights), given.numbered, given.batch, given.device)
+        make(given.images, given.out, Files(weights=given.metric_weights), given.numbered, given.device)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
 

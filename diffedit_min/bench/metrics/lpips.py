@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .base import Column, Files, Metric, Shown
+from .base import Column, Metric, Shown
 from .networks import missing_packages, missing_weights, read_weights, square, to_bytes, weights_file, weights_said
 
 # The networks as torchvision publishes them.
@@ -43,21 +43,6 @@ def network(path: Path, net: str) -> nn.Module:
     return lpips.requires_grad_(False)
 
 
-@torch.no_grad()
-def distance(files: Files, net: str, a: Tensor, b: Tensor) -> float:
-    """LPIPS of two pictures (1, 3, H, W) in [0, 1]."""
-    return network(weights_file(files, BACKBONES[net]), net)(2 * a - 1, 2 * b - 1).item()
-
-
-def why_not(files: Files, net: str) -> str | None:
-    return missing_packages("torchmetrics", "torchvision") or missing_weights(files, BACKBONES[net])
-
-
-def said(files: Files, net: str) -> str:
-    path = weights_file(files, BACKBONES[net])
-    return f"LPIPS with the {net} network of torchmetrics and {weights_said(path, BACKBONES[net])}"
-
-
 class LpipsMetric(Metric):
     """Of the result against the input, and against the true answer where there is one.
 
@@ -65,17 +50,27 @@ class LpipsMetric(Metric):
     """
 
     columns = (Column("lpips", "LPIPS x 100", "lower"), Column("lpips_answer", "LPIPS to the answer x 100", "lower"))
+    net = "alex"
 
     def why_not(self) -> str | None:
-        return why_not(self.files, "alex")
+        return missing_packages("torchmetrics", "torchvision") or missing_weights(self.files, BACKBONES[self.net])
+
+    def said(self) -> str:
+        path, url = weights_file(self.files, BACKBONES[self.net]), BACKBONES[self.net]
+        return f"LPIPS with the {self.net} network of torchmetrics and {weights_said(path, url)}"
+
+    @torch.no_grad()
+    def distance(self, a: Tensor, b: Tensor) -> float:
+        """LPIPS of two pictures (1, 3, H, W) in [0, 1]."""
+        return network(weights_file(self.files, BACKBONES[self.net]), self.net)(2 * a - 1, 2 * b - 1).item()
 
     def about(self) -> str:
-        return (f"100 x {said(self.files, 'alex')}, of result and input (or true answer); shorter side scaled to "
-                f"{SIDE} pixels, up or down, centre crop")
+        return (f"100 x {self.said()}, of result and input (or true answer); shorter side scaled to {SIDE} pixels, up "
+                "or down, centre crop")
 
     def measure(self, shown: Shown) -> dict[str, float]:
         others = {"lpips": shown.input, "lpips_answer": shown.answer}
         result = to_bytes(square(shown.result, SIDE)) / 255
         return {name: math.nan if other is None else
-                100 * distance(self.files, "alex", result, to_bytes(square(other, SIDE)) / 255)
+                100 * self.distance(result, to_bytes(square(other, SIDE)) / 255)
                 for name, other in others.items()}

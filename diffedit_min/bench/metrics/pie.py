@@ -25,9 +25,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from . import clip, lpips
+from . import clip
 from .base import Column, Metric, Shown
-from .networks import VIT, missing_model, missing_packages, model_folder, model_said, to_bytes, without_bars
+from .lpips import LpipsMetric
+from .networks import VIT, missing_model, model_folder, model_said, to_bytes, without_bars
 from .pictures import white
 
 LAYER = 11
@@ -48,9 +49,6 @@ class PiePicturesMetric(Metric):
                Column("mse_unedited", "MSE unedited x 10^4", "lower"),
                Column("ssim_unedited", "SSIM unedited x 100", "higher"))
 
-    def why_not(self) -> str | None:
-        return missing_packages("torchmetrics")
-
     def about(self) -> str:
         return ("PSNR (mean of dB), mean squared error and SSIM (Gaussian window, sigma 1.5), torchmetrics', on [0, 1];"
                 " result and input black in the mask, all pixels counted")
@@ -66,19 +64,16 @@ class PiePicturesMetric(Metric):
                 "ssim_unedited": 100 * structural_similarity_index_measure(*pair, data_range=1.0).item()}
 
 
-class PieLpipsMetric(Metric):
+class PieLpipsMetric(LpipsMetric):
     columns = (Column("lpips_unedited", "LPIPS unedited x 1000", "lower"),)
-
-    def why_not(self) -> str | None:
-        return lpips.why_not(self.files, "squeeze")
+    net = "squeeze"
 
     def about(self) -> str:
-        return (f"1000 x {lpips.said(self.files, 'squeeze')}; result and input at their own size, black in the "
-                "mask")
+        return f"1000 x {self.said()}; result and input at their own size, black in the mask"
 
     def measure(self, shown: Shown) -> dict[str, float]:
         pair = unedited(shown)
-        return {"lpips_unedited": 1000 * lpips.distance(self.files, "squeeze", *pair) if pair else math.nan}
+        return {"lpips_unedited": 1000 * self.distance(*pair) if pair else math.nan}
 
 
 class PieClipMetric(clip.ClipScoreMetric):
