@@ -64,25 +64,29 @@ def edit(
     quiet: Quiet = False, **how_loaded: Any,
 ) -> None:
     """Edit a picture: --query says what it should show. Or many, with one model: give several, or a table."""
+    given = {**ctx.params, **locals()}      # in ctx.params an older typer leaves paths as texts
     if query is None and like is None and jobs is None:
         ctx.fail("Missing option '--query'.")
     if jobs is None and len(images or ()) < 2:
-        edit_one(all_told(ctx))
+        edit_one(all_told(ctx, given))
         return
     for name, path in (("--source-out", source_out), ("--report", report), ("--strip", strip)):
         if path is not None:
             raise ValueError(f"{name} {str(path)!r} is for one picture: leave it out")
-    edit_many(all_told(ctx))
+    edit_many(all_told(ctx, given))
 
 
-def all_told(ctx: typer.Context) -> dict[str, Any]:
-    """What holds, by the options' names: what was typed, over what --like says, over the options' defaults."""
+def all_told(ctx: typer.Context, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What holds, by the options' names: what was typed, over what --like says, over the options' defaults.
+
+    given: the values of all options, typed or not.
+    """
     from .jobs.like import over, told_by
 
-    if ctx.params["like"] is None:
-        return ctx.params
-    typed = {name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name).name == "COMMANDLINE"}
-    return {**ctx.params, **over(told_by(ctx.params["like"]), typed)}
+    if given["like"] is None:
+        return given
+    typed = {name: given[name] for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"}
+    return {**given, **over(told_by(given["like"]), typed)}
 
 
 def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dict[str, Any]]:
