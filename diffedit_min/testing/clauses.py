@@ -169,8 +169,8 @@ def a_level_without_noise_is_a_level(sampler: Told) -> None:
 
 @WALK_CLAUSES.clause
 def encoding_asks_within_its_step(sampler: Told) -> None:
-    """Encoding tells the network the t of the level left, of the level reached, or one between them; and it asks about
-    a latent that stands there."""
+    """Encoding tells the network the t of the level that a step comes from, of the one that it goes to, or one between
+    them; and it asks about a latent that stands there."""
     for levels in (GRID, UNEVEN_GRID):
         network = Watched(same_noise)
         for state, asked in network.between(going_up(sampler, network, X0.clone(), levels)):
