@@ -10,7 +10,7 @@ registered (`dm.METHODS`) is a name here too: dm.diffedit, dm.sdedit, ...
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.3.0"
+from .core import __version__
 
 _HOME = {
     "load": "loading",

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import __version__
+from ..core import __version__
 from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Dataset, Item
 from .tables import Rows, as_csv, put

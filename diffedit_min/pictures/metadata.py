@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .. import __version__
+from ..core import __version__
 from .picture_files import read_text
 
 LONGEST = 10**6     # characters of JSON that are read; an edit writes about a thousand

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .. import __version__
+from ..core import __version__
 from .app.command import serve
 from .bench_command import bench
 from .console import ListsCommand, check_targets, tell, timed, write_report

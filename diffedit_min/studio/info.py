@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import __version__
+from ..core import __version__
 from ..core.options import Declared, declared, name_of
 from ..core.schedule import Schedule
 from ..core.state import Sampler

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ... import __version__
+from ...core import __version__
 from ...methods import Asked, Edit, edit_together
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.compositing import Box, at_size, composite, grow, put_back

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ... import __version__
+from ...core import __version__
 from ...methods import METHODS, find_method
 from ...pictures.metadata import read
 from .job import TOLD
