@@ -6,6 +6,7 @@ No test looks at how long anything took. Models are tiny and random; the machine
 import csv
 import io
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -146,7 +147,9 @@ def test_memory_is_measured_in_a_process_of_its_own(measured):
     wrong = programs.Plan(**{**QUICK, "options": {"sampler": "x"}})
     with pytest.raises(ValueError, match="^sampler 'x' is not known"):
         programs.in_a_process(programs.peak, wrong, "float32", "diffedit_min", 32, 1)
-    assert programs.in_a_process(os.abort) is None
+    assert programs.in_a_process(signal.raise_signal, signal.SIGKILL) is None       # as the kernel does
+    with pytest.raises(ValueError, match="ended with exit code -6 and no answer"):      # a crash is no want of memory
+        programs.in_a_process(os.abort)
 
 
 def test_the_compiled_unet_is_measured_beside_the_same_as_it_is(measured, monkeypatch):

@@ -12,13 +12,13 @@ Shapes: B latents, R rows of the U-Net's batch, C channels, h x w cells, L token
 
 import math
 import re
+import signal
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.util import module_from_spec, spec_from_file_location
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -221,15 +221,35 @@ def make(unet: UNetConfig, vae: VAEConfig, text: dict[str, Any], dtype: torch.dt
 
 
 def in_a_process(function: Callable[..., Any], *given: Any) -> Any | None:
-    """What it returns, or raises, in a fresh process of its own; None if there was not enough memory, or if the process
-    was ended from outside, as the kernel does then."""
+    """What it returns, or raises, in a fresh process of its own; None if there was not enough memory: torch says so, or
+    the kernel kills the process. Raises ValueError if the process ends in another way, without an answer."""
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=answer, args=(sender, function, given))
+    process.start()
+    sender.close()      # so that `recv` ends when the process does
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(function, *given).result()
-    except RuntimeError as error:
-        if isinstance(error, BrokenProcessPool) or "can't allocate memory" in str(error):
+        found, error = receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
             return None
-        raise
+        raise ValueError(f"the process that measures memory ended with exit code {process.exitcode} and no answer: run "
+                         "it again, or leave out --parts memory") from None
+    process.join()
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+        return None
+    if error is not None:
+        raise error
+    return found
+
+
+def answer(sender: Connection, function: Callable[..., Any], given: Sequence[Any]) -> None:
+    """In the fresh process: send what the function returns, and None; or None, and what it raises."""
+    try:
+        sender.send((function(*given), None))
+    except Exception as error:
+        sender.send((None, error))
 
 
 @torch.no_grad()
