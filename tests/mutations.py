@@ -264,7 +264,7 @@ def command_lines(folder: Path, chance: random.Random) -> Iterator[Try]:
         assert not changed and not left, f"changed {changed}, left {left}"
 
     while True:
-        line = [*chance.choice(COMMANDS).split(), "--model", "random", "-o", "steps=4", "-o", "mask_samples=1", "--quiet"]
+        line = [*chance.choice(COMMANDS).split(), *"--model random -o steps=4 -o mask_samples=1 --quiet".split()]
         for option in chance.sample(sorted(WORDS), chance.choice([1, 1, 2, 3])):
             value = chance.choice(WORDS[option])
             line += [option] if value is None else [option, value]
