@@ -1,11 +1,15 @@
 """EDICT, arXiv:2211.12446: two latents take steps in turn, each with the noise predicted from the other one, so that
 every step can be undone exactly.
 
-    decoding from level j+1 to level j:     x~ = step(x, eps(y));    y~ = step(y, eps(x~))
-    mixing keeps x and y close:             x' = p x~ + (1 - p) y~;  y' = p y~ + (1 - p) x'
+    decoding from level j to level j-1:     x~ = step(x, eps(y));    y~ = step(y, eps(x~))      x first, for even j
+                                            y~ = step(y, eps(x));    x~ = step(x, eps(y~))      y first, for odd j
+    mixing keeps x and y close:             x' = p x~ + (1 - p) y~;  y' = p y~ + (1 - p) x'     x first, always
 
-Encoding solves these four equations in the reverse order, without approximation. x and y take turns in going first. In
-decoding, mixing multiplies the difference between x and y by p^2 at each step; encoding divides it by p^2. So with a
+Encoding solves these equations in the reverse order, without approximation. The result is x. The authors' code
+(salesforce/EDICT) counts the steps from the noisiest level and lets x go first at the first one. For an even number of
+steps this is the same. For an odd number it isn't, but what counts steps can't use an encoding for a smaller ratio.
+
+In decoding, mixing multiplies the difference between x and y by p^2 at each step; encoding divides it by p^2. So with a
 small p or many steps the latents of an encoding become too large.
 """
 
@@ -40,12 +44,13 @@ class EDICT(Declared):
         yield state_of(pair, 0, levels)
         for index in range(1, len(levels)):
             level_from, level_to = levels[index - 1], levels[index]
-            x, y = in_turn(pair, index)
+            x, y = pair
             y = (y - (1 - p) * x) / p                                           # undo the mixing
             x = (x - (1 - p) * y) / p
-            y = step(y, eps_fn(x, level_to.t), level_from.abar, level_to.abar)  # undo the two steps
-            x = step(x, eps_fn(y, level_to.t), level_from.abar, level_to.abar)
-            pair = in_turn((x, y), index)
+            first, other = in_turn((x, y), index)                               # undo the two steps
+            other = step(other, eps_fn(first, level_to.t), level_from.abar, level_to.abar)
+            first = step(first, eps_fn(other, level_to.t), level_from.abar, level_to.abar)
+            pair = in_turn((first, other), index)
             yield state_of(pair, index, levels)
 
     def decode(
@@ -56,12 +61,12 @@ class EDICT(Declared):
         p, pair = self.p, (state.latent, state.partners[0][1] if state.partners else state.latent)
         for index in range(state.index - 1, -1, -1):
             level_from, level_to = levels[index + 1], levels[index]
-            x, y = in_turn(pair, index + 1)
-            x = step(x, eps_fn(y, level_from.t), level_from.abar, level_to.abar)
-            y = step(y, eps_fn(x, level_from.t), level_from.abar, level_to.abar)
+            first, other = in_turn(pair, index + 1)
+            first = step(first, eps_fn(other, level_from.t), level_from.abar, level_to.abar)
+            other = step(other, eps_fn(first, level_from.t), level_from.abar, level_to.abar)
+            x, y = in_turn((first, other), index + 1)
             x = p * x + (1 - p) * y
-            y = p * y + (1 - p) * x
-            pair = in_turn((x, y), index + 1)
+            pair = x, p * y + (1 - p) * x
             if blend is not None:
                 pair = blend(torch.cat(pair, dim=1), index).chunk(2, dim=1)
             yield state_of(pair, index, levels)
@@ -70,7 +75,8 @@ class EDICT(Declared):
 def in_turn(pair: Pair, index: int) -> Pair:
     """The pair in the order of a step: the latent that goes first, then the other. A second call restores the pair.
 
-    index: that of the step's noisier level. It alone decides, so that encoding and decoding use the same order.
+    index: that of the step's noisier level. It alone decides, so that encoding and decoding use the same order, also
+    where decoding starts from a lower level than the encoding's last.
     """
     return pair if index % 2 == 0 else (pair[1], pair[0])
 
