@@ -26,7 +26,7 @@ from diffedit_min.samplers.fixed_point import FixedPoint
 SD = Schedule.from_config({})
 LEVELS = SD.levels(50)[: levels_used(0.8, 50) + 1]
 X0 = torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-EXACT = [EDICT(), EDICT(p=1), BDIA(), BDIA(gamma=1), BELM()]
+EXACT = [EDICT(), EDICT(p=1), EDICT(x_first="odd"), BDIA(), BDIA(gamma=1), BELM()]
 BOTH_WAYS = ("encode", "decode")
 
 
@@ -156,22 +156,23 @@ def edict_by_hand(direction, eps_fn, pair, levels, p, begins=0):
     return pair
 
 
-@pytest.mark.parametrize("k", [1, 2, 7, 12])
-@pytest.mark.parametrize("p", [0.9, 0.93])
-def test_edict_in_the_authors_form(p, k):
+@pytest.mark.parametrize("x_first", ["even", "odd"])
+@pytest.mark.parametrize("p, k", [(0.93, 1), (0.93, 2), (0.9, 7), (0.93, 12)])
+def test_edict_in_the_authors_form(p, k, x_first):
     """An encoding, its decoding on another network, and a decoding from noise, where both latents are equal.
 
-    For an odd number of steps ours begins with y: what goes first depends on the level alone. The result is x.
+    It is the authors' if x_first is as k is; otherwise y begins. The result is x.
     """
+    begins = int((k % 2 == 0) != (x_first == "even"))
+    edict = EDICT(p, x_first)
     eps_fn, other, levels = kit.random_eps_fn(0), kit.random_eps_fn(0, text=1), LEVELS[: k + 1]
-    top = encoded(EDICT(p), eps_fn, levels)[-1]
-    end = decoded(EDICT(p), other, top, levels)[-1]
-    from_noise = decoded(EDICT(p), other, State(k, levels[k], X0), levels)[-1]
-    pair = edict_by_hand("encode", eps_fn, (X0, X0), levels, p, begins=k % 2)
-    for ours, (x, y) in ((top, pair), (end, edict_by_hand("decode", other, pair, levels, p, begins=k % 2)),
-                         (from_noise, edict_by_hand("decode", other, (X0, X0), levels, p, begins=k % 2))):
+    top = encoded(edict, eps_fn, levels)[-1]
+    end, from_noise = (decoded(edict, other, start, levels)[-1] for start in (top, State(k, levels[k], X0)))
+    pair = edict_by_hand("encode", eps_fn, (X0, X0), levels, p, begins)
+    for ours, (x, y) in ((top, pair), (end, edict_by_hand("decode", other, pair, levels, p, begins)),
+                         (from_noise, edict_by_hand("decode", other, (X0, X0), levels, p, begins))):
         assert distance(ours.latent, x) <= 1e-12 and distance(ours.partners[0][1], y) <= 1e-12
-    x, _ = edict_by_hand("encode", eps_fn, (X0, X0), levels, p, begins=1 - k % 2)
+    x, _ = edict_by_hand("encode", eps_fn, (X0, X0), levels, p, 1 - begins)
     assert distance(top.latent, x) > 1e-6, "the order matters"
 
 
@@ -356,7 +357,8 @@ def test_bad_settings(model):
         ({"sampler": "edict:p=0"}, "p must be above 0 and at most 1, not 0.0"),
         ({"sampler": "edict:p=1.5"}, "p must be above 0 and at most 1, not 1.5"),
         ({"sampler": "edict:p=much"}, "p must be a number, not 'much'"),
-        ({"sampler": "edict:gamma=1"}, "sampler edict has no option 'gamma=1'; it has p: write edict:name=value"),
+        ({"sampler": "edict:gamma=1"},
+         "sampler edict has no option 'gamma=1'; it has p, x_first: write edict:name=value"),
         ({"sampler": "belm:gamma=1"}, "sampler belm has no option 'gamma=1'; it has none"),
         ({"sampler": "bdia:gamma=-0.5"}, "gamma must be from 0 to 1, not -0.5"),
         ({"sampler": EDICT}, f"sampler must be a name or an object with encode and decode, not {EDICT}: call it, to "
