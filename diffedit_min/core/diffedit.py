@@ -52,8 +52,8 @@ class MapOptions(IntervalOptions):
                             "or not at all", choices=CLIPS, stage="map")
     mask_clip_at: float = option(3.0, "the multiple or the quantile for mask_clip", least=0, stage="map")
     mask_rescale: str = option("ceiling", "how the map is brought to [0, 1]: divided by the ceiling of mask_clip (if "
-                               "that is none, by the maximum), by its maximum, or by its minimum and maximum",
-                               choices=RESCALES, stage="map")
+                               "that is none, by the maximum), divided by its own maximum (max), or from its minimum "
+                               "to its maximum (minmax)", choices=RESCALES, stage="map")
 
     def __post_init__(self) -> None:
         super().__post_init__()
