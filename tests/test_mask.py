@@ -156,6 +156,16 @@ def test_the_usual_rule_as_public_code_has_it(raw, ratio):
         assert torch.equal(cut(raw, at=ratio)[b].int(), wanted.int())
 
 
+def test_the_usual_rule_from_predictions_to_the_mask_as_public_code_has_it():
+    """Its mean is over noises and channels at once."""
+    for seed in range(5):
+        target, source = random_predictions(n=10, B=1, seed=seed)
+        mask_guidance_map = (target - source).abs().transpose(0, 1).mean([1, 2])
+        clamp_magnitude = mask_guidance_map.mean() * 3.0
+        wanted = mask_guidance_map.clamp(0, clamp_magnitude) / clamp_magnitude > 0.5
+        assert wanted.any() and torch.equal(whole(target, source, RULES[0])[:, 0], wanted)
+
+
 def test_max_is_another_rule_where_nothing_reaches_the_ceiling():
     flat = torch.tensor([[[0.4, 1.0], [1.0, 1.0]]])             # mean 0.85, and nothing above 1.5 x it
     assert not cut(flat).any()
