@@ -66,9 +66,9 @@ def test_a_threshold_computes_nothing_and_gives_the_methods_own_mask(model, sess
     drained(session.find(model, asked(), Run()))
     before = len(calls)
     assert before > 0
-    masks = {threshold: session.cut(threshold) for threshold in (0.1, 0.4, 0.8)}
+    masks = {threshold: session.cut(threshold) for threshold in (0.2, 0.35, 0.5)}
     assert len(calls) == before
-    assert masks[0.1].sum() > masks[0.4].sum() > masks[0.8].sum() > 0
+    assert masks[0.2].sum() > masks[0.35].sum() > masks[0.5].sum() > 0
     for threshold, mask in masks.items():
         edit = dm.diffedit(model, session.picture, "a basket of pears", "a bowl of pears",
                            **OPTIONS, mask_threshold=threshold)

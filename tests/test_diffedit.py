@@ -218,6 +218,16 @@ def test_the_map_leaves_the_padding_out(model):
     assert torch.equal(mask_map[5], mask_map[4])
 
 
+def test_the_usual_rule_is_the_default_in_each_picture_of_a_batch(model):
+    """Map > 1.5 x its mean, without the padding; and without a ceiling, parts of the map's own maximum."""
+    for edit in diffedit(model, [picture(0, (32, 20)), picture(1, (32, 20))]):
+        raw, mask = edit.trace["raw_map"][0, :5], edit.mask[:5]
+        assert torch.equal(mask, raw > 1.5 * raw.mean()) and raw.max() < 3 * raw.mean(), "the ceiling isn't reached"
+    edit = diffedit(model, mask_clip="none")
+    raw = edit.trace["raw_map"][0]
+    assert torch.equal(edit.mask_map, raw / raw.max())
+
+
 # ---------------------------------------------------------------- reuse, rows, repetition
 
 

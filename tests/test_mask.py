@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffedit_min.core.guidance import classifier_free_guidance
-from diffedit_min.core.mask import binarise, difference_map, predictions, remove_extremes, rescale
+from diffedit_min.core.mask import binarise, ceilings, difference_map, predictions, remove_extremes, rescale
 
 RULES = [
+    {"norm": "l1", "average": "maps", "clip": "mean", "at": 3.0, "how": "ceiling"},
     {"norm": "l1", "average": "maps", "clip": "mean", "at": 3.0, "how": "max"},
     {"norm": "l2", "average": "maps", "clip": "quantile", "at": 0.9, "how": "minmax"},
     {"norm": "l1", "average": "differences", "clip": "none", "at": 0.0, "how": "minmax"},
@@ -16,13 +17,21 @@ RULES = [
 
 
 def random_predictions(n=3, B=2, seed=0):
+    """Under two prompts: they differ everywhere, and much more at one cell."""
     generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(n, B, 4, 6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    one, other = (torch.randn(n, B, 4, 6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    one[..., 1, 1] *= 20
+    return one, other
 
 
 def whole(query, reference, rule, valid=None, threshold=0.5):
     raw = difference_map(query, reference, rule["norm"], rule["average"])
-    return binarise(rescale(remove_extremes(raw, rule["clip"], rule["at"], valid), rule["how"], valid), threshold)
+    return cut(raw, rule["clip"], rule["at"], rule["how"], valid, threshold)
+
+
+def cut(raw, clip="mean", at=3.0, how="ceiling", valid=None, threshold=0.5):
+    clipped = remove_extremes(raw, clip, at, valid)
+    return binarise(rescale(clipped, how, valid, ceilings(raw, clip, at, valid)), threshold)
 
 
 def test_predictions_are_one_batch_in_order():
@@ -74,7 +83,9 @@ def test_each_picture_tells_rounding_from_a_difference_by_itself(rule):
     reference = reference * torch.tensor([1.0, 1e4], dtype=reference.dtype)[:, None, None, None]
     rounding, small = 1e-6 * torch.randn_like(reference[:, 0]), 1e-3 * torch.randn_like(reference[:, 0])
     for change, seen in ((rounding, False), (small, True)):
-        mask = whole(torch.stack([reference[:, 0] + change, 2 * reference[:, 1]], dim=1), reference, rule)
+        change = torch.stack([change, reference[:, 1]], dim=1)
+        change[..., 1, 1] *= 20
+        mask = whole(reference + change, reference, rule)
         assert mask[0].any() == seen and mask[1].any()
 
 
@@ -108,17 +119,71 @@ def test_padding_does_not_count(rule):
 def test_equal_predictions_and_rounding_give_an_empty_mask(rule):
     query, _ = random_predictions()
     assert not whole(query, query, rule).any()
-    rounding = 1e-6 * torch.randn_like(query)
+    rounding = 1e-7 * query
     assert not whole(query, query + rounding, rule).any()
     assert whole(query, query + 1000 * rounding, rule).any(), "a small but real difference counts"
 
 
-def test_usual_rule_is_one_and_a_half_times_the_mean():
-    """clip "mean" 3, rescale "max", threshold 0.5: map > 1.5 x mean, if anything reaches 3 x the mean."""
-    raw = torch.rand(1, 16, 16, dtype=torch.float64) ** 8
-    assert raw.max() > 3 * raw.mean()
-    mask = binarise(rescale(remove_extremes(raw, "mean", 3.0), "max"), 0.5)
-    assert torch.equal(mask[0, 0], raw[0] > 1.5 * raw.mean())
+@st.composite
+def maps(draw):
+    """Two maps of different size: flat ones, which never reach 3 x their mean, and ones with a few peaks."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    return torch.stack([draw(st.floats(1e-3, 1e3)) * torch.rand(7, 9, generator=generator) ** draw(st.floats(0.1, 12))
+                        for _ in range(2)])
+
+
+@given(maps())
+@settings(deadline=None)
+def test_the_usual_rule_is_one_and_a_half_times_the_mean(raw):
+    """Also where nothing reaches the ceiling, in each picture of a batch, and beside padding."""
+    valid = torch.ones_like(raw, dtype=torch.bool)
+    valid[:, 5:] = False
+    for mask, own in ((cut(raw), raw), (cut(raw, valid=valid)[..., :5, :], raw[:, :5])):
+        for made, m in zip(mask[:, 0], own, strict=True):
+            rounding = (m - 1.5 * m.mean()).abs() < 1e-6 * m.max()
+            assert ((made == (m > 1.5 * m.mean())) | rounding).all()
+
+
+@given(maps(), st.floats(1.5, 4))
+@settings(deadline=None)
+def test_the_usual_rule_as_public_code_has_it(raw, ratio):
+    """diffusers' pipeline_stable_diffusion_diffedit.py, which takes the mean over the whole batch: so one at a time."""
+    for b in range(len(raw)):
+        mask_guidance_map = raw[b : b + 1]
+        clamp_magnitude = mask_guidance_map.mean() * ratio
+        semantic_mask_image = mask_guidance_map.clamp(0, clamp_magnitude) / clamp_magnitude
+        wanted = torch.where(semantic_mask_image <= 0.5, 0, 1)
+        assert torch.equal(cut(raw, at=ratio)[b].int(), wanted.int())
+
+
+def test_the_usual_rule_from_predictions_to_the_mask_as_public_code_has_it():
+    """Its mean is over noises and channels at once."""
+    for seed in range(5):
+        target, source = random_predictions(n=10, B=1, seed=seed)
+        mask_guidance_map = (target - source).abs().transpose(0, 1).mean([1, 2])
+        clamp_magnitude = mask_guidance_map.mean() * 3.0
+        wanted = mask_guidance_map.clamp(0, clamp_magnitude) / clamp_magnitude > 0.5
+        assert wanted.any() and torch.equal(whole(target, source, RULES[0])[:, 0], wanted)
+
+
+def test_max_is_another_rule_where_nothing_reaches_the_ceiling():
+    flat = torch.tensor([[[0.4, 1.0], [1.0, 1.0]]])             # mean 0.85, and nothing above 1.5 x it
+    assert not cut(flat).any()
+    assert cut(flat, how="max").flatten().tolist() == [False, True, True, True]
+    peak = torch.tensor([[[9.0, 1.0, 1.0], [1.0, 1.0, 1.0]]])   # mean 7/3, and 9 is above 3 x it
+    assert torch.equal(cut(peak), cut(peak, how="max"))
+
+
+@pytest.mark.parametrize(("clip", "at", "ceiling"), [
+    ("mean", 2.0, 5.0), ("quantile", 0.5, 1.5), ("quantile", 1.0, 7.0), ("none", 0.0, 7.0)])
+def test_a_rescaled_map_is_a_part_of_the_ceiling(clip, at, ceiling):
+    """Without clipping no value is extreme, so the ceiling is the largest one: "ceiling" and "max" are the same."""
+    raw = torch.tensor([[[0.0, 1.0], [2.0, 7.0]]])
+    assert ceilings(raw, clip, at).tolist() == [ceiling]
+    made = rescale(remove_extremes(raw, clip, at), "ceiling", ceiling=ceilings(raw, clip, at))
+    assert torch.allclose(made, (raw / ceiling).clamp(max=1))
+    if clip == "none":
+        assert torch.equal(made, rescale(raw, "max"))
 
 
 def test_clipping():
@@ -129,16 +194,16 @@ def test_clipping():
     assert torch.equal(remove_extremes(raw, "quantile", 1.0), raw)
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=4, max_size=4), st.sampled_from(["minmax", "max"]))
+@given(st.lists(st.floats(0, 1e6), min_size=4, max_size=4), st.sampled_from(["ceiling", "minmax", "max"]))
 @settings(deadline=None)
 def test_rescaled_maps_are_in_the_unit_interval_and_keep_the_order(values, how):
     raw = torch.tensor(values, dtype=torch.float64).reshape(1, 2, 2)
-    m = rescale(raw, how).flatten()
+    m = rescale(raw, how, ceiling=2 * raw.amax(dim=(1, 2))).flatten()
     assert not m.isnan().any() and m.min() >= 0 and m.max() <= 1
     order = raw.flatten().argsort()
     assert (m[order].diff() >= 0).all()
-    if raw.max() > raw.min() or (how == "max" and raw.max() > 0):
-        assert m.max() == 1
+    if raw.max() > raw.min() or (how != "minmax" and raw.max() > 0):
+        assert m.max() == (0.5 if how == "ceiling" else 1)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -163,7 +228,9 @@ def test_above_the_threshold_is_edited_at_it_is_not():
     (lambda m: remove_extremes(m[0, 0], "top"), "mask_clip 'top' is not known; known are mean, quantile, none"),
     (lambda m: remove_extremes(m[0, 0], "quantile", 3.0), "mask_clip_at must be from 0 to 1 for the quantile, not 3.0"),
     (lambda m: remove_extremes(m[0, 0], "mean", 0.0), "mask_clip_at must be above 0, not 0.0"),
-    (lambda m: rescale(m[0, 0], "z"), "mask_rescale 'z' is not known; known are minmax, max"),
+    (lambda m: rescale(m[0, 0], "z"), "mask_rescale 'z' is not known; known are ceiling, max, minmax"),
+    (lambda m: rescale(m[0, 0], "ceiling"),
+     "mask_rescale 'ceiling' needs the ceiling: pass what ceilings() returns for the raw map"),
     (lambda m: binarise(m[0, 0], 1.5), "mask_threshold must be from 0 to 1, not 1.5"),
 ])
 def test_bad_options(call, message):

@@ -72,7 +72,7 @@ class FewOptions(RatioOptions):
 
     mask_samples: int = option(10, "as in DiffEdit", least=1, stage="map")
     mask_noise_ratio, mask_threshold, mask_clip_at = 0.5, 0.5, 3.0
-    mask_norm, mask_average, mask_clip, mask_rescale = "l1", "maps", "mean", "max"
+    mask_norm, mask_average, mask_clip, mask_rescale = "l1", "maps", "mean", "ceiling"
 
 
 def own_level(task, mask, x):

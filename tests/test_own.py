@@ -253,7 +253,7 @@ def rows_of(out="runs/scenes"):
 def test_the_benchmark_tells_an_options_values_apart(tmp_path, call_command, unregistered):
     """They share the map and the encoding, as the declared stages say, and nothing else."""
     (tmp_path / "powered.py").write_text(POWER.replace("EXPONENT", "1"))
-    done = call_command(*BENCH, "--methods", "powered", "-o", "power=1,4", "--plugin", "powered.py")
+    done = call_command(*BENCH, "--methods", "powered", "-o", "power=0.8,1", "--plugin", "powered.py")
     assert done.code == 0, done.err
     first, second = rows_of()
     assert (first["rows"], second["rows"]) == (20 + 2 + 4, 4) and first["iou"] != second["iou"]

@@ -24,6 +24,7 @@ from diffedit_min.networks import unet as our_unet
 from diffedit_min.networks import vae as our_vae
 from diffedit_min.networks.unet import Summary, UNet, UNetConfig
 from diffedit_min.networks.vae import VAE, VAEConfig
+from diffedit_min.samplers.stochastic import mean, sigma
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -158,13 +159,13 @@ STEPS = [10, 20, 50]        # divisors of 1000; on others the "leading" grid of 
 
 def their_scheduler(kind: type, steps: int, exact: bool = False, **changes: object) -> object:
     """With `exact`, their abar is replaced by ours, in float64, so that only the formulas are compared."""
-    scheduler = kind(**{**SETTINGS, **changes})
+    scheduler, ours = kind(**{**SETTINGS, **changes}), Schedule.from_config({**SETTINGS, **changes})
     scheduler.set_timesteps(steps)
     if exact:
-        scheduler.alphas_cumprod = torch.tensor(Schedule.from_config(SETTINGS).abar, dtype=torch.float64)
+        scheduler.alphas_cumprod = torch.tensor(ours.abar, dtype=torch.float64)
         clean = "final_alpha_cumprod" if kind is diffusers.DDIMScheduler else "initial_alpha_cumprod"
         assert hasattr(scheduler, clean)
-        setattr(scheduler, clean, scheduler.alphas_cumprod[0])
+        setattr(scheduler, clean, torch.tensor(ours.levels(1)[0].abar, dtype=torch.float64))
     return scheduler
 
 
@@ -222,6 +223,47 @@ def test_steps_of_encoding(steps, prediction, exact, tolerance):
         eps = out if prediction == "epsilon" else eps_from_v(x, out, left.abar)
         there = theirs.step(out, reached.t, x).prev_sample
         assert_relatively_near(step(x, eps, left.abar, reached.abar), there, tolerance)
+
+
+LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+OTHERS = {
+    "100": {"num_train_timesteps": 100}, "100 linear": {"num_train_timesteps": 100, **LINEAR},
+    "659": {"num_train_timesteps": 659}, "659 linear": {"num_train_timesteps": 659, **LINEAR},
+    "1001 one": {"num_train_timesteps": 1001, "set_alpha_to_one": True},
+}
+
+
+@pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)
+def test_other_timelines(changes):
+    """abar; the same levels where the N steps divide T, or leave 1 over. Elsewhere theirs are T // N apart and end
+    early; ours are at the parts i / N of the timeline."""
+    ours, T = Schedule.from_config({**SETTINGS, **changes}), changes["num_train_timesteps"]
+    for steps in (7, 10, 13, 20, 50, T - 1):
+        theirs = their_scheduler(diffusers.DDIMScheduler, steps, **changes)
+        assert_near(torch.tensor(ours.abar, dtype=torch.float64), theirs.alphas_cumprod.double(), 1e-6)
+        levels = ours.levels(steps)
+        assert levels[0].abar == pytest.approx(theirs.final_alpha_cumprod.item(), abs=1e-7)
+        t, there = [level.t for level in levels[1:]], theirs.timesteps.tolist()[::-1]
+        assert (t == there) == (T % steps <= 1)
+        assert t[0] == there[0] == 1 and len(t) == len(there) and t[-1] >= there[-1]
+        assert T - T / steps <= t[-1] < T and all(level.abar == ours.abar[level.t] for level in levels[1:])
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)
+def test_whole_decodings_on_other_timelines(changes, eta):
+    """From their noisiest time to the clean level, with noise and without, at the times that theirs takes."""
+    steps, schedule = 13, Schedule.from_config({**SETTINGS, **changes})
+    theirs = their_scheduler(diffusers.DDIMScheduler, steps, exact=True, **changes)
+    levels = [schedule.levels(1)[0], *map(schedule.at, theirs.timesteps.tolist()[::-1])]
+    x = there = random(1, 4, 8, 8)
+    for index in range(steps, 0, -1):
+        left, reached = levels[index], levels[index - 1]
+        eps, z = torch.sin(x + left.t / 200), random(1, 4, 8, 8, seed=index)
+        deviation = sigma(eta, left, reached)
+        x = mean(x, eps, left, reached, deviation) + deviation * z
+        there = theirs.step(torch.sin(there + left.t / 200), left.t, there, eta=eta, variance_noise=z).prev_sample
+        assert_relatively_near(x, there, 1e-10)
 
 
 @pytest.mark.parametrize("steps", STEPS)

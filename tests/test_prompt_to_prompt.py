@@ -241,6 +241,23 @@ def test_only_the_targets_conditional_rows_are_touched(frogs, rows):
             assert (out[2:4] - maps @ v[2:4]).abs().max() <= 1e-13, "the source's map, the target's values"
 
 
+def test_prompt_to_prompt_is_the_papers_loop(model):
+    """Algorithm 1 in plain lines, both branches in lockstep: of 4 steps, 3 with the source's cross-attention and 1 with
+    its self-attention."""
+    edit, outcome, _ = run(model, query=QUERIES[0], reference=FROG, encoding_ratio=0.5, cross_replace=0.75,
+                           self_replace=0.25, guidance_scale=5.0, keep="trace")
+    levels, texts, empty = model.schedule.levels(STEPS), model.embed([FROG, QUERIES[0]]), model.embed(["", ""])
+    z = edit.encoded[4].latent.repeat(2, 1, 1, 1)       # the source, and the target
+    with torch.no_grad():
+        for number, j in enumerate((4, 3, 2, 1)):
+            edited = ByHand([SWAPPED], [set(range(L) if number < 3 else ())], [{}], 4 if number < 1 else 0)
+            t, a, b = levels[j].t, levels[j].abar, levels[j - 1].abar
+            eps = -4.0 * model.eps(z, t, empty) + 5.0 * model.eps(z, t, texts, edited)
+            z = b**0.5 * (z - (1 - a) ** 0.5 * eps) / a**0.5 + (1 - b) ** 0.5 * eps
+            assert distance(edit.decoded[j - 1].latent, z[1:]) <= 1e-12, f"level {j - 1}"
+    assert distance(outcome.source, z[:1]) <= 1e-12
+
+
 def test_word_windows(model):
     """Each word at its own steps. a 1, red 2-3, bowl 4, of 5, pears 6; 10 steps."""
     _, _, task = run(model, PICTURE, "a red bowl of pears", "a lamp bowl of apples", steps=1)

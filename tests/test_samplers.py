@@ -12,7 +12,7 @@ import torch
 
 import diffedit_min as dm
 from diffedit_min import testing as kit
-from diffedit_min.core.ddim import DDIM, step
+from diffedit_min.core.ddim import DDIM
 from diffedit_min.core.options import written
 from diffedit_min.core.schedule import Schedule, even_in_log_snr, levels_used, log_snr
 from diffedit_min.core.state import State
@@ -26,7 +26,7 @@ from diffedit_min.samplers.fixed_point import FixedPoint
 SD = Schedule.from_config({})
 LEVELS = SD.levels(50)[: levels_used(0.8, 50) + 1]
 X0 = torch.randn(2, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-EXACT = [EDICT(), EDICT(p=1), BDIA(), BDIA(gamma=1), BELM()]
+EXACT = [EDICT(), EDICT(p=1), EDICT(x_first="odd"), BDIA(), BDIA(gamma=1), BELM()]
 BOTH_WAYS = ("encode", "decode")
 
 
@@ -116,28 +116,123 @@ def test_edict_without_mixing_is_ddim_on_both_latents_if_eps_ignores_them():
     assert distance(down[-1].latent, X0) <= 1e-13
 
 
-@pytest.mark.parametrize("index", [1, 2])
-def test_edicts_latents_take_turns_by_the_levels_number(index):
-    """One step by the paper's equations: x goes first from an even level, y from an odd one."""
-    p, level, below = 0.9, LEVELS[index], LEVELS[index - 1]
-    X, Y, eps_fn = X0, X0.flip(0), kit.random_eps_fn(0)
-    x, y = (X, Y) if index % 2 == 0 else (Y, X)
-    x = step(x, eps_fn(y, level.t), level.abar, below.abar)
-    y = step(y, eps_fn(x, level.t), level.abar, below.abar)
-    x = p * x + (1 - p) * y
-    y = p * y + (1 - p) * x
-    x, y = (x, y) if index % 2 == 0 else (y, x)
-    made = decoded(EDICT(p=p), eps_fn, State(index, level, X, ((index, Y),)))[1]
-    assert distance(made.latent, x) <= 1e-14 and distance(made.partners[0][1], y) <= 1e-14
-    assert made.partners[0][0] == index - 1 and distance(x, y) > 0.1
-
-
 def test_bdia_with_gamma_0_is_ddims_decoding():
     eps_fn, start = kit.random_eps_fn(0), State(9, LEVELS[9], X0)
     ours, theirs = decoded(BDIA(gamma=0), eps_fn, start), decoded(DDIM(), eps_fn, start)
     assert all(torch.equal(a.latent, b.latent) for a, b in zip(ours, theirs, strict=True))
     with pytest.raises(ValueError, match="^gamma = 0 is DDIM's decoding; an encoding that undoes it needs "):
         encoded(BDIA(gamma=0), eps_fn)
+
+
+# ---------------------------------------------------------------- the papers' equations, in their own letters
+
+# An exact inverse undoes a wrong alternation, gamma, coefficient or t as well as the right one. So each is compared to
+# its paper's equations, written out: alpha and sigma are sqrt(abar) and sqrt(1 - abar).
+
+
+def alphas_and_sigmas(levels):
+    return [level.abar**0.5 for level in levels], [(1 - level.abar) ** 0.5 for level in levels]
+
+
+def edict_by_hand(direction, eps_fn, pair, levels, p, begins=0):
+    """The loop of the authors' code (salesforce/EDICT) with the paper's a_t and b_t. It counts the steps from the
+    noisiest level. begins: which of the two latents goes first in step 0 (there, always 0)."""
+    pair, k = list(pair), len(levels) - 1
+    (alpha, sigma), steps = alphas_and_sigmas(levels), list(range(k))
+    for i in steps if direction == "decode" else reversed(steps):
+        high, first = k - i, (i + begins) % 2
+        a = alpha[high - 1] / alpha[high]
+        b = sigma[high - 1] - a * sigma[high]
+        if direction == "decode":
+            for one in (first, 1 - first):
+                pair[one] = a * pair[one] + b * eps_fn(pair[1 - one], levels[high].t)
+            pair[0] = p * pair[0] + (1 - p) * pair[1]
+            pair[1] = (1 - p) * pair[0] + p * pair[1]
+        else:
+            pair[1] = (pair[1] - (1 - p) * pair[0]) / p
+            pair[0] = (pair[0] - (1 - p) * pair[1]) / p
+            for one in (1 - first, first):
+                pair[one] = (pair[one] - b * eps_fn(pair[1 - one], levels[high].t)) / a
+    return pair
+
+
+@pytest.mark.parametrize("x_first", ["even", "odd"])
+@pytest.mark.parametrize("p, k", [(0.93, 1), (0.93, 2), (0.9, 7), (0.93, 12)])
+def test_edict_in_the_authors_form(p, k, x_first):
+    """An encoding, its decoding on another network, and a decoding from noise, where both latents are equal.
+
+    It is the authors' if x_first is as k is; otherwise y begins. The result is x.
+    """
+    begins = int((k % 2 == 0) != (x_first == "even"))
+    edict = EDICT(p, x_first)
+    eps_fn, other, levels = kit.random_eps_fn(0), kit.random_eps_fn(0, text=1), LEVELS[: k + 1]
+    top = encoded(edict, eps_fn, levels)[-1]
+    end, from_noise = (decoded(edict, other, start, levels)[-1] for start in (top, State(k, levels[k], X0)))
+    pair = edict_by_hand("encode", eps_fn, (X0, X0), levels, p, begins)
+    for ours, (x, y) in ((top, pair), (end, edict_by_hand("decode", other, pair, levels, p, begins)),
+                         (from_noise, edict_by_hand("decode", other, (X0, X0), levels, p, begins))):
+        assert distance(ours.latent, x) <= 1e-12 and distance(ours.partners[0][1], y) <= 1e-12
+    x, _ = edict_by_hand("encode", eps_fn, (X0, X0), levels, p, 1 - begins)
+    assert distance(top.latent, x) > 1e-6, "the order matters"
+
+
+def test_an_encoding_by_edict_serves_every_smaller_ratio():
+    """Also from an odd number of steps to an even one: where steps are counted, it doesn't."""
+    eps_fn, levels = kit.random_eps_fn(0), LEVELS[:14]
+    states = encoded(EDICT(), eps_fn, levels)
+    for k in range(1, 14):
+        assert distance(decoded(EDICT(), eps_fn, states[k], levels)[-1].latent, X0) <= 1e-11
+    x, y = states[12].latent, states[12].partners[0][1]
+    counted = edict_by_hand("decode", eps_fn, (x, y), levels[:13], 0.93, begins=1)
+    assert distance(counted[0], X0) > 1e-4
+
+
+@pytest.mark.parametrize("gamma", [0.9, 0.96, 1.0])
+def test_bdia_in_the_papers_form(gamma):
+    """z_{i-1} from z_{i+1} and z_i. The first step, from noise and from a picture, is DDIM's."""
+    eps_fn, levels = kit.random_eps_fn(0), LEVELS[:9]
+    alpha, sigma = alphas_and_sigmas(levels)
+
+    def ddim(i, to, z, eps):
+        return alpha[to] * (z - sigma[i] * eps) / alpha[i] + sigma[to] * eps
+
+    z = {8: X0}
+    z[7] = ddim(8, 7, z[8], eps_fn(z[8], levels[8].t))
+    for i in range(7, 0, -1):
+        eps = eps_fn(z[i], levels[i].t)
+        z[i - 1] = gamma * z[i + 1] - gamma * ddim(i, i + 1, z[i], eps) + ddim(i, i - 1, z[i], eps)
+    for state in decoded(BDIA(gamma), eps_fn, State(8, levels[8], X0), levels):
+        assert distance(state.latent, z[state.index]) <= 1e-12
+    z = {0: X0}
+    z[1] = ddim(0, 1, z[0], eps_fn(z[0], levels[1].t))
+    for i in range(1, 8):
+        eps = eps_fn(z[i], levels[i].t)
+        z[i + 1] = z[i - 1] / gamma - ddim(i, i - 1, z[i], eps) / gamma + ddim(i, i + 1, z[i], eps)
+    for state in encoded(BDIA(gamma), eps_fn, levels):
+        assert distance(state.latent, z[state.index]) <= 1e-12
+
+
+def test_belm_in_the_papers_form():
+    """O-BELM's x_{i-1} from x_{i+1} and x_i, and the inverse that the paper prints. The first step is DDIM's."""
+    eps_fn, levels = kit.random_eps_fn(0), LEVELS[:9]
+    alpha, sigma = alphas_and_sigmas(levels)
+    h = {i: sigma[i] / alpha[i] - sigma[i - 1] / alpha[i - 1] for i in range(1, 9)}
+    x = {8: X0}
+    x[7] = alpha[7] / alpha[8] * x[8] - h[8] * alpha[7] * eps_fn(x[8], levels[8].t)
+    for i in range(7, 0, -1):
+        x[i - 1] = (h[i] ** 2 / h[i + 1] ** 2 * alpha[i - 1] / alpha[i + 1] * x[i + 1]
+                    + (h[i + 1] ** 2 - h[i] ** 2) / h[i + 1] ** 2 * alpha[i - 1] / alpha[i] * x[i]
+                    - h[i] * (h[i] + h[i + 1]) / h[i + 1] * alpha[i - 1] * eps_fn(x[i], levels[i].t))
+    for state in decoded(BELM(), eps_fn, State(8, levels[8], X0), levels):
+        assert distance(state.latent, x[state.index]) <= 1e-12
+    x = {0: X0}
+    x[1] = alpha[1] / alpha[0] * x[0] + h[1] * alpha[1] * eps_fn(x[0], levels[1].t)
+    for i in range(1, 8):
+        x[i + 1] = (h[i + 1] ** 2 / h[i] ** 2 * alpha[i + 1] / alpha[i - 1] * x[i - 1]
+                    + (h[i] ** 2 - h[i + 1] ** 2) / h[i] ** 2 * alpha[i + 1] / alpha[i] * x[i]
+                    + h[i + 1] * (h[i] + h[i + 1]) / h[i] * alpha[i + 1] * eps_fn(x[i], levels[i].t))
+    for state in encoded(BELM(), eps_fn, levels):
+        assert distance(state.latent, x[state.index]) <= 1e-12
 
 
 # ---------------------------------------------------------------- dpm_solver, which is no inverse
@@ -262,7 +357,8 @@ def test_bad_settings(model):
         ({"sampler": "edict:p=0"}, "p must be above 0 and at most 1, not 0.0"),
         ({"sampler": "edict:p=1.5"}, "p must be above 0 and at most 1, not 1.5"),
         ({"sampler": "edict:p=much"}, "p must be a number, not 'much'"),
-        ({"sampler": "edict:gamma=1"}, "sampler edict has no option 'gamma=1'; it has p: write edict:name=value"),
+        ({"sampler": "edict:gamma=1"},
+         "sampler edict has no option 'gamma=1'; it has p, x_first: write edict:name=value"),
         ({"sampler": "belm:gamma=1"}, "sampler belm has no option 'gamma=1'; it has none"),
         ({"sampler": "bdia:gamma=-0.5"}, "gamma must be from 0 to 1, not -0.5"),
         ({"sampler": EDICT}, f"sampler must be a name or an object with encode and decode, not {EDICT}: call it, to "

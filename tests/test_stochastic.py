@@ -7,6 +7,7 @@ eta = 1, and at any eta a step that keeps the noised picture's marginal.
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -68,6 +69,25 @@ def test_eta_1_with_the_true_noise_has_ddpms_posterior_mean():
                     + math.sqrt(alpha) * (1 - level_to.abar) / (1 - level_from.abar) * X)
         ours = toward(x0, eps_from_x0(X, x0, level_from.abar), level_to, sigma(1.0, level_from, level_to))
         assert distance(ours, expected) <= 1e-11, f"t = {level_from.t}"
+
+
+@pytest.mark.parametrize(("T", "start", "end"), [(100, 1e-4, 0.02), (659, 0.00085, 0.012)])
+def test_a_walk_through_every_time_at_eta_1_is_ddpms(T, start, end):
+    """Algorithm 2 of arXiv:2006.11239 with its sigma_t^2 = beta~_t, from its own betas, down to the picture itself."""
+    schedule = Schedule.from_config({"num_train_timesteps": T, "beta_schedule": "linear", "beta_start": start,
+                                     "beta_end": end, "set_alpha_to_one": True})
+    beta = np.linspace(start, end, T)
+    alpha, abar = 1 - beta, np.cumprod(1 - beta)
+    x = y = X
+    for t in range(T - 1, -1, -1):
+        z = torch.randn(X.shape, dtype=X.dtype, generator=torch.Generator().manual_seed(t))
+        variance = beta[t] * (1 - abar[t - 1]) / (1 - abar[t]) if t else 0.0
+        x = (x - beta[t] / math.sqrt(1 - abar[t]) * torch.sin(x + t / 20)) / math.sqrt(alpha[t])
+        x = x + math.sqrt(variance) * z
+        level_from, level_to = schedule.at(t), schedule.at(t - 1) if t else schedule.levels(1)[0]
+        deviation = sigma(1.0, level_from, level_to)
+        y = mean(y, torch.sin(y + t / 20), level_from, level_to, deviation) + deviation * z
+    assert distance(y, x) <= 1e-10
 
 
 @given(levels=two_levels())

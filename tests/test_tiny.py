@@ -98,6 +98,12 @@ def test_its_recommendations_are_valid_options(model, for_it):
         assert {option: getattr(settings, option) for option in recommended} == recommended
 
 
+def test_its_card_says_the_whole_rule_of_its_masks(tiny):
+    """So that its results don't depend on the defaults, which are for other models."""
+    left_open = {name for name, own in dm.diffedit.known.items() if own.stage in ("map", "mask")}
+    assert left_open - {"mask_samples"} <= tiny.defaults["diffedit"].keys()
+
+
 def test_the_vae_keeps_a_picture(tiny):
     """At least 30 dB over 8 validation scenes, from the mean of all squared errors."""
     pictures = [scenes.sample(scenes.VALIDATION[i]).render(64) for i in range(8)]

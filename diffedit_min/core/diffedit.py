@@ -22,6 +22,7 @@ from .mask import (
     NORMS,
     RESCALES,
     binarise,
+    ceilings,
     check_clip,
     difference_map,
     predictions,
@@ -37,7 +38,7 @@ from .task import Outcome, Step, Task
 @dataclass(frozen=True)
 class MapOptions(IntervalOptions):
     """How the map of step 1 is made. The defaults are the paper's, where it names a value. Otherwise they are those of
-    the common rule "map > 1.5 x its mean", which is what they give together with the threshold 0.5."""
+    public code: together with the threshold 0.5 they mean "map > 1.5 x its mean"."""
 
     mask_noise_ratio: float = option(0.5, "how noisy the latents of step 1 are, as a part of the training timeline",
                                      least=0, most=1, stage="map")
@@ -50,8 +51,9 @@ class MapOptions(IntervalOptions):
     mask_clip: str = option("mean", "how extreme values are removed: above a multiple of the mean, above a quantile, "
                             "or not at all", choices=CLIPS, stage="map")
     mask_clip_at: float = option(3.0, "the multiple or the quantile for mask_clip", least=0, stage="map")
-    mask_rescale: str = option("max", "how the map is brought to [0, 1]: by its maximum, or by its minimum and maximum",
-                               choices=RESCALES, stage="map")
+    mask_rescale: str = option("ceiling", "how the map is brought to [0, 1]: divided by the ceiling of mask_clip (if "
+                               "that is none, by the maximum), divided by its own maximum (max), or from its minimum "
+                               "to its maximum (minmax)", choices=RESCALES, stage="map")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,8 +116,9 @@ def find_map(task: Task, options: MapOptions) -> tuple[Tensor, dict[str, Tensor]
     eps_query, eps_reference = predictions(conditional(model.eps, both, task.rows, "mask"), noised, level.t)
     raw = difference_map(eps_query, eps_reference, options.mask_norm, options.mask_average)
     raw = torch.where(same[:, None, None], 0.0, raw)                        # (B, h, w)
-    clipped = remove_extremes(raw, options.mask_clip, options.mask_clip_at, task.valid)
-    mask_map = rescale(clipped, options.mask_rescale, task.valid)           # (B, h, w)
+    rule = options.mask_clip, options.mask_clip_at, task.valid
+    clipped = remove_extremes(raw, *rule)
+    mask_map = rescale(clipped, options.mask_rescale, task.valid, ceilings(raw, *rule))     # (B, h, w)
     mask_map.made = made
     if task.keep == "result":
         return mask_map, {}

@@ -20,7 +20,7 @@ FLOOR = 1e-4
 NORMS = ("l1", "l2")
 AVERAGES = ("maps", "differences")
 CLIPS = ("mean", "quantile", "none")
-RESCALES = ("minmax", "max")
+RESCALES = ("ceiling", "max", "minmax")
 
 
 def predictions(eps_fn: EpsFn, noised: Tensor, t: int) -> Tensor:
@@ -52,30 +52,43 @@ def difference_map(eps_query: Tensor, eps_reference: Tensor, norm: str = "l1", a
     return torch.where(significant[:, None, None], raw, 0.0)
 
 
-def remove_extremes(raw: Tensor, clip: str = "mean", at: float = 3.0, valid: Tensor | None = None) -> Tensor:
-    """Replace values above a ceiling by the ceiling: (B, h, w) -> (B, h, w).
+def ceilings(raw: Tensor, clip: str = "mean", at: float = 3.0, valid: Tensor | None = None) -> Tensor:
+    """The value above which a map's values count as extreme, for each picture: (B, h, w) -> (B,).
 
-    clip: where the ceiling is: "mean", `at` times the picture's mean; "quantile", its `at`-quantile (0..1); "none".
-    valid (B, h, w): False for padding, which doesn't count. The paper removes "extreme values in noise predictions";
-    here they are removed in the *difference*, so that the mask doesn't depend on the guidance scale.
+    clip: "mean", `at` times the picture's mean; "quantile", its `at`-quantile (0..1); "none", its largest value, so
+    that no value is extreme. valid (B, h, w): False for padding, which doesn't count.
     """
     check_clip(clip, at)
-    if clip == "none":
-        return raw
-    statistic = (lambda m: at * m.mean()) if clip == "mean" else (lambda m: torch.quantile(m, at))
-    return torch.stack([m.clamp(max=statistic(c)) for m, c in zip(raw, cells(raw, valid), strict=True)])
+    rules = {"mean": lambda m: at * m.mean(), "quantile": lambda m: torch.quantile(m, at), "none": torch.max}
+    return torch.stack([rules[clip](m) for m in cells(raw, valid)])
 
 
-def rescale(clipped: Tensor, how: str = "minmax", valid: Tensor | None = None) -> Tensor:
-    """To [0, 1], per picture: "minmax", (m - min) / (max - min), or "max", m / max; 0 if the divisor is 0.
+def remove_extremes(raw: Tensor, clip: str = "mean", at: float = 3.0, valid: Tensor | None = None) -> Tensor:
+    """Replace values above the ceiling by the ceiling: (B, h, w) -> (B, h, w). clip, at, valid: as in `ceilings`.
 
-    (B, h, w) -> (B, h, w). A cell of padding (not `valid`) takes the value of the nearest cell of the picture.
+    The paper removes "extreme values in noise predictions"; here they are removed in the *difference*, so that the mask
+    doesn't depend on the guidance scale.
+    """
+    return raw.minimum(ceilings(raw, clip, at, valid)[:, None, None])
+
+
+def rescale(
+    clipped: Tensor, how: str = "minmax", valid: Tensor | None = None, ceiling: Tensor | None = None
+) -> Tensor:
+    """To [0, 1], per picture: (B, h, w) -> (B, h, w). It is 0 if the divisor is 0.
+
+    how: "ceiling", m / ceiling; "max", m / max; "minmax", (m - min) / (max - min). With the ceiling 3 x mean, "ceiling"
+    and the threshold 0.5 are public code's rule, map > 1.5 x mean. "max" is the same only where the map reaches the
+    ceiling; elsewhere its masks are larger. ceiling (B,): that of `ceilings`. A cell of padding (not `valid`) takes the
+    value of the nearest cell of the picture. ValueError for "ceiling" without a ceiling.
     """
     check(how, RESCALES, "mask_rescale")
+    if how == "ceiling" and ceiling is None:
+        raise ValueError("mask_rescale 'ceiling' needs the ceiling: pass what ceilings() returns for the raw map")
     rescaled = []
-    for m, counted in zip(clipped, cells(clipped, valid), strict=True):
+    for i, (m, counted) in enumerate(zip(clipped, cells(clipped, valid), strict=True)):
         low = counted.min() if how == "minmax" else torch.zeros_like(counted[0])
-        spread = counted.max() - low
+        spread = (ceiling[i] if how == "ceiling" else counted.max()) - low
         rescaled.append(((m - low) / spread).clamp(0, 1) if spread > 0 else torch.zeros_like(m))
     result = torch.stack(rescaled)
     if valid is None:

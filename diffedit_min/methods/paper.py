@@ -28,12 +28,14 @@ def map_text(options: MapOptions) -> Text:
     size = {"l1": "mean_{channels} |Δ|", "l2": "√mean_{channels} Δ^2"}[options.mask_norm]
     raw = {"maps": f"m = mean_{{noises}} {size}", "differences": f"m = {size},  Δ averaged over noises first"}
     at = f"{options.mask_clip_at:g}"
-    cut = {"mean": f"m′ = min(m, {at} · mean m)", "quantile": f"m′ = min(m, the {at}-quantile of m)", "none": "m′ = m"}
-    scaled = {"minmax": "m″ = (m′ − min m′) / (max m′ − min m′)", "max": "m″ = m′ / max m′"}
+    ceiling = {"mean": f"{at} · mean m", "quantile": f"the {at}-quantile of m", "none": "max m"}[options.mask_clip]
+    cut = "m′ = m" if options.mask_clip == "none" else f"m′ = min(m, {ceiling})"
+    scaled = {"ceiling": f"m″ = m′ / ({ceiling})", "max": "m″ = m′ / max m′",
+              "minmax": "m″ = (m′ − min m′) / (max m′ − min m′)"}
     return Text(
         "How large the differences are at each cell, on average, is the raw map. Its extreme values are cut off, and "
         "the rest is rescaled to [0, 1].",
-        (raw[options.mask_average], cut[options.mask_clip], scaled[options.mask_rescale]),
+        (raw[options.mask_average], cut, scaled[options.mask_rescale]),
         (difference_map, remove_extremes, rescale))
 
 

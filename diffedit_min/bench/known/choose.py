@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ...core.mask import binarise, difference_map, remove_extremes, rescale
+from ...core.mask import RESCALES, binarise, ceilings, difference_map, remove_extremes, rescale
 from ...loading import load
 from ...methods import METHODS
 from ...networks.stable_diffusion import StableDiffusion
@@ -33,7 +33,7 @@ from ..tables import as_markdown
 NOISE_RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 CLIPS = (("none", 0.0), ("mean", 2.0), ("mean", 3.0), *(("quantile", q) for q in (0.75, 0.8, 0.85, 0.9, 0.95)))
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
-USUAL = ("l1", "maps", "mean", 3.0, "max", 0.5)      # map > 1.5 x its mean
+USUAL = ("l1", "maps", "mean", 3.0, "ceiling", 0.5)      # map > 1.5 x its mean
 BATCH = 10
 
 Rule = tuple[str, str, str, float, str, float]      # norm, average, clip, clip at, rescale, threshold
@@ -64,8 +64,8 @@ def mask_scores(model: StableDiffusion, count: int) -> dict[tuple[float, Rule], 
     scores = {}
     for ratio in NOISE_RATIOS:
         for (norm, average), raw in raw_maps(model, count, ratio).items():
-            for (clip, at), how in itertools.product(CLIPS, ("minmax", "max")):
-                mask_map = rescale(remove_extremes(raw, clip, at), how)
+            for (clip, at), how in itertools.product(CLIPS, RESCALES):
+                mask_map = rescale(remove_extremes(raw, clip, at), how, ceiling=ceilings(raw, clip, at))
                 for threshold in THRESHOLDS:
                     masks = binarise(mask_map, threshold)[:, 0].numpy()
                     by_kind = defaultdict(list)
