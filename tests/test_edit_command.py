@@ -196,8 +196,8 @@ NO_WHITE = [
     (("black.png",), "every pixel is 0 of 255"),
     (("black.png", "--crop", "mask"), "every pixel is 0 of 255"),
     (("black.png", "mask.png"), "every pixel is 0 of 255"),         # two pictures
-    (("ones.png",), "its pixels are from 0 to 1 of 255"),
-    (("clear.png",), "every pixel is 0 of 255, and what is transparent counts as 0"),
+    (("ones.png",), "its values are 0 and 1, of 255"),
+    (("clear.png",), "all of it is transparent"),
 ]
 SDEDIT = [
     (("--composite",), "sdedit finds no mask: give --composite one with --mask, or leave it out"),

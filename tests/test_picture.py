@@ -288,7 +288,7 @@ def test_an_animation_gives_its_first_frame(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     path = tmp_path / f"three.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
-    with pytest.warns(UserWarning, match=r"three\.\w+' has 3 frames or pages: the first one is taken$"):
+    with pytest.warns(UserWarning, match=r"three\.\w+' has several frames or pages: the first one is taken$"):
         first = picture_files.open_picture(str(path))
     assert (first.mode, first.size) == ("RGB", (8, 8))
     assert first.getpixel((4, 4)) == (255, 0, 0)
@@ -366,7 +366,7 @@ def test_too_many_pixels(tmp_path, monkeypatch):
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(path, formats):
         raise PermissionError(13, "Permission denied", path)
 
     noise(4, 4).save(tmp_path / "secret.png")

@@ -1,12 +1,14 @@
 """Picture files: read as a viewer shows them, in 8 bits; written completely or not at all, with texts inside.
 
-Every format that Pillow can read is read; PNG, JPEG and WebP are written.
+The formats in `READ` are read; PNG, JPEG and WebP are written. Every picture that this package reads is opened here.
 """
 
+import io
 import os
 import re
 import secrets
 import shlex
+import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,10 +19,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+# In these, people keep pictures, and each is decoded by a library in common use. Pillow can read forty more, and looks
+# at a file's content, not at its name: an EPS file named a.png would be run as a program by Ghostscript.
+READ = ("PNG", "JPEG", "BMP", "GIF", "PPM"), ("WEBP", "TIFF", "AVIF", "JPEG2000", "HEIF")   # HEIF: with pillow-heif
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # high quality: the background should hardly change
 FORMATS = {".png": {"format": "PNG"}, ".jpg": JPEG, ".jpeg": JPEG, ".webp": {"format": "WEBP", "quality": 95}}
 TEXTS = ("parameters", "diffedit")      # names of the texts that are kept; in EXIF: UserComment, ImageDescription
+BITS_PER_SAMPLE = 258                   # a tag of TIFF files
 LARGEST_EXIF = 65_000                   # bytes; a JPEG can't hold more
+LARGEST_PROFILE = 2**20                 # bytes; Pillow refuses a PNG with more, or with a longer compressed text
+PNG = b"\x89PNG\r\n\x1a\n"             # the first bytes of each
 
 
 # ---- from files and PIL images to 8 bits
@@ -31,22 +39,22 @@ def open_picture(path: str | os.PathLike) -> Image.Image:
 
     Raises ValueError, in one line that names the path and the way out, if there is no picture that can be read.
     """
-    return _open(path, lambda image: to_rgb(_first_frame(image, path)))
+    return opened(path, lambda image: to_rgb(first_frame(image, path)))
 
 
 def open_mask(path: str | os.PathLike) -> Image.Image:
     """The mask in a file, read like a picture, but transparent parts become black (not edited) instead of white."""
-    return _open(path, lambda image: flattened(_first_frame(image, path), 0))
+    return opened(path, lambda image: flattened(first_frame(image, path), 0))
 
 
 def open_upright(path: str | os.PathLike) -> Image.Image:
     """The picture in a file, read like any picture, but transparent parts stay transparent (see `upright`)."""
-    return _open(path, lambda image: upright(_first_frame(image, path)))
+    return opened(path, lambda image: upright(first_frame(image, path)))
 
 
 def read_text(path: str | os.PathLike) -> dict[str, str]:
     """The texts that `save` wrote into a picture, by name: "parameters", "diffedit", both or none."""
-    return _open(path, _text_of)
+    return opened(path, _text_of)
 
 
 def check_readable(path: str | os.PathLike) -> None:
@@ -66,17 +74,28 @@ def check_readable(path: str | os.PathLike) -> None:
         raise ValueError(f"{name} is not a file but a pipe or a device: save the picture to a file first")
 
 
-def _open(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
+def size_of(path: str | os.PathLike) -> tuple[int, int]:
+    """(width, height) of the picture in a file, as its header says, before it is turned upright."""
+    return opened(path, lambda image: image.size)
+
+
+def opened(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
     """The result of `read` on the opened picture; any error becomes a ValueError in one line."""
     check_readable(path)
     name = repr(os.fspath(path))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # where they matter, an error follows
-            with Image.open(path) as image:
-                return read(image)
+            try:
+                return _read(path, read)
+            except ValueError:  # too long a text in a PNG ends here too: the picture is read without it
+                shorter = _without_long_texts(path)
+                if shorter is None:
+                    raise
+                return _read(shorter, read)
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a picture that Pillow can read: save it as PNG or JPEG") from None
+        raise ValueError(f"{name} is not a picture that can be read here ({', '.join(READ[0] + READ[1])}): save it as "
+                         "PNG or JPEG") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} has too many pixels ({_reason(error)}): make it smaller first") from None
     except MemoryError:
@@ -88,11 +107,64 @@ def _open(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
         raise ValueError(f"{name} is cut short, damaged or unusual ({_reason(error)}): export it again") from error
 
 
-def _first_frame(image: Image.Image, path: str | os.PathLike) -> Image.Image:
-    """The image itself, which is at its first frame; warns if there are more frames."""
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format not in ("MPO", "PSD"):  # MPO: a JPEG with a preview; PSD: layers
-        warnings.warn(f"{os.fspath(path)!r} has {frames} frames or pages: the first one is taken", stacklevel=4)
+def _read(file: str | os.PathLike | BinaryIO, read: Callable[[Image.Image], Any]) -> Any:
+    """The result of `read` on the picture in a file of one of the formats in `READ`."""
+    common, others = READ
+    Image.preinit()     # knows the common ones; loading all that Pillow has takes a fifth of a second
+    try:
+        image = Image.open(file, formats=common)
+    except UnidentifiedImageError:
+        Image.init()
+        image = Image.open(file, formats=[name for name in others if name in Image.OPEN])
+    with image:
+        return read(image)
+
+
+def _without_long_texts(path: str | os.PathLike) -> BinaryIO | None:
+    """A PNG without the texts that have no name of `TEXTS` or are compressed, and without a very large colour profile.
+
+    None if the file is not a PNG, or holds none of these.
+    """
+    kept, dropped = io.BytesIO(), False
+    with open(path, "rb") as file:
+        kept.write(PNG)
+        if file.read(len(PNG)) != PNG:
+            return None
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            chunk = file.read(length + 4)       # with the checksum
+            if kind == b"iCCP" and _is_long(chunk.partition(b"\0")[2][1:]):
+                warnings.warn(f"{os.fspath(path)!r} has a colour profile of more than {LARGEST_PROFILE:,} bytes, which "
+                              "is left out: its colours may look different", stacklevel=4)
+            elif kind == b"zTXt" or kind in (b"tEXt", b"iTXt") and not _is_ours(kind, chunk):
+                pass
+            else:
+                kept.write(head + chunk)
+                continue
+            dropped = True
+    return kept if dropped else None
+
+
+def _is_ours(kind: bytes, chunk: bytes) -> bool:
+    """Whether a text of a PNG has a name of `TEXTS` and is not compressed."""
+    name, _, rest = chunk.partition(b"\0")
+    return name.decode("latin-1") in TEXTS and not (kind == b"iTXt" and rest[:1] == b"\1")
+
+
+def _is_long(compressed: bytes) -> bool:
+    """Whether more than LARGEST_PROFILE bytes come out of these. At most so many are unpacked."""
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(compressed, LARGEST_PROFILE)
+    except zlib.error:
+        return False    # Pillow reads the picture without a damaged profile
+    return bool(unpacking.unconsumed_tail)
+
+
+def first_frame(image: Image.Image, path: str | os.PathLike) -> Image.Image:
+    """The image itself, which is at its first frame; warns if there are more frames. (To count them may take long.)"""
+    if getattr(image, "is_animated", False) and image.format != "MPO":      # MPO: a JPEG with a preview
+        warnings.warn(f"{os.fspath(path)!r} has several frames or pages: the first one is taken", stacklevel=5)
     return image
 
 
@@ -116,20 +188,22 @@ def upright(image: Image.Image) -> Image.Image:
     """A new 8-bit image: RGB, or RGBA if the picture can be transparent; turned as its EXIF orientation says.
 
     16 bits (modes I;16 and I, taken as 0..65535) are scaled to 8 bits, not clipped. Of the metadata only a colour
-    profile for RGB is kept (`info["icc_profile"]`). Raises TypeError if it is not a PIL image, ValueError if it has no
-    pixels, or pixels of unknown range (mode F; mode I with more than 16 bits).
+    profile for RGB is kept (`info["icc_profile"]`); one of CMYK or grey does not fit the colours that are returned.
+    Raises TypeError if it is not a PIL image, ValueError if it has no pixels, or pixels of unknown range (mode F; mode
+    I with more than 16 bits).
     """
     if not isinstance(image, Image.Image):
         raise TypeError(f"expected a PIL image, not {type(image).__name__}: use PIL.Image.open or PIL.Image.fromarray")
     if 0 in image.size:
         raise ValueError(f"the picture has no pixels: its size is {image.width} x {image.height}")
     image.load()  # here, so that the `except` below does not hide a damaged file
-    profile = image.info.get("icc_profile")
+    profile = None if image.mode in ("CMYK", "LAB") else image.info.get("icc_profile")
+    most = largest_value(image)
     try:
         image = ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF: viewers then show the picture unturned
         pass
-    image = _eight_bits(image)
+    image = _eight_bits(image, most)
     if image.mode == "La":  # premultiplied grey; Pillow converts it only to LA
         image = image.convert("LA")
     # A picture can be transparent by an alpha channel, or by a colour marked as transparent (palettes, PNG, GIF).
@@ -138,16 +212,24 @@ def upright(image: Image.Image) -> Image.Image:
     return result
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits with exact rounding; other modes unchanged. (Pillow's own conversion clips.)"""
+def largest_value(image: Image.Image) -> int:
+    """The value that stands for white: 255, 65535 in modes I and I;16, or 4095 where a TIFF file has 12 bits."""
+    if not image.mode.startswith("I"):
+        return 255
+    return 4095 if getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, ())[:1] == (12,) else 65535
+
+
+def _eight_bits(image: Image.Image, most: int) -> Image.Image:
+    """Grey of more bits scaled from 0..most to 8 bits with exact rounding; other modes unchanged. (Pillow's own
+    conversion clips.)"""
     if image.mode == "F":
         raise ValueError("the picture's pixels are floats (mode F), of no agreed range: convert it to 8 bits first")
-    if not image.mode.startswith("I"):
+    if most == 255:
         return image
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+    if values.min() < 0 or values.max() > most:
         raise ValueError(f"the picture's pixels go from {values.min()} to {values.max()}: convert it to 8 bits first")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 257 * 255
+    return Image.fromarray(((values * 255 + most // 2) // most).astype(np.uint8))
 
 
 def _reason(error: Exception) -> str:
