@@ -4,6 +4,8 @@ What `edit` does around a method: masks grown and feathered, pixels put back, cr
 random model; the simple cases are in test_cli.py, the kinds of pictures in test_picture_matrix.py.
 """
 
+import base64
+import io
 import json
 import re
 
@@ -175,6 +177,15 @@ def test_the_inputs_transparency_and_profile_stay_with_its_pixels(run):
         assert Image.open("c.png").info["icc_profile"] == profile
     assert run("edit", "b.png", *EDIT[2:], "--out", "c.png").code == 0
     assert Image.open("c.png").mode == "RGB" and Image.open("c.png").info["icc_profile"] == profile
+    both = (*EDIT[2:6], "--method", "prompt-to-prompt", "--reference", "a bowl", "-o", "steps=2")
+    assert run("edit", "b.png", *both, "--out", "c.webp", "--source-out", "source.jpg", "--strip", "strip.png",
+               "--report", "report.html").code == 0
+    assert run("invert", "b.png", "-o", "steps=2").code == 0
+    for name in ("c.webp", "source.jpg", "strip.png", "b-inverted.png"):
+        assert Image.open(name).info["icc_profile"] == profile, name
+    inside = re.findall(r"data:image/\w+;base64,([\w+/=]+)", open("report.html", encoding="utf-8").read())
+    shown = [Image.open(io.BytesIO(base64.b64decode(data))) for data in inside]
+    assert len(shown) > 3 and all(image.info["icc_profile"] == profile for image in shown)
 
 
 # ---- refusals

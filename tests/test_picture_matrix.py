@@ -8,8 +8,10 @@ Pillow decodes of it, turned by numpy.
 """
 
 import os
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,8 +90,8 @@ def tiff_of_12_bits():
     return grey(GREY[:, :44])
 
 
-def long_text(*chunks, profile=None):
-    """A PNG with more in it than Pillow reads: chunks of these kinds, at its end, and maybe a profile."""
+def long_text(*chunks, at=-12, profile=None):
+    """A PNG with more in it than Pillow reads: chunks of these kinds, at its end or its beginning; maybe a profile."""
     def write():
         texts = PngImagePlugin.PngInfo()
         texts.add_text("diffedit", "{}")
@@ -99,7 +101,7 @@ def long_text(*chunks, profile=None):
         more = b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
                         for kind, data in chunks)
         with open("a.png", "wb") as file:
-            file.write(whole[:-12] + more + whole[-12:])
+            file.write(whole[:at] + more + whole[at:])
         return PHOTO
     return write
 
@@ -115,9 +117,8 @@ GOOD = {
     "palette png with a clear colour": saved("a.png", palette((3, 3)), clear_at(3, 3)),
     "grey png": saved("a.png", GREY, grey(GREY)),
     "png with a long compressed text": long_text((b"zTXt", b"workflow\0\0" + MEGABYTES)),
-    "png with a long compressed text in Unicode": long_text((b"iTXt", b"prompt\0\1\0\0\0" + MEGABYTES)),
+    "png with a long compressed text in Unicode": long_text((b"iTXt", b"prompt\0\1\0\0\0" + MEGABYTES), at=33),
     "png with 70 MB of text": long_text(*[(b"tEXt", b"log\0" + b"x" * 10**7)] * 7),
-    "png with a long text and a small profile": long_text((b"zTXt", b"a\0\0" + MEGABYTES), profile=bytes(99)),
     "grey png with alpha": saved("a.png", np.dstack([GREY, ALPHA[..., 3]]),
                                  over_white(np.dstack([grey(GREY), ALPHA[..., 3]]))),
     "1 bit png": saved("a.png", Image.fromarray(GREY > 99), grey(((GREY > 99) * 255).astype(np.uint8))),
@@ -206,6 +207,76 @@ def test_what_is_composed_is_the_input_bit_for_bit(run, tmp_path, name, size):
     assert np.array_equal(np.asarray(dm.pictures.to_rgb(result))[outside], shown[outside])
     if name == "RGBA png":
         assert np.array_equal(np.asarray(result)[outside], ALPHA[outside])
+
+
+# ---- what is read beside the pixels
+
+
+PROFILE = bytes(16) + b"RGB " + bytes(108)
+
+
+def test_a_long_text_takes_neither_settings_nor_profile_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for at in (33, -12):
+        long_text((b"zTXt", b"workflow\0\0" + MEGABYTES), at=at, profile=PROFILE)()
+        assert dm.pictures.picture_files.read_text("a.png") == {"diffedit": "{}"}
+        assert dm.pictures.open_picture("a.png").info == {"icc_profile": PROFILE}
+
+
+def test_of_a_very_large_profile_only_the_picture_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    long_text(profile=PROFILE + bytes(2**20))()
+    with pytest.warns(UserWarning, match="^'a.png' has a colour profile of more than 1,048,576 bytes, which is "):
+        opened = dm.pictures.open_picture("a.png")
+    assert np.array_equal(np.asarray(opened), PHOTO) and opened.info == {}
+
+
+@pytest.mark.parametrize("space", [b"RGB ", b"GRAY", b"CMYK", b"Lab "])
+@pytest.mark.parametrize(("mode", "fits"), [("RGB", True), ("RGBA", True), ("P", True), ("L", True), ("LA", True),
+                                            ("1", True), ("I;16", True), ("CMYK", False), ("LAB", False)])
+def test_a_profile_stays_only_where_it_is_for_the_colours_that_are_returned(mode, fits, space):
+    """Not where the colours are made from others (CMYK, LAB), and not one that is for grey or CMYK."""
+    profile = bytes(16) + space + bytes(108)
+    image = Image.new(mode, (4, 3))
+    image.info = {"icc_profile": profile, "exif": b"", "comment": "no"}
+    kept = {"icc_profile": profile} if fits and space == b"RGB " else {}
+    assert dm.pictures.to_rgb(image).info == kept
+
+
+def test_an_edit_has_its_inputs_profile_also_when_pillow_writes_it(tmp_path, model):
+    picture = Image.fromarray(PHOTO)
+    picture.info["icc_profile"] = PROFILE
+    edit = dm.diffedit(model, picture, "pears", steps=2, mask_samples=1)
+    same = dm.diffedit(model, picture, "pears", "pears", steps=2, mask_samples=1)
+    both = dm.prompt_to_prompt(model, picture, "a pear", "a cat", steps=2)
+    assert same.empty_mask and not edit.empty_mask
+    plain = dm.invert(model, [picture, Image.fromarray(PHOTO)], steps=2)
+    for image in (edit.image, edit.input, same.image, both.image, both.source, plain[0].image):
+        image.save(tmp_path / "a.png")
+        assert Image.open(tmp_path / "a.png").info == {"icc_profile": PROFILE}
+    assert edit.mask_image.info == plain[1].image.info == {}        # a mask has no colours
+
+
+def test_the_pages_of_a_tiff_are_not_counted(tmp_path, monkeypatch):
+    """Walking all of them takes half a minute for 80,000; here it would end in an error, as the third is damaged."""
+    monkeypatch.chdir(tmp_path)
+    RED.save("a.tiff", save_all=True, append_images=[GREEN, BLUE])
+    with Image.open("a.tiff") as image:
+        image.seek(1)
+        after = image.tag_v2.next
+    with open("a.tiff", "r+b") as file:
+        file.seek(after)
+        file.write(b"\xff" * 40)
+    with pytest.warns(UserWarning, match="^'a.tiff' has several frames or pages: the first one is taken$"):
+        assert np.array_equal(np.asarray(dm.pictures.open_picture("a.tiff")), np.asarray(RED))
+
+
+def test_pictures_are_opened_in_one_place():
+    """`Image.open` without a list of formats takes what a file holds, whatever its name: EPS runs Ghostscript."""
+    package = Path(dm.__file__).parent
+    opening = {path.relative_to(package).as_posix() for path in package.rglob("*.py")
+               if re.search(r"^[^#`\"]*\bImage\.open\(", path.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert opening == {"pictures/picture_files.py"}
 
 
 # ---- what is no picture
