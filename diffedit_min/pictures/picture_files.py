@@ -24,6 +24,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageErro
 READ = ("PNG", "JPEG", "BMP", "GIF", "PPM"), ("WEBP", "TIFF", "AVIF", "JPEG2000", "HEIF")   # HEIF: with pillow-heif
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # high quality: the background should hardly change
 FORMATS = {".png": {"format": "PNG"}, ".jpg": JPEG, ".jpeg": JPEG, ".webp": {"format": "WEBP", "quality": 95}}
+LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}     # px
 TEXTS = ("parameters", "diffedit")      # names of the texts that are kept; in EXIF: UserComment, ImageDescription
 BITS_PER_SAMPLE = 258                   # a tag of TIFF files
 LARGEST_EXIF = 65_000                   # bytes; a JPEG can't hold more
@@ -245,10 +246,12 @@ def save(image: Image.Image, path: str | os.PathLike, text: Mapping[str, str] | 
 
     The suffix decides the format: .png (lossless), .jpg, .jpeg, .webp. A PNG gets all of `text` as text chunks; the
     other formats get the texts named in `TEXTS`, as EXIF, unless they are too long for it. The colour profile of an RGB
-    image is kept. Raises ValueError, in one line, for another suffix, a missing folder, or a folder at `path`.
+    image is kept. Raises ValueError, in one line, for another suffix, a size that the format can't hold, a missing
+    folder, or a folder at `path`.
     """
     path = Path(path)
     check_target(path)
+    check_fits(image.size, path)
     options, text = dict(FORMATS[path.suffix.lower()]), text or {}
     if options["format"] == "PNG":
         chunks = PngImagePlugin.PngInfo()
@@ -287,6 +290,14 @@ def _text_of(image: Image.Image) -> dict[str, str]:
         found = {"diffedit": exif.get(ExifTags.Base.ImageDescription),
                  "parameters": comment[8:].decode("utf-16-be", "replace") if unicode else None}
     return {key: str(value) for key, value in found.items() if isinstance(value, str)}
+
+
+def check_fits(size: tuple[int, int], path: Path) -> None:
+    """ValueError if the format that `path` has can't hold a picture of that size. Like `check_target`, for before."""
+    most = LARGEST_SIDE.get(FORMATS[path.suffix.lower()]["format"])
+    if most is not None and max(size) > most:
+        raise ValueError(f"{str(path)!r} can't hold {size[0]} x {size[1]} pixels: {path.suffix} takes at most {most:,} "
+                         "a side, use .png")
 
 
 def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:

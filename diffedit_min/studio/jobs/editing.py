@@ -20,7 +20,7 @@ from ...methods import Asked, Edit, edit_together
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.compositing import Box, at_size, composite, grow, put_back
 from ...pictures.masks import open_white
-from ...pictures.picture_files import open_upright, to_rgb
+from ...pictures.picture_files import check_fits, open_upright, to_rgb
 from .job import AROUND, Job
 
 
@@ -42,6 +42,7 @@ def open_job(job: Job) -> Opened:
     if job.image is None:
         return Opened(job)
     original, mask, mask_sha256 = open_upright(job.image), None, None
+    check_fits(original.size, job.out)
     if job.mask is not None:
         given = at_size(open_white(job.mask, original.size), original.size)
         mask, mask_sha256 = grow(given, job.mask_grow), sha256(given)
