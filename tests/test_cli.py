@@ -190,7 +190,7 @@ EARLY = [
     (("edit", "no.png", "--query", "q"), "'no.png' can't be opened (No such file or directory): check the path"),
     (("mask", "folder", "--query", "q"), "'folder' is a folder: give the path of one picture in it"),
     (("invert", "text.png"), "'text.png' is not a picture that can be read here (PNG, JPEG, BMP, GIF, PPM, "
-                                "WEBP, TIFF, AVIF, JPEG2000, HEIF): save it as PNG or JPEG"),
+                                "WEBP, TIFF, AVIF, HEIF): save it as PNG or JPEG"),
     ((*EDIT, "-o", "encoding_ratio=nan"), "encoding_ratio must be from 0 to 1, not nan"),
     ((*EDIT, "-o", "steps=2.5"), "steps must be a whole number, not '2.5'"),
     (("edit", "a.png", "--query", "caf\udce9"), "the query 'caf\\udce9' has a stray byte, which is no text in UTF-8: "

@@ -21,11 +21,12 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageErro
 
 # In these, people keep pictures, and each is decoded by a library in common use. Pillow can read forty more, and looks
 # at a file's content, not at its name: an EPS file named a.png would be run as a program by Ghostscript.
-READ = ("PNG", "JPEG", "BMP", "GIF", "PPM"), ("WEBP", "TIFF", "AVIF", "JPEG2000", "HEIF")   # HEIF: with pillow-heif
+READ = ("PNG", "JPEG", "BMP", "GIF", "PPM"), ("WEBP", "TIFF", "AVIF", "HEIF")   # HEIF: with pillow-heif
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # high quality: the background should hardly change
 FORMATS = {".png": {"format": "PNG"}, ".jpg": JPEG, ".jpeg": JPEG, ".webp": {"format": "WEBP", "quality": 95}}
 LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}     # px
 TEXTS = ("parameters", "diffedit")      # names of the texts that are kept; in EXIF: UserComment, ImageDescription
+SRGB_GAMMA = 1 / 2.2                    # as PNG files have it
 BITS_PER_SAMPLE = 258                   # a tag of TIFF files
 LARGEST_EXIF = 65_000                   # bytes; a JPEG can't hold more
 LARGEST_PROFILE = 2**20                 # bytes; Pillow refuses a PNG with more, or with a longer compressed text
@@ -163,7 +164,14 @@ def _is_long(compressed: bytes) -> bool:
 
 
 def first_frame(image: Image.Image, path: str | os.PathLike) -> Image.Image:
-    """The image itself, which is at its first frame; warns if there are more frames. (To count them may take long.)"""
+    """The image itself, which is at its first frame; warns of what a viewer may show besides.
+
+    These are more frames (to count them may take long), and a brightness that a PNG asks for by another gamma.
+    """
+    gamma = image.info.get("gamma", SRGB_GAMMA)
+    if abs(gamma / SRGB_GAMMA - 1) > 0.1 and not image.info.keys() & {"srgb", "icc_profile"}:
+        warnings.warn(f"{os.fspath(path)!r} has a gamma of {gamma:g}, which is not applied: browsers show it lighter "
+                      "or darker; save it without", stacklevel=5)
     if getattr(image, "is_animated", False) and image.format != "MPO":      # MPO: a JPEG with a preview
         warnings.warn(f"{os.fspath(path)!r} has several frames or pages: the first one is taken", stacklevel=5)
     return image
@@ -221,8 +229,10 @@ def largest_value(image: Image.Image) -> int:
 
 
 def _eight_bits(image: Image.Image, most: int) -> Image.Image:
-    """Grey of more bits scaled from 0..most to 8 bits with exact rounding; other modes unchanged. (Pillow's own
-    conversion clips.)"""
+    """Grey of more bits scaled from 0..most to 8 bits with exact rounding; other modes unchanged.
+
+    Pillow's own conversion clips, and forgets the value that is marked as transparent.
+    """
     if image.mode == "F":
         raise ValueError("the picture's pixels are floats (mode F), of no agreed range: convert it to 8 bits first")
     if most == 255:
@@ -230,7 +240,10 @@ def _eight_bits(image: Image.Image, most: int) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > most:
         raise ValueError(f"the picture's pixels go from {values.min()} to {values.max()}: convert it to 8 bits first")
-    return Image.fromarray(((values * 255 + most // 2) // most).astype(np.uint8))
+    grey = Image.fromarray(((values * 255 + most // 2) // most).astype(np.uint8))
+    if (clear := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _reason(error: Exception) -> str:
