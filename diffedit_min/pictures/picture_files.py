@@ -3,12 +3,10 @@
 The formats in `READ` are read; PNG, JPEG and WebP are written. Every picture that this package reads is opened here.
 """
 
-import io
 import os
 import re
 import secrets
 import shlex
-import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from .long_texts import without_long_texts
 
 # In these, people keep pictures, and each is decoded by a library in common use. Pillow can read forty more, and looks
 # at a file's content, not at its name: an EPS file named a.png would be run as a program by Ghostscript.
@@ -29,8 +29,6 @@ TEXTS = ("parameters", "diffedit")      # names of the texts that are kept; in E
 SRGB_GAMMA = 1 / 2.2                    # as PNG files have it
 BITS_PER_SAMPLE = 258                   # a tag of TIFF files
 LARGEST_EXIF = 65_000                   # bytes; a JPEG can't hold more
-LARGEST_PROFILE = 2**20                 # bytes; Pillow refuses a PNG with more, or with a longer compressed text
-PNG = b"\x89PNG\r\n\x1a\n"             # the first bytes of each
 
 
 # ---- from files and PIL images to 8 bits
@@ -91,7 +89,7 @@ def opened(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
             try:
                 return _read(path, read)
             except ValueError:  # too long a text in a PNG ends here too: the picture is read without it
-                shorter = _without_long_texts(path)
+                shorter = without_long_texts(path, TEXTS)
                 if shorter is None:
                     raise
                 return _read(shorter, read)
@@ -120,47 +118,6 @@ def _read(file: str | os.PathLike | BinaryIO, read: Callable[[Image.Image], Any]
         image = Image.open(file, formats=[name for name in others if name in Image.OPEN])
     with image:
         return read(image)
-
-
-def _without_long_texts(path: str | os.PathLike) -> BinaryIO | None:
-    """A PNG without the texts that have no name of `TEXTS` or are compressed, and without a very large colour profile.
-
-    None if the file is not a PNG, or holds none of these.
-    """
-    kept, dropped = io.BytesIO(), False
-    with open(path, "rb") as file:
-        kept.write(PNG)
-        if file.read(len(PNG)) != PNG:
-            return None
-        while len(head := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            chunk = file.read(length + 4)       # with the checksum
-            if kind == b"iCCP" and _is_long(chunk.partition(b"\0")[2][1:]):
-                warnings.warn(f"{os.fspath(path)!r} has a colour profile of more than {LARGEST_PROFILE:,} bytes, which "
-                              "is left out: its colours may look different", stacklevel=4)
-            elif kind == b"zTXt" or kind in (b"tEXt", b"iTXt") and not _is_ours(kind, chunk):
-                pass
-            else:
-                kept.write(head + chunk)
-                continue
-            dropped = True
-    return kept if dropped else None
-
-
-def _is_ours(kind: bytes, chunk: bytes) -> bool:
-    """Whether a text of a PNG has a name of `TEXTS` and is not compressed."""
-    name, _, rest = chunk.partition(b"\0")
-    return name.decode("latin-1") in TEXTS and not (kind == b"iTXt" and rest[:1] == b"\1")
-
-
-def _is_long(compressed: bytes) -> bool:
-    """Whether more than LARGEST_PROFILE bytes come out of these. At most so many are unpacked."""
-    unpacking = zlib.decompressobj()
-    try:
-        unpacking.decompress(compressed, LARGEST_PROFILE)
-    except zlib.error:
-        return False    # Pillow reads the picture without a damaged profile
-    return bool(unpacking.unconsumed_tail)
 
 
 def first_frame(image: Image.Image, path: str | os.PathLike) -> Image.Image:
