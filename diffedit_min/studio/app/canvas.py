@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from ...pictures.picture import Frame, fit_mask, mask_image
-from ...pictures.picture_files import open_picture
+from ...pictures.picture_files import open_picture, size_of
 
 SIDE = 640              # px: the canvas's longer one, whatever the picture's size
 COLOUR = (235, 0, 120, 140)     # of the mask's layer: what lies below still shows
@@ -27,8 +27,8 @@ def open_upload(path: str | os.PathLike, pixels: int) -> Image.Image:
     Errors name the file as its owner does, not by its place on the server.
     """
     name, size = repr(Path(path).name), (0, 0)
-    with suppress(Exception), Image.open(path) as image:      # what has no readable header, `open_picture` refuses
-        size = image.size
+    with suppress(ValueError):      # `open_picture` says what is wrong
+        size = size_of(path)
     if math.prod(size) > pixels:
         raise ValueError(f"{name} has {size[0]} x {size[1]} pixels, more than the {pixels / 1e6:g} million that this "
                          "page takes: make it smaller first")
