@@ -57,6 +57,11 @@ def shown_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+def at_most(frame: Frame) -> Frame:
+    """For previews: the frame of a picture that is no larger than the canvas."""
+    return replace(frame, size=min(frame.size, shown_size(frame.size)))
+
+
 def value(picture: Image.Image, layer: Image.Image | None = None) -> dict[str, Any]:
     """What a `gr.ImageEditor` shows: the picture at the canvas's size, and a layer over it."""
     background = picture.resize(shown_size(picture.size), Image.Resampling.LANCZOS)

@@ -15,6 +15,7 @@ from typer import Option
 
 from ..options import MODEL_HELP
 from .files import KEPT_SECONDS, delete_old, own_folder
+from .guard import is_own
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -44,7 +45,7 @@ def serve(
         raise ValueError(f"--root-path must start with / or https://, not be {root_path!r}")
     if importlib.util.find_spec("gradio") is None:
         raise ValueError('the page needs gradio: pip install "diffedit-min[app]"')
-    names = {name.lower() for name in (*(allow_host or ()), host, urlsplit(root_path).hostname) if name}
+    names = {*(allow_host or ()), urlsplit(root_path).hostname or "", "" if is_own(host) else host} - {""}
     with own_folder() as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(folder)     # all that is uploaded or made; read when gradio makes a page
         from ...loading.held import Models

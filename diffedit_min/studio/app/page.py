@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio.blocks import BlockFunction
 from gradio.utils import get_upload_folder
+from PIL import Image
 from starlette.middleware import Middleware
 
 from ...loading.held import Models
@@ -39,6 +41,7 @@ from .words import about, rows, share, summary
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
 Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress, None, Shown]]    # its end is shown last
 SESSIONS = 200              # of people, at a time: who comes after them takes the place of who was away longest
+PICTURES = 10               # of the largest size: what the pictures of all sessions may have together
 EVERY_SECONDS = 0.1         # steps are told, at most: a browser that draws all of a small model's can't be clicked
 
 
@@ -82,7 +85,7 @@ def launch(page: gr.Blocks, host: str, port: int | None, megabytes: float, names
     names: of hosts, besides this machine's own, under which the page may be asked for.
     """
     look = {"theme": gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")), "css": CSS}
-    size, names = int(megabytes * 2**20), set(names)
+    size, names = int(megabytes * 2**20), {name.lower() for name in names}
     guard = Middleware(Guard, names=names, folder=Path(get_upload_folder()), file_bytes=size)
     try:
         _, local, public = page.launch(
@@ -102,6 +105,8 @@ class Answers:
 
     def __init__(self, controls: Controls, models: Models, pixels: int) -> None:
         self.controls, self.models, self.pixels = controls, models, pixels
+        self.opened: list[Session] = []     # those with a picture, the last one last
+        self.one_at_a_time = Lock()
 
     def connect(self, page: gr.Blocks) -> None:
         """Only one answer that uses a model runs at a time, whoever asked; the others don't wait for those."""
@@ -149,9 +154,9 @@ class Answers:
         c, session = self.controls, told[self.controls.session]
         path = told[c.picture]
         try:
-            session.open(None if path is None else canvas.open_upload(path, self.pixels))
+            self.show(session, None if path is None else canvas.open_upload(path, self.pixels))
         except ValueError as error:
-            session.open(None)
+            self.show(session, None)
             gr.Warning(html.escape(describe(error)))
             return {**self.fresh(session), c.picture: None, c.progress: f"Error: {describe(error)}"}
         return self.fresh(session)
@@ -161,8 +166,17 @@ class Answers:
         if chosen.index not in range(SCENES):
             raise gr.Error("there is no such scene", print_exception=False)
         scene, answer = demo_scenes(int(chosen.index), None)
-        session.open(scene.render(math.isqrt(self.models.get(self.models.names[0]).native_area)))
+        self.show(session, scene.render(math.isqrt(self.models.get(self.models.names[0]).native_area)))
         return {**self.fresh(session), c.picture: session.picture, c.reference: scene.caption, c.query: answer.caption}
+
+    def show(self, session: Session, picture: Image.Image | None) -> None:
+        """Begin a session anew. While the pictures of all have too many pixels together, the oldest is forgotten."""
+        with self.one_at_a_time:
+            session.open(picture)
+            others = [other for other in self.opened if other is not session]
+            self.opened = [other for other in (*others, session) if other.picture is not None]
+            while sum(math.prod(other.picture.size) for other in self.opened) > PICTURES * self.pixels:
+                self.opened.pop(0).open(None)
 
     def fresh(self, session: Session) -> Shown:
         """The page with a new picture, or none."""
@@ -254,8 +268,9 @@ class Answers:
     def mask_of(self, session: Session) -> Shown:
         """The map that was found, and the canvas with its mask."""
         c, found = self.controls, session.found
+        frame = canvas.at_most(found.frame)
         return {c.canvas: canvas.value(session.opened(), session.layer(found.mask)),
-                c.map: None if found.mask_map is None else heat(found.mask_map, found.frame, found.factor)}
+                c.map: None if found.mask_map is None else heat(found.mask_map, frame, found.factor)}
 
     # ---- the edit
 
@@ -268,8 +283,7 @@ class Answers:
             if "mask" in asked.method.uses:
                 painted = session.painted(told[c.canvas]["layers"] if told[c.canvas] else [], model, run.laid)
             edit = yield from session.run(model, asked, run, painted)
-            return {**self.files(edit), c.result: edit.image,
-                    c.progress: summary(edit, run.rows, time.perf_counter() - started)}
+            return {**self.files(edit), c.progress: summary(edit, run.rows, time.perf_counter() - started)}
 
         yield from self.watched(session, "edit", told, steps)
 
@@ -319,7 +333,8 @@ class Answers:
         c, folder = self.controls, new_folder()
         text = metadata.texts(edit.settings, edit.image.size)
         save(edit.image, folder / "result.png", text)
-        shown = {c.save_result: gr.update(value=folder / "result.png", interactive=True),
+        shown = {c.result: folder / "result.png",
+                 c.save_result: gr.update(value=folder / "result.png", interactive=True),
                  c.save_mask: gr.update(interactive=False), c.save_report: gr.update(interactive=False),
                  c.make_report: gr.update(interactive=True)}
         if edit.mask is not None:
