@@ -38,7 +38,7 @@ def own_folder() -> Iterator[Path]:
 @contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
     """OSError if another process holds the lock, or if this is no folder of one's own."""
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
