@@ -64,7 +64,8 @@ def test_this_machines_hosts_are_answered(guard, host):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example",
-                                  "localhost.evil.example", "localhost@evil.example", "", "[", "evil.example, localhost"])
+                                  "localhost.evil.example", "localhost@evil.example", "", "[",
+                                  "evil.example, localhost"])
 def test_a_foreign_name_that_leads_here_is_refused(guard, host):
     assert ask(guard, headers={"host": host})[0] == 403
     assert ask(guard, headers=OWN | {"x-forwarded-host": host})[0] == 403
