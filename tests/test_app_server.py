@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -60,7 +61,7 @@ class Visitor:
     """One who asks the page without a browser."""
 
     def __init__(self, address, at=""):
-        self.address, self.at = address, at
+        self.address, self.at, self.session = address, at, secrets.token_hex(8)
         _, _, text = request(address, f"{at}/config")
         self.config = json.loads(text)
         self.ids = {part["props"].get("elem_id"): part["id"] for part in self.config["components"]}
@@ -75,11 +76,12 @@ class Visitor:
     def ask(self, event, **controls):
         """(whether it went well, what is said) of an event, where some controls hold these values."""
         values = self.values | {self.ids[name]: value for name, value in controls.items()}
-        body = {"data": [values[part] for part in event["inputs"]], "fn_index": event["id"], "session_hash": "abc"}
+        data = [values[part] for part in event["inputs"]]
+        body = {"data": data, "fn_index": event["id"], "session_hash": self.session}
         status, _, text = request(self.address, f"{self.at}/gradio_api/queue/join", "POST", json.dumps(body),
                                   Content_Type="application/json")
         assert status == 200, text
-        _, _, told = request(self.address, f"{self.at}/gradio_api/queue/data?session_hash=abc")
+        _, _, told = request(self.address, f"{self.at}/gradio_api/queue/data?session_hash={self.session}")
         end, = (json.loads(line[6:]) for line in told.splitlines() if '"process_completed"' in line)
         return end["success"], end["output"].get("error")
 
@@ -200,7 +202,8 @@ def test_calls_out_of_order_and_of_wrong_kinds_are_told_in_a_line(visitor, capfd
     direct = {"data": [visitor.values[part] for part in event["inputs"]], "fn_index": event["id"]}
     assert request(visitor.address, "/gradio_api/run/predict", "POST", json.dumps(direct),
                    Content_Type="application/json")[0] == 404           # not past the line
-    assert "Traceback" not in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "Traceback" not in said, said
     assert request(visitor.address, "/")[0] == 200
 
 
@@ -209,9 +212,10 @@ def test_uploads_are_bounded(tmp_path):
         status, _, said = upload(address, bytes(300_000))
         assert status == 413 and "maximum allowed size" in said
         assert upload(address, bytes(110_000))[0] == 413        # by Gradio: the guard can't see where a file ends in it
-        statuses = [upload(address, i.to_bytes(2, "big") * 50_000)[0] for i in range(OF_VISITOR + 3)]
-        assert statuses[:OF_VISITOR] == [200] * OF_VISITOR and set(statuses[-2:]) == {429}
-        assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1.2 * OF_VISITOR * 104_858
+        statuses = [upload(address, i.to_bytes(2, "big") * 52_400)[0] for i in range(OF_VISITOR + 2)]
+        assert statuses == [200] * OF_VISITOR + [429] * 2
+        lies = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        assert lies < (OF_VISITOR + 1) * 104_858
         assert request(address, "/")[0] == 200
 
 
@@ -300,13 +304,12 @@ def started(folder):
 
 
 def test_nothing_is_left_however_the_server_ends(tmp_path):
-    for name, code in (("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 0), ("SIGKILL", -9)):
+    """Nor, when it was killed, after the next start."""
+    for name, code in (("SIGHUP", 129), ("SIGKILL", -9), ("SIGTERM", 143)):
         with started(tmp_path) as (process, address):
             assert upload(address, png(SCENE))[0] == 200
-            folder, = tmp_path.glob(f"{PREFIX}*")       # SIGKILL's is gone by the next start, which is the first's here
+            folder, = tmp_path.glob(f"{PREFIX}*")
             assert list(folder.rglob("a.png"))
             process.send_signal(getattr(signal, name))
-            assert process.wait(30) == code, name
+            assert process.wait(60) == code, name
             assert folder.exists() is (name == "SIGKILL")
-    with started(tmp_path):
-        assert not folder.exists()

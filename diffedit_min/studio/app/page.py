@@ -62,7 +62,10 @@ class Page(gr.Blocks):
         try:
             if any("://" in str(path) for path in paths_in(inputs)):
                 raise ValueError("give a picture's file, not its address")      # Gradio would fetch it
-            return await super().preprocess_data(block_fn, inputs, *rest, **options)
+            held = await super().preprocess_data(block_fn, inputs, *rest, **options)
+            if any(isinstance(value, list) for value in held):
+                raise ValueError("a control here holds one value, not a list")
+            return held
         except Exception as error:
             error = error.__cause__ or error        # which Gradio wraps
             said = error.message if isinstance(error, gr.Error) else describe(error)
