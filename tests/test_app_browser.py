@@ -278,7 +278,7 @@ def test_two_people_at_once_get_each_their_own(browser, address, network):
 def test_what_cannot_be_used_is_said(person):
     prepared(person)
     person.upload("text.png", b"no picture")
-    person.message("'text.png' is not a picture that Pillow can read: save it as PNG or JPEG")
+    person.message("'text.png' is not a picture that can be read here (PNG, JPEG, ")
     person.upload("large.png", png(Image.new("1", (8000, 5001))))
     person.message("'large.png' has 8000 x 5001 pixels, more than the 40 million that this page takes")
     person.upload("heavy.png", png(scene()) + bytes(1_100_000))

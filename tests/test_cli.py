@@ -189,9 +189,15 @@ def test_demo_measures_of_a_perfect_and_of_a_useless_edit():
 EARLY = [
     (("edit", "no.png", "--query", "q"), "'no.png' can't be opened (No such file or directory): check the path"),
     (("mask", "folder", "--query", "q"), "'folder' is a folder: give the path of one picture in it"),
-    (("invert", "text.png"), "'text.png' is not a picture that Pillow can read: save it as PNG or JPEG"),
+    (("invert", "text.png"), "'text.png' is not a picture that can be read here (PNG, JPEG, BMP, GIF, PPM, "
+                                "WEBP, TIFF, AVIF, HEIF): save it as PNG or JPEG"),
     ((*EDIT, "-o", "encoding_ratio=nan"), "encoding_ratio must be from 0 to 1, not nan"),
     ((*EDIT, "-o", "steps=2.5"), "steps must be a whole number, not '2.5'"),
+    (("edit", "a.png", "--query", "caf\udce9"), "the query 'caf\\udce9' has a stray byte, which is no text in UTF-8: "
+                                                "write it anew"),
+    ((*EDIT, "--reference", 10_001 * "a"), "the reference has 10,001 characters: give at most 10,000"),
+    ((*EDIT, "-o", "negative_prompt=\udcff"), "negative_prompt '\\udcff' has a stray byte, which is no text in UTF-8: "
+                                              "write it anew"),
     ((*EDIT, "-o", "steps"), "-o 'steps' has no value: write it as name=value, for example steps=25"),
     ((*EDIT, "--method", "sdedit"), "sdedit has no option 'mask_samples'; it has encoding_ratio, guidance_scale, "
                                     "negative_prompt, steps"),

@@ -5,6 +5,7 @@ They run on tiny random weights in float64, where a level, a sign or an index th
 
 import copy
 import dataclasses
+import json
 from collections import Counter
 
 import numpy as np
@@ -20,6 +21,7 @@ from diffedit_min.core.diffedit import find_map
 from diffedit_min.core.guidance import Rows, conditional
 from diffedit_min.core.schedule import add_noise, levels_used, log_snr, standard_noise
 from diffedit_min.core.task import Task
+from diffedit_min.methods import Asked
 from diffedit_min.pictures.picture import unfit
 
 QUERY, REFERENCE = "a bowl of pears", "a bowl of apples"
@@ -466,6 +468,19 @@ def test_padding_follows_the_picture(model):
 
 
 @pytest.mark.parametrize(("change", "message"), [
+    ({"query": None}, "the query must be a text, not None"),
+    ({"query": b"pears"}, "the query must be a text, not b'pears'"),
+    ({"reference": 3}, "the reference must be a text, not 3"),
+    ({"query": "a \ud83c"}, r"the query 'a \ud83c' has a stray byte, which is no text in UTF-8: write it anew"),
+    ({"query": "pears " * 10**6}, "the query has 6,000,000 characters: give at most 10,000"),
+    ({"seed": 0.5}, "seed must be a whole number, not 0.5"),
+    ({"seed": np.float64(1)}, "seed must be a whole number, not 1.0"),
+    ({"seed": True}, "seed must be a whole number, not True"),
+    ({"seed": "1"}, "seed must be a whole number, not '1'"),
+    ({"seed": None}, "seed must be a whole number, not None"),
+    ({"size": 16.0}, "size must be a whole number, not 16.0"),
+    ({"steps": np.bool_(True)}, "steps must be a whole number, not True"),
+    ({"steps": np.arange(2)}, "steps must be a whole number, not [0, 1]"),
     ({"query": "  "}, "the query is empty: say what the edited picture should show"),
     ({"encoding_ratio": 1.5}, "encoding_ratio must be from 0 to 1, not 1.5"),
     ({"encoding_ratio": float("nan")}, "encoding_ratio must be from 0 to 1, not nan"),
@@ -487,6 +502,22 @@ def test_bad_options(model, change, message):
     with pytest.raises(ValueError) as error:
         diffedit(model, **change)
     assert str(error.value) == message
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(model):
+    plain = {"seed": 3, "size": 24, "steps": 3, "mask_samples": 2, "encoding_ratio": 0.5, "guidance_scale": 2.0}
+    other = {"seed": np.int64(3), "size": np.int32(24), "steps": np.int16(3), "mask_samples": torch.tensor(2),
+             "encoding_ratio": np.float32(0.5), "guidance_scale": np.uint8(2)}
+    edit = diffedit(model, **other)
+    assert json.dumps(edit.settings) == json.dumps(diffedit(model, **plain).settings)
+    assert Asked(dm.METHODS["diffedit"], "a", seed=np.uint8(7), size=torch.tensor(9)).seed.bit_length() == 3
+    pictures = [picture(0), picture(1), picture(2)]
+    for seeds in (np.arange(3), torch.arange(3), list(np.arange(3)), (0, 1, 2)):
+        edits = dm.diffedit(model, pictures, QUERY, seed=seeds, steps=2, mask_samples=1)
+        assert json.dumps([edit.settings["seed"] for edit in edits]) == "[0, 1, 2]"
+    options = {"reweight": {"pears": np.int64(2)}, "cross_replace": torch.tensor(0.5)}
+    settings = dm.METHODS["prompt_to_prompt"].made(options).record()
+    assert json.loads(json.dumps(settings))["reweight"] == {"pears": 2} and settings["cross_replace"] == 0.5
 
 
 def test_other_refusals(model):

@@ -5,7 +5,9 @@ Masks shown over pictures, and rows of pictures with captions.
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFont
 
 from diffedit_min.pictures import drawing, picture
 
@@ -70,6 +72,41 @@ def test_captions_wrap():
         assert (np.asarray(long)[:, :20] == 255).all() and (np.asarray(long)[:, 220:240] == 255).all()
     same = drawing.strip([image] * 2, ["des peches", ""], gap=20)
     assert drawing.strip([image] * 2, ["des pêches\n", ""], gap=20).tobytes() == same.tobytes()
+
+
+def lines_before(text, font, width):
+    """The lines of a caption by the letter: the longest beginning that fits, back to a space if there is one."""
+    lines, rest = [], text.strip()
+    while rest:
+        end = next((n for n in range(2, len(rest) + 1) if font.getlength(rest[:n]) > width), len(rest) + 1) - 1
+        if end < len(rest) and " " in rest[: end + 1]:
+            end = rest[: end + 1].rindex(" ")
+        lines.append(rest[:end].rstrip())
+        rest = rest[end:].lstrip()
+    return lines
+
+
+@settings(deadline=None, database=None, derandomize=True, max_examples=30)
+@given(text=st.text(alphabet="iW .a", max_size=80), width=st.integers(40, 200))
+def test_a_line_holds_what_fits(text, width):
+    row = Image.new("RGB", (width + 16, 4))
+    font = ImageFont.load_default(18)
+    height = 8 + sum(font.getmetrics()) * len(lines_before(text, font, width))
+    assert drawing.headed(row, text).height == 4 + height
+
+
+@pytest.mark.parametrize("caption", ["x" * 10**6, "many words " * 10**5, "\n" * 10**6, "\0" * 10**5, "ﷺ" * 10**5])
+def test_of_a_long_caption_the_beginning_is_shown(caption):
+    """Trying every length of every line would take hours."""
+    shown = drawing.strip([Image.new("RGB", (200, 200))], [caption])
+    assert shown.width < 300 and shown.height < 10_000
+
+
+@pytest.mark.parametrize(("size", "shown"), [((65_535, 1), (65_535, 1)), ((1, 65_535), (1, 65_535)),
+                                             ((2_000, 10), (4_000, 20)), ((100, 50), (400, 200))])
+def test_long_pictures_are_not_enlarged_beyond_what_fits(size, shown):
+    row = drawing.strip([Image.new("RGB", size)], [""], gap=0)
+    assert shown[0] <= row.width < shown[0] + 100 and shown[1] <= row.height < shown[1] + 60
 
 
 def test_a_heading_is_above_its_row():

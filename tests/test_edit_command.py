@@ -4,8 +4,11 @@ What `edit` does around a method: masks grown and feathered, pixels put back, cr
 random model; the simple cases are in test_cli.py, the kinds of pictures in test_picture_matrix.py.
 """
 
+import base64
+import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +38,7 @@ def call(call_command, tmp_path):
     Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)).resize((77, 61), Image.BICUBIC).save("a.png")
     box((100, 80), 30, 20, 60, 50).save("mask.png")
     Image.new("L", (4, 4)).save("black.png")
+    Image.new("L", (16_384, 1)).save("wide.png")
     box((4, 4), 0, 0, 2, 2).point([value // 255 for value in range(256)]).save("ones.png")      # white written as 1
     Image.new("RGBA", (4, 4), (255, 255, 255, 0)).save("clear.png")
 
@@ -111,7 +115,7 @@ def test_a_found_mask_is_grown_before_the_decoding_and_no_row_is_taken_twice(run
 
 
 def test_a_given_mask_is_grown_too_and_the_latents_mask_covers_it(network, run):
-    job = Job(Asked(dm.diffedit, "pears", options={"steps": 4}), "a.png", None, "mask.png", 4)
+    job = Job(Asked(dm.diffedit, "pears", options={"steps": 4}), "a.png", Path("o.png"), "mask.png", 4)
     opened = open_job(job)
     assert np.array_equal(np.asarray(opened.mask), np.asarray(grow(Image.fromarray(laid("mask.png")), 4)))
     [(edit, image)] = edit_jobs(network, SOURCE, [opened])
@@ -175,6 +179,15 @@ def test_the_inputs_transparency_and_profile_stay_with_its_pixels(run):
         assert Image.open("c.png").info["icc_profile"] == profile
     assert run("edit", "b.png", *EDIT[2:], "--out", "c.png").code == 0
     assert Image.open("c.png").mode == "RGB" and Image.open("c.png").info["icc_profile"] == profile
+    both = (*EDIT[2:6], "--method", "prompt-to-prompt", "--reference", "a bowl", "-o", "steps=2")
+    assert run("edit", "b.png", *both, "--out", "c.webp", "--source-out", "source.jpg", "--strip", "strip.png",
+               "--report", "report.html").code == 0
+    assert run("invert", "b.png", "-o", "steps=2").code == 0
+    for name in ("c.webp", "source.jpg", "strip.png", "b-inverted.png"):
+        assert Image.open(name).info["icc_profile"] == profile, name
+    inside = re.findall(r"data:image/\w+;base64,([\w+/=]+)", open("report.html", encoding="utf-8").read())
+    shown = [Image.open(io.BytesIO(base64.b64decode(data))) for data in inside]
+    assert len(shown) > 3 and all(image.info["icc_profile"] == profile for image in shown)
 
 
 # ---- refusals
@@ -196,8 +209,8 @@ NO_WHITE = [
     (("black.png",), "every pixel is 0 of 255"),
     (("black.png", "--crop", "mask"), "every pixel is 0 of 255"),
     (("black.png", "mask.png"), "every pixel is 0 of 255"),         # two pictures
-    (("ones.png",), "its pixels are from 0 to 1 of 255"),
-    (("clear.png",), "every pixel is 0 of 255, and what is transparent counts as 0"),
+    (("ones.png",), "its values are 0 and 1, of 255"),
+    (("clear.png",), "all of it is transparent"),
 ]
 SDEDIT = [
     (("--composite",), "sdedit finds no mask: give --composite one with --mask, or leave it out"),
@@ -211,6 +224,8 @@ SDEDIT = [
     *((("edit", "a.png", "--query", "q", "--method", "sdedit", *more), message) for more, message in SDEDIT),
     *(((*EDIT, "--mask", *more), f"the mask '{more[0]}' has nothing white, so nothing would be edited: {holds}; make "
        "what is to be edited white (255, or at least 128)") for more, holds in NO_WHITE),
+    (("edit", "wide.png", *EDIT[2:], "--out", "out.webp"),
+     "'out.webp' can't hold 16384 x 1 pixels: .webp takes at most 16,383 a side, use .png"),
     (("edit", "--query", "a", "--reference", "b", "--method", "prompt-to-prompt", "--crop", "1,1,5,5"),
      "--mask, --composite and --crop need a picture: give its file, IMAGE"),
 ])
@@ -283,7 +298,7 @@ def test_a_masks_settings_make_the_edit_that_it_is_for(run):
 
 
 def test_the_settings_are_the_edits_and_what_is_around_it(run, network):
-    job = Job(Asked(dm.diffedit, "pears", seed=3, options={"steps": 4}), "a.png", None)
+    job = Job(Asked(dm.diffedit, "pears", seed=3, options={"steps": 4}), "a.png", Path("o.png"))
     opened = open_job(job)
     [(edit, image)] = edit_jobs(network, SOURCE, [opened])
     plain = dm.diffedit(network, opened.cut, "pears", seed=3, steps=4).settings

@@ -160,17 +160,24 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-@pytest.mark.parametrize("hostile", [
-    chunk(b"zTXt", b"diffedit\0\0" + zlib.compress(b"x" * 10**7)),      # a bomb
-    chunk(b"tEXt", b"diffedit\0" + b"x" * (10**8)),                      # as large as it says
-])
-def test_a_huge_text_is_refused(tmp_path, hostile):
-    path = write(tmp_path / "a.png")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:33] + hostile + whole[33:])      # after the header
+def hostile(path, text):
+    """A picture of ours with one more text after its header."""
+    whole = write(path).read_bytes()
+    path.write_bytes(whole[:33] + text + whole[33:])
+    return path
+
+
+def test_a_huge_text_is_refused(tmp_path):
+    path = hostile(tmp_path / "a.png", chunk(b"tEXt", b"diffedit\0" + b"x" * 10**8))
     with pytest.raises(ValueError) as error:
         metadata.read(path)
     assert str(path) in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("name", [b"diffedit", b"parameters", b"workflow"])
+def test_a_text_that_unpacks_to_megabytes_is_left_out(tmp_path, name):
+    path = hostile(tmp_path / "a.png", chunk(b"zTXt", name + b"\0\0" + zlib.compress(b"x" * 10**7)))
+    assert metadata.read(path) == metadata.read(write(tmp_path / "b.png"))
 
 
 def test_a_picture_of_another_program(tmp_path):

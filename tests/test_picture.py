@@ -62,12 +62,14 @@ def test_any_size_goes_and_comes_back(w, h, multiple, area, size):
     assert pixels.min() >= -1 and pixels.max() <= 1
     assert all(p % multiple == 0 and 0 <= p - s < multiple for p, s in zip(frame.padded, frame.scaled, strict=True))
     # Never squashed: one scale for both sides, to half a pixel (or to the one pixel that must remain).
-    scale = math.sqrt((size * size if size else min(area, w * h)) / (w * h))
+    most = 4 * max(size * size if size else area, multiple**2)      # px, padded; so a narrow picture is shrunk further
+    scale = min(math.sqrt((size * size if size else min(area, w * h)) / (w * h)), most / multiple / max(w, h))
+    assert math.prod(frame.padded) <= 1.5 * most
     assert abs(sw - w * scale) <= 0.5 + 1e-9 or sw == 1
     assert abs(sh - h * scale) <= 0.5 + 1e-9 or sh == 1
     if size is None:
         assert sw <= w and sh <= h
-        assert (frame.scaled == frame.size) or w * h > area
+        assert (frame.scaled == frame.size) or w * h > area or max(w, h) * multiple > most
     back = picture.unfit(pixels, frame)
     assert back.size == image.size == frame.size and back.mode == "RGB"
     if frame.scaled == frame.size:
@@ -81,6 +83,14 @@ def test_a_photo_for_stable_diffusion():
     assert picture.fit(Image.new("RGB", (768, 768)), 64, 512 * 512)[1].padded == (512, 512)
     assert picture.fit(Image.new("RGB", (100, 50)), 8, 512 * 512)[1].scaled == (100, 50)
     assert picture.fit(Image.new("RGB", (100, 50)), 8, 10, size=200)[1].scaled == (283, 141)
+
+
+def test_a_very_narrow_picture_is_not_mostly_padding():
+    for size, scaled in (((65_535, 1), (16_384, 1)), ((1, 65_535), (1, 16_384)), ((16_000, 4), (16_000, 4))):
+        pixels, frame = picture.fit(Image.new("RGB", size), 64, 512 * 512)
+        assert frame.scaled == scaled and math.prod(frame.padded) <= 4 * 512 * 512
+        assert picture.unfit(pixels, frame).size == size
+    assert picture.fit(Image.new("RGB", (9, 9)), 64, 512 * 512, size=8)[1].scaled == (8, 8)
 
 
 def test_scaling_loses_little_and_does_not_alias():
@@ -288,7 +298,7 @@ def test_an_animation_gives_its_first_frame(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     path = tmp_path / f"three.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
-    with pytest.warns(UserWarning, match=r"three\.\w+' has 3 frames or pages: the first one is taken$"):
+    with pytest.warns(UserWarning, match=r"three\.\w+' has several frames or pages: the first one is taken$"):
         first = picture_files.open_picture(str(path))
     assert (first.mode, first.size) == ("RGB", (8, 8))
     assert first.getpixel((4, 4)) == (255, 0, 0)
@@ -366,7 +376,7 @@ def test_too_many_pixels(tmp_path, monkeypatch):
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(path, formats):
         raise PermissionError(13, "Permission denied", path)
 
     noise(4, 4).save(tmp_path / "secret.png")
@@ -638,6 +648,18 @@ def test_save_errors(tmp_path):
             picture_files.check_target(tmp_path / name)
     assert os.listdir(tmp_path) == ["folder.png"]
     assert picture_files.check_target(tmp_path / "new.webp") is None
+
+
+@pytest.mark.parametrize(("name", "most"), [("a.webp", 16_383), ("a.jpg", 65_500), ("a.jpeg", 65_500)])
+def test_a_size_that_a_format_cannot_hold(tmp_path, name, most):
+    path = tmp_path / name
+    picture_files.save(Image.new("RGB", (1, most)), path)
+    path.unlink()
+    for size in ((1, most + 1), (most + 1, 1)):
+        with pytest.raises(ValueError) as error:
+            picture_files.save(Image.new("RGB", size), path)
+        one_line(error, repr(str(path)), f"can't hold {size[0]} x {size[1]} pixels", f"at most {most:,} a side, use .")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ def test_every_sampler_has_its_report(make, model, sampler):
     assert made["encoding"].text.words.startswith(f"{known.title} run backwards")
 
 
-@pytest.mark.filterwarnings("ignore:the prompt is too long")
+@pytest.mark.filterwarnings("ignore:the prompt is too long", "ignore:.*some programs take this for an instruction")
 def test_words_are_shown_as_text(make, model):
     edit = make("diffedit", query='<script>alert(1)</script>{{ 7 * 7 }}"><img src=x onerror=alert(1)>',
                 reference="</code>&amp; 'x'", negative_prompt="</script><script>alert(2)</script>")

@@ -43,6 +43,11 @@ def refused(text, call, *arguments):
     ("a (bowl) of pears: two", "a (bowl) of pears: two", {}),
     ("a (bowl:much) of pears", "a (bowl:much) of pears", {}),
     ("", "", {}),
+    # Not a weight: a time, a verse, a scale, and what is out of all proportion.
+    ("a clock at (3:30), (John 3:16), (map 1:10)", "a clock at (3:30), (John 3:16), (map 1:10)", {}),
+    ("(open until 6:30)", "(open until 6:30)", {}),
+    ("a (bowl:30) of (pears:20)", "a (bowl:30) of pears", {"pears": 20.0}),
+    ("a (4k:1.2) (bowl 3d:2)", "a 4k bowl 3d", {"4k": 1.2, "bowl 3d": 2.0}),
 ])
 def test_weights_are_read_and_taken_out(typed, plain, weights):
     assert parse_weights(typed) == (plain, weights)

@@ -24,6 +24,8 @@ from .state import Sampler
 # encoding holds its own). "cost": no result depends on it. None, without a declaration: everything depends on it.
 STAGES = ("levels", "encoding", "map", "mask", "decoding", "cost", None)
 
+LONGEST_TEXT = 10_000       # characters; the text encoder takes about 77 words
+
 
 @dataclass(frozen=True)
 class Option:
@@ -58,19 +60,24 @@ class Option:
         return f"{low} and at most {self.most:g}" if low else f"at most {self.most:g}"
 
     def checked(self, value: Any) -> Any:
-        """The value itself; an int is made a float, and a list a tuple, where that is the kind.
+        """The value itself; an int is made a float, and a list a tuple, where that is the kind. See `plain`.
 
         Raises ValueError, which names the option and the value, for a value that isn't allowed.
         """
+        value = plain(value)
         if value is None and self.optional:
             return None
         if self.kind is float and type(value) is int:
             value = float(value)
         if self.kind is tuple and type(value) is list:      # as JSON has it
-            value = tuple(value)
+            value = tuple(map(plain, value))
+        if self.kind is dict and type(value) is dict:
+            value = {key: plain(number) for key, number in value.items()}
         of_kind = isinstance(value, Sampler) if self.kind is Sampler else type(value) is self.kind
         if not of_kind:
             raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
+        if self.kind is str and not self.file:
+            check_text(value, self.name)
         if self.length is not None and len(value) != self.length:
             raise ValueError(f"{self.name} must be {self.length} numbers, not {value!r}")
         if self.choices and value not in self.choices:
@@ -110,6 +117,24 @@ class Option:
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false",
          dict: "words with numbers, for example apples:2,red bowl:0.5", tuple: "numbers with commas between them",
          Sampler: "a sampler: a name, or an object with encode and decode"}
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy or PyTorch as Python's own, an array of numbers as a list; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def check_text(text: Any, name: str) -> None:
+    """ValueError, in one line, for what is no text: of another type, longer than any prompt, with a stray byte."""
+    if not isinstance(text, str):
+        raise ValueError(f"{name} must be a text, not {text!r:.60}")
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"{name} has {len(text):,} characters: give at most {LONGEST_TEXT:,}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} {text[max(0, error.start - 20):error.end + 20]!r} has a stray byte, which is no text "
+                         "in UTF-8: write it anew") from None
 
 
 def option(default: Any, sentence: str, **declared: Any) -> Any:

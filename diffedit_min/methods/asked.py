@@ -19,6 +19,7 @@ from ..core.coding import Options
 from ..core.task import Step
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import check_size
+from .call import SEED, SIZE
 from .edit import Edit
 from .method import Method
 
@@ -39,6 +40,8 @@ class Asked:
         self.method.preset(self.preset)
         self.method.made(self.options)
         self.method.check_words([self.query], [self.reference])
+        for one in (SEED, SIZE):
+            object.__setattr__(self, one.name, one.checked(getattr(self, one.name)))
         check_size(self.size)
 
     def iterate(self, model: StableDiffusion, picture: Image.Image | None, **more: Any) -> Generator[Step, None, Edit]:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from ..core.coding import Options
 from ..core.guidance import Rows
+from ..core.options import plain
 from ..core.reuse import earlier_x0
 from ..core.state import State, Trajectory
 from ..core.task import Context, Offers, Task
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import Frame, fit, fit_mask
 from ..pictures.picture_files import to_rgb
-from .call import Call
+from .call import SEED, Call
 from .edit import Edit, as_trajectory
 
 # ---------------------------------------------------------------- one request for each picture
@@ -48,7 +49,7 @@ def requests(pictures: Sequence[Image.Image | None], query: Any, reference: Any,
     count = len(pictures)
     encoded, maps = (earlier(call, name, count) for name in ("encoded", "mask_map"))
     queries, references = spread(query, count, "queries"), spread(reference, count, "references")
-    seeds = spread(call.seed, count, "seeds")
+    seeds = [SEED.checked(seed) for seed in spread(plain(call.seed), count, "seeds")]
     masks = spread(call.mask, count, "masks") if isinstance(call.mask, list) else [call.mask] * count
     each = zip(pictures, queries, references, seeds, masks, encoded, maps, strict=True)
     return [Request(i, *given) for i, given in enumerate(each)]
@@ -56,7 +57,7 @@ def requests(pictures: Sequence[Image.Image | None], query: Any, reference: Any,
 
 def spread(value: Any, count: int, name: str) -> list[Any]:
     """A list with one value for each picture, from such a list or from one value for all."""
-    if isinstance(value, str | int):
+    if value is None or isinstance(value, str | bytes | int | float):
         return [value] * count
     values = list(value)
     if len(values) != count:

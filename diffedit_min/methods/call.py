@@ -8,12 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
+from ..core.options import Option
 from ..core.state import Trajectory
 
 
 def keyword(default: Any, sentence: str) -> Any:
     """Declare a keyword, as a field of `Call`: its default, and what it is."""
     return field(default=default, metadata={"sentence": sentence})
+
+
+SEED, SIZE = Option("seed", int, 0), Option("size", int, None, optional=True)      # one seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,9 @@ class Call:
         own = {f.name for f in fields(cls)}
         options = {name: value for name, value in keywords.items() if name not in own}
         return cls(**{name: value for name, value in keywords.items() if name in own}), options
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", SIZE.checked(self.size))
 
     @property
     def given(self) -> frozenset[str]:

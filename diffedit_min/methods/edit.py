@@ -21,7 +21,7 @@ from .help import Described
 class Edit:
     """One edit of one picture. Its tensors have no batch dimension; only those in states have: (1, C, h, w)."""
 
-    image: Image.Image                  # the result, as large as the input
+    image: Image.Image                  # the result, as large as the input, with its colour profile in `info`
     mask: Tensor | None                 # bool (h, w); None for methods without a mask
     mask_map: Tensor | None             # (h, w) in [0, 1], without the threshold; a later call takes it as `mask_map=`
     encoded: Trajectory                 # encoded[0] is the picture's own latent; a later call takes it as `encoded=`

@@ -17,17 +17,18 @@ import torch
 from PIL import Image
 
 from ..core.coding import Options
-from ..core.options import Option, declared
+from ..core.options import Option, check_text, declared
 from ..core.state import Sampler
 from ..core.task import Outcome, Step, Task
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import unfit
 from ..pictures.picture_files import to_rgb
 from ..samplers import sampler_of
-from .batches import Fitted, batches, make_task, requests
+from .batches import Fitted, Request, batches, make_task, requests
 from .call import Call
 from .edit import Edit, Pictures, checked, make_edit
 from .help import Text, about, check_names, help_text, signature
+from .syntax import warn_of_syntax
 
 # What a U-Net is made for, by the number of its input channels.
 MADE_FOR = {4: "making pictures from text, as most methods here do",
@@ -141,6 +142,7 @@ class Method:
         settings.check_count(len(pictures))
         wanted = requests(pictures, query, reference, call)
         self.check_words([request.query for request in wanted], [request.reference for request in wanted])
+        self.look_at_words(wanted, settings.negative_prompt, model)
 
         edits: dict[int, Edit] = {}
         for batch in batches(model, wanted, call.size):
@@ -175,6 +177,8 @@ class Method:
             result, source = (None if pixels is None else unfit(pixels[row], fitted.frame)
                               for pixels in (decoded, remade))
             picture = source if task.generate else to_rgb(fitted.request.picture)
+            for made in filter(None, (result, source)):
+                made.info.update(picture.info)      # the colour profile: the network works with the input's numbers
             pictures = Pictures(picture, result, source, fitted.frame)
             facts = {"model": task.model.name, "size": call.size, "given": sorted(call.given),
                      **{name: getattr(fitted.request, name) for name in ("query", "reference", "seed")}}
@@ -273,12 +277,21 @@ class Method:
         return ([image], True) if image is None or isinstance(image, Image.Image) else (list(image), False)
 
     def check_words(self, queries: Sequence[str], references: Sequence[str]) -> None:
-        """Raise ValueError for an empty text if the method needs it."""
+        """Raise ValueError for what is no text, and for an empty text if the method needs it."""
+        for name, texts in (("query", queries), ("reference", references)):
+            for text in texts:
+                check_text(text, f"the {name}")
         if self.takes_query and not all(text.strip() for text in queries):
             wanted = "what to do with the picture" if self.needs_instruction else "what the edited picture should show"
             raise ValueError(f"the query is empty: say {wanted}")
         if self.needs_reference and not all(text.strip() for text in references):
             raise ValueError(f"{self.name} needs a reference: a caption of the input picture")
+
+    def look_at_words(self, wanted: Sequence[Request], negative_prompt: str, model: StableDiffusion) -> None:
+        """Warn of what is an instruction in other programs but not here. Weights that this method has are none."""
+        texts = [("query", self.to_prompt(request.query)) for request in wanted]
+        texts += [("reference", request.reference) for request in wanted] + [("negative_prompt", negative_prompt)]
+        warn_of_syntax(texts, model.tokenizer.get_added_vocab())
 
     def check(self, model: StableDiffusion, pictures: list[Any], call: Call) -> None:
         """Raise ValueError, before any work, for what this method can't do."""

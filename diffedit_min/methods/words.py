@@ -10,12 +10,21 @@ import torch
 from torch import Tensor
 
 WEIGHTED = re.compile(r"\(([^():]+):\s*([-+]?\d*\.?\d+)\s*\)")
+LARGEST_WEIGHT = 20     # a larger number is none, and neither is one after a number: (3:30), (John 3:16), (scale 1:10)
 
 
 def parse_weights(prompt: str) -> tuple[str, dict[str, float]]:
     """"a bowl of (red apples:2)" -> ("a bowl of red apples", {"red apples": 2.0})."""
-    weights = {phrase.strip(): float(weight) for phrase, weight in WEIGHTED.findall(prompt)}
-    return WEIGHTED.sub(lambda match: match[1].strip(), prompt), weights
+    weights: dict[str, float] = {}
+
+    def plain(match: re.Match[str]) -> str:
+        phrase, weight = match[1].strip(), float(match[2])
+        if not any(map(str.isalpha, phrase.split(" ")[-1])) or abs(weight) > LARGEST_WEIGHT:
+            return match[0]
+        weights[phrase] = weight
+        return phrase
+
+    return WEIGHTED.sub(plain, prompt), weights
 
 
 def without_weights(prompt: str) -> str:

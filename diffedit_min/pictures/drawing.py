@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -9,7 +10,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from .picture import WHITE_FROM
 from .picture_files import to_rgb
 
-SHOWN_HEIGHT = 192  # px; `strip` enlarges smaller pictures to at least this
+SHOWN_HEIGHT = 192  # px; `strip` enlarges smaller pictures to at least this,
+WIDEST = 4096       # px; but not to more than this
+LONGEST = 600       # letters of a caption that are shown
 
 
 def overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
@@ -35,17 +38,21 @@ def strip(
     """A row of pictures on a white background, each with its caption below it.
 
     All pictures are scaled to one height: the height of the tallest one times `scale`, by default the smallest whole
-    number with which that is at least 192 px. There are `gap` px between the pictures and around them. Pillow's
-    built-in font has only ASCII: accents are left out, and other letters show as boxes.
+    number with which that is at least 192 px (less if a picture would get wider than 4096 px). There are `gap` px
+    between the pictures and around them. Pillow's built-in font has only ASCII: accents are left out, and other letters
+    show as boxes.
     """
     if not images or len(images) != len(captions):
         raise ValueError(f"expected one or more pictures and a caption for each: {len(images)} and {len(captions)}")
     pictures = [to_rgb(image) for image in images]
     tallest = max(picture.height for picture in pictures)
-    height = max(1, round(tallest * (scale if scale is not None else math.ceil(SHOWN_HEIGHT / tallest))))
+    if scale is None:
+        widest = tallest * max(picture.width / picture.height for picture in pictures)
+        scale = min(math.ceil(SHOWN_HEIGHT / tallest), max(1, WIDEST / widest))
+    height = max(1, round(tallest * scale))
     sizes = [(max(1, round(picture.width * height / picture.height)), height) for picture in pictures]
 
-    font = ImageFont.load_default(max(12, height // 24))
+    font = ImageFont.load_default(max(12, min(height, 2 * max(width for width, _ in sizes)) // 24))
     line = sum(font.getmetrics())  # px from one line of text to the next
     columns = [max(width, 6 * line) for width, _ in sizes]  # wide enough for a word
     texts = [_wrap(caption, font, column) for caption, column in zip(captions, columns, strict=True)]
@@ -83,15 +90,19 @@ def stacked(rows: Sequence[Image.Image]) -> Image.Image:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """The text in lines of at most `width` px, broken between words, or inside a word that is too long."""
-    lines = []
-    for rest in unicodedata.normalize("NFKD", text).splitlines():
+    """The text in lines of at most `width` px, broken between words, or inside a word that is too long.
+
+    Of a very long text the first `LONGEST` letters.
+    """
+    lines, whole = [], text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    for rest in unicodedata.normalize("NFKD", whole).splitlines():
         rest = "".join(letter for letter in rest if not unicodedata.combining(letter)).strip()  # accents
         while rest:
-            end = len(rest)
-            while end > 1 and font.getlength(rest[:end]) > width:
-                space = rest.rfind(" ", 0, end)
-                end = space if space > 0 else end - 1
+            # Letters that fit: found by halving, among no more than one a pixel, as measuring takes long.
+            ends = range(2, min(len(rest), width) + 1)
+            end = 1 + bisect_right(ends, width, key=lambda end: font.getlength(rest[:end]))
+            if end < len(rest) and (space := rest.rfind(" ", 0, end + 1)) > 0:
+                end = space
             lines.append(rest[:end].rstrip())
             rest = rest[end:].lstrip()
     return lines

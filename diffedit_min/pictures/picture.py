@@ -21,6 +21,7 @@ from torch import Tensor
 from .picture_files import flattened, to_rgb
 
 WHITE_FROM = 128  # a mask pixel this bright or brighter (0..255) means "edit"
+MOST_PADDED = 4     # a network takes so many times its area at once, at most: a padded picture's, in `fit`
 HEAT = ((0, 0, 4), (87, 15, 109), (187, 55, 84), (249, 142, 8), (252, 255, 164))  # "inferno" at 0, 1/4, 1/2, 3/4, 1
 
 
@@ -83,12 +84,15 @@ def fit(image: Image.Image, multiple: int, area: int, size: int | None = None) -
 
     A picture of more than `area` pixels is shrunk to about `area` pixels; a smaller one keeps its size. If `size` is
     given, it is scaled (up or down) to about size x size pixels instead. Scaling keeps the aspect, up to rounding. The
-    padding up to H and W is the picture's mirror image.
+    padding up to H and W is the picture's mirror image. A very narrow picture, which would be mostly padding, is shrunk
+    further: until it fits, padded, into `MOST_PADDED` times those areas.
     """
     check_size(size)
     rgb = to_rgb(image)
-    target = size * size if size is not None else min(area, rgb.width * rgb.height)
-    scale = math.sqrt(target / (rgb.width * rgb.height))
+    area = area if size is None else size * size
+    target = min(area, rgb.width * rgb.height) if size is None else area
+    longest = MOST_PADDED * max(area, multiple**2) / multiple       # of a picture that fills one multiple across
+    scale = min(math.sqrt(target / (rgb.width * rgb.height)), longest / max(rgb.size))
     scaled = max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale))
     padded = math.ceil(scaled[0] / multiple) * multiple, math.ceil(scaled[1] / multiple) * multiple
     frame = Frame(rgb.size, scaled, padded)

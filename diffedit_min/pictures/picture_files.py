@@ -1,6 +1,6 @@
 """Picture files: read as a viewer shows them, in 8 bits; written completely or not at all, with texts inside.
 
-Every format that Pillow can read is read; PNG, JPEG and WebP are written.
+The formats in `READ` are read; PNG, JPEG and WebP are written. Every picture that this package reads is opened here.
 """
 
 import os
@@ -17,9 +17,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from .long_texts import without_long_texts
+
+# In these, people keep pictures, and each is decoded by a library in common use. Pillow can read forty more, and looks
+# at a file's content, not at its name: an EPS file named a.png would be run as a program by Ghostscript.
+READ = ("PNG", "JPEG", "BMP", "GIF", "PPM"), ("WEBP", "TIFF", "AVIF", "HEIF")   # HEIF: with pillow-heif
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # high quality: the background should hardly change
 FORMATS = {".png": {"format": "PNG"}, ".jpg": JPEG, ".jpeg": JPEG, ".webp": {"format": "WEBP", "quality": 95}}
+LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}     # px
 TEXTS = ("parameters", "diffedit")      # names of the texts that are kept; in EXIF: UserComment, ImageDescription
+SRGB_GAMMA = 1 / 2.2                    # as PNG files have it
+BITS_PER_SAMPLE = 258                   # a tag of TIFF files
 LARGEST_EXIF = 65_000                   # bytes; a JPEG can't hold more
 
 
@@ -31,22 +39,22 @@ def open_picture(path: str | os.PathLike) -> Image.Image:
 
     Raises ValueError, in one line that names the path and the way out, if there is no picture that can be read.
     """
-    return _open(path, lambda image: to_rgb(_first_frame(image, path)))
+    return opened(path, lambda image: to_rgb(first_frame(image, path)))
 
 
 def open_mask(path: str | os.PathLike) -> Image.Image:
     """The mask in a file, read like a picture, but transparent parts become black (not edited) instead of white."""
-    return _open(path, lambda image: flattened(_first_frame(image, path), 0))
+    return opened(path, lambda image: flattened(first_frame(image, path), 0))
 
 
 def open_upright(path: str | os.PathLike) -> Image.Image:
     """The picture in a file, read like any picture, but transparent parts stay transparent (see `upright`)."""
-    return _open(path, lambda image: upright(_first_frame(image, path)))
+    return opened(path, lambda image: upright(first_frame(image, path)))
 
 
 def read_text(path: str | os.PathLike) -> dict[str, str]:
     """The texts that `save` wrote into a picture, by name: "parameters", "diffedit", both or none."""
-    return _open(path, _text_of)
+    return opened(path, _text_of)
 
 
 def check_readable(path: str | os.PathLike) -> None:
@@ -66,17 +74,28 @@ def check_readable(path: str | os.PathLike) -> None:
         raise ValueError(f"{name} is not a file but a pipe or a device: save the picture to a file first")
 
 
-def _open(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
+def size_of(path: str | os.PathLike) -> tuple[int, int]:
+    """(width, height) of the picture in a file, as its header says, before it is turned upright."""
+    return opened(path, lambda image: image.size)
+
+
+def opened(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
     """The result of `read` on the opened picture; any error becomes a ValueError in one line."""
     check_readable(path)
     name = repr(os.fspath(path))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # where they matter, an error follows
-            with Image.open(path) as image:
-                return read(image)
+            try:
+                return _read(path, read)
+            except ValueError:  # too long a text in a PNG ends here too: the picture is read without it
+                shorter = without_long_texts(path, TEXTS)
+                if shorter is None:
+                    raise
+                return _read(shorter, read)
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a picture that Pillow can read: save it as PNG or JPEG") from None
+        raise ValueError(f"{name} is not a picture that can be read here ({', '.join(READ[0] + READ[1])}): save it as "
+                         "PNG or JPEG") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} has too many pixels ({_reason(error)}): make it smaller first") from None
     except MemoryError:
@@ -88,11 +107,30 @@ def _open(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
         raise ValueError(f"{name} is cut short, damaged or unusual ({_reason(error)}): export it again") from error
 
 
-def _first_frame(image: Image.Image, path: str | os.PathLike) -> Image.Image:
-    """The image itself, which is at its first frame; warns if there are more frames."""
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format not in ("MPO", "PSD"):  # MPO: a JPEG with a preview; PSD: layers
-        warnings.warn(f"{os.fspath(path)!r} has {frames} frames or pages: the first one is taken", stacklevel=4)
+def _read(file: str | os.PathLike | BinaryIO, read: Callable[[Image.Image], Any]) -> Any:
+    """The result of `read` on the picture in a file of one of the formats in `READ`."""
+    common, others = READ
+    Image.preinit()     # knows the common ones; loading all that Pillow has takes a fifth of a second
+    try:
+        image = Image.open(file, formats=common)
+    except UnidentifiedImageError:
+        Image.init()
+        image = Image.open(file, formats=[name for name in others if name in Image.OPEN])
+    with image:
+        return read(image)
+
+
+def first_frame(image: Image.Image, path: str | os.PathLike) -> Image.Image:
+    """The image itself, which is at its first frame; warns of what a viewer may show besides.
+
+    These are more frames (to count them may take long), and a brightness that a PNG asks for by another gamma.
+    """
+    gamma = image.info.get("gamma", SRGB_GAMMA)
+    if abs(gamma / SRGB_GAMMA - 1) > 0.1 and not image.info.keys() & {"srgb", "icc_profile"}:
+        warnings.warn(f"{os.fspath(path)!r} has a gamma of {gamma:g}, which is not applied: browsers show it lighter "
+                      "or darker; save it without", stacklevel=5)
+    if getattr(image, "is_animated", False) and image.format != "MPO":      # MPO: a JPEG with a preview
+        warnings.warn(f"{os.fspath(path)!r} has several frames or pages: the first one is taken", stacklevel=5)
     return image
 
 
@@ -116,20 +154,22 @@ def upright(image: Image.Image) -> Image.Image:
     """A new 8-bit image: RGB, or RGBA if the picture can be transparent; turned as its EXIF orientation says.
 
     16 bits (modes I;16 and I, taken as 0..65535) are scaled to 8 bits, not clipped. Of the metadata only a colour
-    profile for RGB is kept (`info["icc_profile"]`). Raises TypeError if it is not a PIL image, ValueError if it has no
-    pixels, or pixels of unknown range (mode F; mode I with more than 16 bits).
+    profile for RGB is kept (`info["icc_profile"]`); one of CMYK or grey does not fit the colours that are returned.
+    Raises TypeError if it is not a PIL image, ValueError if it has no pixels, or pixels of unknown range (mode F; mode
+    I with more than 16 bits).
     """
     if not isinstance(image, Image.Image):
         raise TypeError(f"expected a PIL image, not {type(image).__name__}: use PIL.Image.open or PIL.Image.fromarray")
     if 0 in image.size:
         raise ValueError(f"the picture has no pixels: its size is {image.width} x {image.height}")
     image.load()  # here, so that the `except` below does not hide a damaged file
-    profile = image.info.get("icc_profile")
+    profile = None if image.mode in ("CMYK", "LAB") else image.info.get("icc_profile")
+    most = largest_value(image)
     try:
         image = ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF: viewers then show the picture unturned
         pass
-    image = _eight_bits(image)
+    image = _eight_bits(image, most)
     if image.mode == "La":  # premultiplied grey; Pillow converts it only to LA
         image = image.convert("LA")
     # A picture can be transparent by an alpha channel, or by a colour marked as transparent (palettes, PNG, GIF).
@@ -138,16 +178,29 @@ def upright(image: Image.Image) -> Image.Image:
     return result
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits with exact rounding; other modes unchanged. (Pillow's own conversion clips.)"""
+def largest_value(image: Image.Image) -> int:
+    """The value that stands for white: 255, 65535 in modes I and I;16, or 4095 where a TIFF file has 12 bits."""
+    if not image.mode.startswith("I"):
+        return 255
+    return 4095 if getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, ())[:1] == (12,) else 65535
+
+
+def _eight_bits(image: Image.Image, most: int) -> Image.Image:
+    """Grey of more bits scaled from 0..most to 8 bits with exact rounding; other modes unchanged.
+
+    Pillow's own conversion clips, and forgets the value that is marked as transparent.
+    """
     if image.mode == "F":
         raise ValueError("the picture's pixels are floats (mode F), of no agreed range: convert it to 8 bits first")
-    if not image.mode.startswith("I"):
+    if most == 255:
         return image
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+    if values.min() < 0 or values.max() > most:
         raise ValueError(f"the picture's pixels go from {values.min()} to {values.max()}: convert it to 8 bits first")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 257 * 255
+    grey = Image.fromarray(((values * 255 + most // 2) // most).astype(np.uint8))
+    if (clear := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _reason(error: Exception) -> str:
@@ -163,10 +216,12 @@ def save(image: Image.Image, path: str | os.PathLike, text: Mapping[str, str] | 
 
     The suffix decides the format: .png (lossless), .jpg, .jpeg, .webp. A PNG gets all of `text` as text chunks; the
     other formats get the texts named in `TEXTS`, as EXIF, unless they are too long for it. The colour profile of an RGB
-    image is kept. Raises ValueError, in one line, for another suffix, a missing folder, or a folder at `path`.
+    image is kept. Raises ValueError, in one line, for another suffix, a size that the format can't hold, a missing
+    folder, or a folder at `path`.
     """
     path = Path(path)
     check_target(path)
+    check_fits(image.size, path)
     options, text = dict(FORMATS[path.suffix.lower()]), text or {}
     if options["format"] == "PNG":
         chunks = PngImagePlugin.PngInfo()
@@ -205,6 +260,14 @@ def _text_of(image: Image.Image) -> dict[str, str]:
         found = {"diffedit": exif.get(ExifTags.Base.ImageDescription),
                  "parameters": comment[8:].decode("utf-16-be", "replace") if unicode else None}
     return {key: str(value) for key, value in found.items() if isinstance(value, str)}
+
+
+def check_fits(size: tuple[int, int], path: Path) -> None:
+    """ValueError if the format that `path` has can't hold a picture of that size. Like `check_target`, for before."""
+    most = LARGEST_SIDE.get(FORMATS[path.suffix.lower()]["format"])
+    if most is not None and max(size) > most:
+        raise ValueError(f"{str(path)!r} can't hold {size[0]} x {size[1]} pixels: {path.suffix} takes at most {most:,} "
+                         "a side, use .png")
 
 
 def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:

@@ -28,8 +28,8 @@ FOLDER = Path("edits")      # not the current one: there *.png would take the re
 
 def edit(
     ctx: typer.Context,
-    images: Annotated[list[str] | None, Argument(metavar="IMAGE", show_default=False, help="The picture: a file "
-                      "that Pillow can read, of any size; or several. prompt-to-prompt can do without: it makes one of "
+    images: Annotated[list[str] | None, Argument(metavar="IMAGE", show_default=False, help="The picture: a PNG, "
+                      "JPEG, WebP, TIFF, ... of any size; or several. prompt-to-prompt can do without: it makes one of "
                       "the reference.")] = None,
     query: Annotated[str | None, Option(help="What the edited picture should show; for instruct-pix2pix, what to do. "
                                         "Only --like and --jobs can stand for it.")] = None,

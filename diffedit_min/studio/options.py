@@ -15,7 +15,7 @@ from typer import Argument, Option
 
 from .console import one_line_errors
 
-Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
+Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a PNG, JPEG, WebP, TIFF, ... of any size.")]
 Query = Annotated[str, Option(help="What the edited picture should show.")]
 Reference = Annotated[str, Option(help="What the picture shows now. It makes the mask better.")]
 MODEL_HELP = """"tiny" or "tiny-instruct" (the embedded models), "random" (random weights), a checkpoint's folder, a

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from ...pictures.picture import Frame, fit_mask, mask_image
-from ...pictures.picture_files import open_picture, open_upright
+from ...pictures.picture_files import open_picture, open_upright, size_of
 
 SIDE = 640              # px: the canvas's longer one, whatever the picture's size
 COLOUR = (235, 0, 120, 140)     # of the mask's layer: what lies below still shows
@@ -40,8 +40,8 @@ def open_layers(paths: Sequence[str]) -> list[Image.Image]:
 def _bounded(path: str | os.PathLike, pixels: int, read: Callable[[str | os.PathLike], Image.Image]) -> Image.Image:
     """What `read` makes of a picture's file."""
     name, size = repr(Path(path).name), (0, 0)
-    with suppress(Exception), Image.open(path) as image:      # what has no readable header, `read` refuses
-        size = image.size
+    with suppress(ValueError):      # `read` says what is wrong
+        size = size_of(path)
     if math.prod(size) > pixels:
         raise ValueError(f"{name} has {size[0]} x {size[1]} pixels, more than the {pixels / 1e6:g} million that this "
                          "page takes: make it smaller first")

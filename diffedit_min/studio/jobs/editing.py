@@ -19,8 +19,8 @@ from ...core import __version__
 from ...methods import Asked, Edit, edit_together
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.compositing import Box, at_size, composite, grow, put_back
-from ...pictures.picture import WHITE_FROM
-from ...pictures.picture_files import open_mask, open_upright, to_rgb
+from ...pictures.masks import open_white
+from ...pictures.picture_files import check_fits, open_upright, to_rgb
 from .job import AROUND, Job
 
 
@@ -42,8 +42,9 @@ def open_job(job: Job) -> Opened:
     if job.image is None:
         return Opened(job)
     original, mask, mask_sha256 = open_upright(job.image), None, None
+    check_fits(original.size, job.out)
     if job.mask is not None:
-        given = at_size(open_white(job.mask), original.size)
+        given = at_size(open_white(job.mask, original.size), original.size)
         mask, mask_sha256 = grow(given, job.mask_grow), sha256(given)
         if not mask.getbbox():
             raise ValueError(f"--mask-grow {job.mask_grow} leaves nothing white in {job.mask!r}")
@@ -53,20 +54,6 @@ def open_job(job: Job) -> Opened:
         if not mask.getbbox():
             raise ValueError(f"there is nothing white in {job.mask!r} within --crop {job.crop}")
     return Opened(job, original, to_rgb(original.crop(box)), mask, box, sha256(original), mask_sha256)
-
-
-def open_white(path: str) -> Image.Image:
-    """The mask in a file. Raises ValueError, which says what it holds, if nothing in it is white."""
-    mask = open_mask(path)
-    low, high = mask.convert("L").getextrema()
-    if high < WHITE_FROM:
-        shown = open_upright(path)
-        is_clear = shown.mode == "RGBA" and shown.getextrema()[3][0] < 255
-        holds = f"every pixel is {high}" if low == high else f"its pixels are from {low} to {high}"
-        raise ValueError(f"the mask {path!r} has nothing white, so nothing would be edited: {holds} of 255"
-                         f"{', and what is transparent counts as 0' if is_clear else ''}; make what is to be edited "
-                         f"white (255, or at least {WHITE_FROM})")
-    return mask
 
 
 def sha256(image: Image.Image) -> str:
@@ -134,9 +121,7 @@ def finished(opened: Opened, edit: Edit, mask: Image.Image | None) -> Image.Imag
     if edit.empty_mask:
         return original.copy()
     if not (job.crop or job.composite):
-        image = edit.image.copy()
-        image.info.update(original.info)        # the colour profile
-        return image
+        return edit.image
     whole = put_back(original, edit.image, opened.box)
     if not job.composite:
         return whole

@@ -17,9 +17,10 @@ from PIL import Image
 from ...core.task import Step
 from ...methods import Edit
 from ...networks.stable_diffusion import StableDiffusion
+from ...pictures.masks import open_white
 from ...pictures.metadata import read, texts
 from ...pictures.picture_files import FORMATS, leftovers, save
-from .editing import Opened, edit_jobs, open_job, open_white, settings_of
+from .editing import Opened, edit_jobs, open_job, settings_of
 from .job import Job
 
 

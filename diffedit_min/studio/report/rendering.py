@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,8 @@ def as_page(report: Report) -> str:
 
     jinja = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
-    jinja.filters.update(formula=formula, data_uri=data_uri, code=code)
+    profile = report.edit.input.info.get("icc_profile")
+    jinja.filters.update(formula=formula, data_uri=partial(data_uri, profile=profile), code=code)
     sentences = {name: sentence_of(option) for name, option in report.edit.method.known.items()}
     settings = json.dumps(report.edit.settings, indent=2, ensure_ascii=False)
     return jinja.get_template("page.html").render(vars(report), sentences=sentences, json=settings, EXACT=EXACT)
@@ -45,7 +47,9 @@ def as_sheet(report: Report) -> Image.Image:
             scale = SHOWN_HEIGHT / max(max(image.size) for image in images)
             heading = f"{number}  {section.title}" + (f": {label}" if label else "")
             rows.append(headed(strip(images, captions, scale), heading))
-    return stacked(rows)
+    sheet = stacked(rows)
+    sheet.info.update(report.edit.input.info)       # the colour profile
+    return sheet
 
 
 def formula(equation: str) -> Markup:
@@ -59,11 +63,11 @@ def formula(equation: str) -> Markup:
     return Markup(html)
 
 
-def data_uri(image: Image.Image) -> str:
-    """A picture in an address: PNG if it is small, else WebP."""
+def data_uri(image: Image.Image, profile: bytes | None = None) -> str:
+    """A picture in an address: PNG if it is small, else WebP. profile: of its colours."""
     file = io.BytesIO()
     kind = "png" if max(image.size) <= EXACT else "webp"
-    image.save(file, kind, quality=85)
+    image.save(file, kind, quality=85, icc_profile=profile)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
