@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 import diffedit_min as dm
 from diffedit_min.core.coding import Options
@@ -677,6 +677,19 @@ def test_a_report_before_an_edit_and_a_scene_that_is_none_are_refused(browser):
     for index in (-1, 6, 10**30, "0", None, [0]):
         with pytest.raises(gr.Error, match="there is no such scene"):
             browser.answers.take_scene(Session(), gr.SelectData(None, {"index": index, "value": None}))
+
+
+def test_the_result_keeps_the_pictures_colour_profile(browser):
+    """Shown and saved it is one file, with its settings."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = scenes.sample(scenes.TEST[1]).render(48)
+    picture.info["icc_profile"] = profile
+    browser.answers.show(browser.value[browser.c.session], picture)
+    browser.set(steps=2, mask_samples=1)
+    assert browser.press("edit").startswith("Done: ")
+    assert browser.value[browser.c.result] == browser.value[browser.c.save_result]
+    with Image.open(browser.value[browser.c.result]) as result:
+        assert result.info["icc_profile"] == profile and "pears" in result.text["diffedit"]
 
 
 def test_the_pictures_of_all_sessions_are_bounded(browser):
