@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 import diffedit_min as dm
 from diffedit_min.core.coding import Options
@@ -306,6 +306,7 @@ def test_no_picture_and_no_query(model, session):
     (["--max-megapixels", "0"], "--max-megapixels must be above 0, not 0"),
     (["--max-megabytes", "-1"], "--max-megabytes must be above 0, not -1"),
     (["--model", "random", "nothing"], "'nothing'"),
+    (["--root-path", "edit"], "--root-path must start with / or https://, not be 'edit'"),
 ])
 def test_the_command_refuses(call_command, arguments, error):
     pytest.importorskip("gradio")
@@ -324,20 +325,22 @@ def test_without_gradio_the_command_says_what_to_install(call_command, monkeypat
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
 def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, monkeypatch, host, warned):
     gr = pytest.importorskip("gradio")
-    from diffedit_min.studio.app import page
+    from diffedit_min.studio.app import command, page
 
     served = {}
 
-    def launch(made, *arguments):
-        served["folder"], served["arguments"] = page.new_folder().parent, arguments
+    def launch(made, *arguments, **options):
+        served["folder"], served["arguments"], served["options"] = page.new_folder().parent, arguments, options
         return "http://somewhere"
 
     monkeypatch.setattr(page, "launch", launch)
-    monkeypatch.setattr(gr.Blocks, "block_thread", lambda _: None)
+    monkeypatch.setattr(command, "wait", lambda folder: served.update(waited_for=folder))
     monkeypatch.setattr(gr.Blocks, "close", lambda _: None)
-    done = call_command("app", "--model", "random", "--port", "7000", *(["--host", host] if warned else []))
+    done = call_command("app", "--model", "random", "--port", "7000", "--allow-host", "my.lab",
+                        *(["--host", host] if warned else []))
     assert (done.code, done.out) == (0, "the page is at http://somewhere until Ctrl-C\n")
-    assert served["arguments"] == (host, 7000, 20, False)
+    assert served["arguments"] == (host, 7000, 20, {"my.lab"})
+    assert served["options"] == {"root_path": "", "share": False} and served["waited_for"] == served["folder"]
     assert ("everyone who can reach this machine can use the page" in done.err) is warned
     assert not served["folder"].exists()        # what was uploaded or made is gone
 
@@ -373,14 +376,67 @@ def test_every_control_has_a_label_and_nothing_is_fetched_from_elsewhere(page):
     assert not any(part["props"].get("value", "") for part in config["components"] if part["type"] == "html")
 
 
-def test_no_control_fetches_an_address(page):
-    taking = [part for part in page.blocks.values() if getattr(part, "elem_id", None) in ("picture", "canvas")]
-    assert len(taking) == 2
-    for part in taking:
-        part = type(part)(**{**part.constructor_args, "render": False})     # as Gradio makes it again
-        for address in ("https://example.org/a.png", "http://127.0.0.1/a.png"):
-            with pytest.raises(ValueError, match="give a picture's file, not its address"):
-                asyncio.run(part.async_move_resource_to_block_cache(address))
+@pytest.mark.parametrize("address", ["https://example.org/a.png", "http://127.0.0.1/a.png", "file:///etc/hostname"])
+def test_no_control_fetches_an_address(page, address):
+    """Whatever kind of control it is: Gradio would fetch it for any of them. (Sockets are blocked here.)"""
+    file, count = {"path": address, "meta": {"_type": "gradio.FileData"}}, 0
+    for event in page.fns.values():
+        for place in range(len(event.inputs)):
+            for sent in (file, {"layers": [{"path": "a.png"}, file]}):
+                inputs = [sent if place == i else None for i in range(len(event.inputs))]
+                assert refused(page, event, inputs) == "give a picture&#x27;s file, not its address"
+                count += 1
+    assert count > 300
+
+
+def refused(page, event, inputs):
+    """What is said of data that a browser sends for an event; without a traceback on the server's side."""
+    import gradio as gr
+
+    with pytest.raises(gr.Error) as error:
+        asyncio.run(page.preprocess_data(event, inputs, None))
+    assert error.value.print_exception is False
+    return error.value.message
+
+
+def test_data_that_no_browser_sends_is_refused_in_a_line(page):
+    finding = next(event for event in page.fns.values() if event.name == "find")
+    fitting = [getattr(block, "value", None) for block in finding.inputs]
+    names = [getattr(block, "elem_id", None) for block in finding.inputs]
+    assert "didn&#x27;t receive enough input values" in refused(page, finding, fitting[:-1])
+    for name, wrong in (("option-steps", "many"), ("option-steps", 10**9), ("method", "save"), ("method", {}),
+                        ("model", "/some/model"), ("canvas", {"layers": [{"path": "/etc/hostname"}]}), ("canvas", [1]),
+                        ("preset", 3), ("seed", -1), ("seed", "x")):
+        sent = [wrong if name == own else value for own, value in zip(names, fitting, strict=True)]
+        assert "\n" not in refused(page, finding, sent)
+
+
+def test_the_canvas_reads_layers_only_and_no_large_ones(page, tmp_path):
+    from gradio.components.image_editor import EditorData
+    from gradio.data_classes import FileData
+
+    def layers(*sizes):
+        paths = []
+        for size in sizes:
+            paths.append(tmp_path / f"{len(list(tmp_path.iterdir()))}.png")
+            Image.new("1", size).save(paths[-1])
+        return [FileData(path=str(path)) for path in paths]
+
+    part, = (part for part in page.blocks.values() if getattr(part, "elem_id", None) == "canvas")
+    part = type(part)(**{**part.constructor_args, "render": False})     # as Gradio makes it again
+    bomb, = layers((8000, 5000))
+    taken = part.preprocess(EditorData(background=bomb, composite=bomb, layers=layers((640, 480), (1280, 1280))))
+    assert [(layer.mode, layer.size) for layer in taken["layers"]] == [("RGBA", (640, 480)), ("RGBA", (1280, 1280))]
+    assert taken["background"] is taken["composite"] is None and part.preprocess(None) is None
+    with pytest.raises(ValueError, match="has 8000 x 5000 pixels, more than the 1.6384 million that this page takes"):
+        part.preprocess(EditorData(layers=[bomb]))
+    with pytest.raises(ValueError, match="the canvas has at most 4 layers, not 8"):
+        part.preprocess(EditorData(layers=layers(*[(8, 8)] * 8)))
+
+
+def test_a_direct_call_does_not_pass_the_line(page):
+    """Else it would compute beside the one computation that runs at a time."""
+    assert page.api_open is False
 
 
 def test_answers_that_use_a_model_run_one_at_a_time_and_the_threshold_does_not_wait(page):
@@ -610,6 +666,53 @@ def test_a_query_takes_the_encoding_and_a_threshold_the_map(browser):
     assert said.startswith("Done: 6 rows in ") and "; with the map that was kept and the encoding of an" in said
     assert session.edit.mask.equal(session.cut(0.3))
     assert browser.press("find").startswith("Mask: 0 rows, the map is the one that was kept. ")     # of the first edit
+
+
+def test_a_report_before_an_edit_and_a_scene_that_is_none_are_refused(browser):
+    """Calls out of order, which only a hand-made request makes."""
+    import gradio as gr
+
+    with pytest.raises(gr.Error, match="there is no edit yet to report on"):
+        browser.answers.report(Session())
+    for index in (-1, 6, 10**30, "0", None, [0]):
+        with pytest.raises(gr.Error, match="there is no such scene"):
+            browser.answers.take_scene(Session(), gr.SelectData(None, {"index": index, "value": None}))
+
+
+def test_the_result_keeps_the_pictures_colour_profile(browser):
+    """Shown and saved it is one file, with its settings."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = scenes.sample(scenes.TEST[1]).render(48)
+    picture.info["icc_profile"] = profile
+    browser.answers.show(browser.value[browser.c.session], picture)
+    browser.set(steps=2, mask_samples=1)
+    assert browser.press("edit").startswith("Done: ")
+    assert browser.value[browser.c.result] == browser.value[browser.c.save_result]
+    with Image.open(browser.value[browser.c.result]) as result:
+        assert result.info["icc_profile"] == profile and "pears" in result.text["diffedit"]
+
+
+def test_the_pictures_of_all_sessions_are_bounded(browser):
+    """By ten of the largest: here, ten of a megapixel."""
+    sessions, half = [Session() for _ in range(30)], Image.new("RGB", (500, 1000))
+    for session in sessions:
+        browser.answers.show(session, half)
+    assert [session.picture is half for session in sessions] == [False] * 10 + [True] * 20
+    browser.answers.show(sessions[10], half)        # who begins anew is the last again
+    browser.answers.show(sessions[12], None)
+    browser.answers.show(sessions[0], half)
+    browser.answers.show(sessions[1], half)
+    assert [i for i, session in enumerate(sessions) if session.picture is None] == [2, 3, 4, 5, 6, 7, 8, 9, 11, 12]
+
+
+def test_a_session_keeps_one_copy_of_a_large_picture(model):
+    session = Session(Image.new("RGB", (2000, 1500), "red"))
+    _, seen = drained(session.run(model, asked(steps=2, mask_samples=1), Run()))
+    kept = (session.found, session.edit, *session.encoded)
+    assert {id(edit.input) for edit in kept} == {id(session.picture)}
+    assert {id(edit.image) for edit in kept} == {id(session.picture), id(session.edit.image)}
+    assert session.edit.image.size == (2000, 1500)
+    assert {picture.size for _, picture in seen if picture is not None} == {(640, 480)}
 
 
 def test_a_change_of_how_the_map_is_made_makes_it_again(browser):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from typer import Option
 
 from ..options import MODEL_HELP
+from .files import KEPT_SECONDS, delete_old, own_folder
+from .guard import is_own
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -24,6 +29,10 @@ def serve(
                                 "too.")] = "127.0.0.1",
     port: Annotated[int | None, Option(min=1, max=65535, help="Left out: the first free one from 7860.")] = None,
     share: Annotated[bool, Option("--share", help="Also make a public link, through Gradio's servers.")] = False,
+    root_path: Annotated[str, Option(help="Where a proxy shows the page, if not at the top: /edit, or "
+                                     "https://example.org/edit.")] = "",
+    allow_host: Annotated[list[str] | None, Option(help="A name of this machine or of a proxy under which the page may "
+                                                   "be asked for, besides its own. Can be repeated.")] = None,
     max_megabytes: Annotated[float, Option(help="Of a picture's file.")] = 20,
     max_megapixels: Annotated[float, Option(help="Of a picture.")] = 40,
     **how_loaded: Any,
@@ -32,10 +41,13 @@ def serve(
     for option, number in (("--max-megabytes", max_megabytes), ("--max-megapixels", max_megapixels)):
         if not number > 0:
             raise ValueError(f"{option} must be above 0, not {number:g}")
+    if root_path and not root_path.startswith(("/", "http://", "https://")):
+        raise ValueError(f"--root-path must start with / or https://, not be {root_path!r}")
     if importlib.util.find_spec("gradio") is None:
         raise ValueError('the page needs gradio: pip install "diffedit-min[app]"')
-    with tempfile.TemporaryDirectory(prefix="diffedit-min-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder      # all that is uploaded or made; read when gradio makes a page
+    names = {*(allow_host or ()), urlsplit(root_path).hostname or "", "" if is_own(host) else host} - {""}
+    with own_folder() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)     # all that is uploaded or made; read when gradio makes a page
         from ...loading.held import Models
         from .page import launch, make_page
 
@@ -43,12 +55,21 @@ def serve(
         for name in models.names:
             models.get(name)
         page = make_page(models, max_megabytes, max_megapixels)
-        address = launch(page, host, port, max_megabytes, share)
+        address = launch(page, host, port, max_megabytes, names, root_path=root_path, share=share)
         if host not in LOCAL:
             print(f"warning: listening at {host}: everyone who can reach this machine can use the page",
                   file=sys.stderr)
         print(f"the page is at {address} until Ctrl-C")
         try:
-            page.block_thread()
+            wait(folder)
         finally:
             page.close()
+
+
+def wait(folder: Path) -> None:
+    """Until Ctrl-C. Meanwhile files are deleted when they are old, but not those that the page was made with."""
+    made = set(folder.rglob("*"))
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(60)
+            delete_old(folder, KEPT_SECONDS, made)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.blocks import Block
 from gradio.components import Component
+from gradio.components.image_editor import EditorData
 from gradio.data_classes import ImageData
 
 from ...core.options import Option
@@ -45,13 +44,6 @@ class Meta(type(gr.Image)):
         return ABCMeta.__new__(cls, name, bases, attributes)
 
 
-async def move_file(component: Block, path: str | Path | None) -> str | None:
-    """What a person sends must be a file that was uploaded: Gradio would fetch an address."""
-    if "://" in str(path):
-        raise ValueError("give a picture's file, not its address")
-    return await Block.async_move_resource_to_block_cache(component, path)
-
-
 # Classes, not patched objects, as Gradio makes a person's components anew from time to time. is_template: shown in the
 # browser as what they are made from.
 
@@ -60,17 +52,21 @@ class Upload(gr.Image, metaclass=Meta):
     """Gives its file's path: `canvas.open_upload` reads that, and says what is wrong with it."""
 
     is_template = True
-    async_move_resource_to_block_cache = move_file
 
     def preprocess(self, sent: ImageData | None) -> str | None:
         return None if sent is None else sent.path
 
 
 class Canvas(gr.ImageEditor, metaclass=Meta):
-    """Takes uploaded files only."""
+    """Gives what was painted. The picture below it is the server's own, so what was sent of that isn't read."""
 
     is_template = True
-    async_move_resource_to_block_cache = move_file
+
+    def preprocess(self, sent: EditorData | None) -> dict[str, Any] | None:
+        if sent is None:
+            return None
+        layers = canvas.open_layers([file.path for file in sent.layers])
+        return {"background": None, "layers": layers, "composite": None}
 
 
 class Controls:

@@ -10,13 +10,18 @@ import html
 import math
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
+from gradio.blocks import BlockFunction
 from gradio.utils import get_upload_folder
+from PIL import Image
+from starlette.middleware import Middleware
 
 from ...loading.held import Models
 from ...methods import METHODS, Asked, Edit
@@ -28,37 +33,73 @@ from ...tiny.scenes import demo_scenes
 from ..console import describe
 from . import canvas
 from .controls import Kept, from_control, looks, offered, to_control
-from .layout import CSS, FIRST, FONTS, THRESHOLD, Controls
+from .guard import Guard
+from .layout import CSS, FIRST, FONTS, SCENES, THRESHOLD, Controls
 from .session import Progress, Run, Session, Stopped, same_map
 from .words import about, rows, share, summary
 
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
 Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress, None, Shown]]    # its end is shown last
-KEPT_SECONDS = 3600         # how long files of pictures stay
+SESSIONS = 200              # of people, at a time: who comes after them takes the place of who was away longest
+PICTURES = 10               # of the largest size: what the pictures of all sessions may have together
 EVERY_SECONDS = 0.1         # steps are told, at most: a browser that draws all of a small model's can't be clicked
 
 
 def make_page(models: Models, megabytes: float, megapixels: float) -> gr.Blocks:
     """The page, ready to be served. Files go to Gradio's temporary folder (GRADIO_TEMP_DIR)."""
-    with gr.Blocks(title="DiffEdit", analytics_enabled=False, fill_width=True,
-                   delete_cache=(60, KEPT_SECONDS)) as page:
+    with Page(title="DiffEdit", analytics_enabled=False, fill_width=True) as page:
         limits = f"to {megabytes:g} MB, {megapixels:g} megapixels"
         controls = Controls(models, gr.State(Session()), gr.State(Kept()), limits)
         Answers(controls, models, int(megapixels * 1e6)).connect(page)
-    page.queue(max_size=50)
+    page.queue(max_size=50, api_open=False)
     return page
 
 
-def launch(page: gr.Blocks, host: str, port: int | None, megabytes: float, share: bool = False) -> str:
-    """Serve the page, in threads of its own, until it is closed: its address. Nothing is asked of any other server."""
+class Page(gr.Blocks):
+    """Says in a line, without a traceback, that what was sent is not what a browser sends from here."""
+
+    async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any, **options: Any) -> list:
+        try:
+            if any("://" in str(path) for path in paths_in(inputs)):
+                raise ValueError("give a picture's file, not its address")      # Gradio would fetch it
+            held = await super().preprocess_data(block_fn, inputs, *rest, **options)
+            if any(isinstance(value, list) for value in held):
+                raise ValueError("a control here holds one value, not a list")
+            return held
+        except Exception as error:
+            error = error.__cause__ or error        # which Gradio wraps
+            said = error.message if isinstance(error, gr.Error) else describe(error)
+            raise gr.Error(html.escape(said), print_exception=False) from None
+
+
+def paths_in(sent: Any) -> Iterator[Any]:
+    """Where files are to be found, according to what was sent from a browser."""
+    if isinstance(sent, dict):
+        yield sent.get("path")
+        sent = list(sent.values())
+    for part in sent if isinstance(sent, list) else ():
+        yield from paths_in(part)
+
+
+def launch(page: gr.Blocks, host: str, port: int | None, megabytes: float, names: Iterable[str] = (), *,
+           root_path: str = "", share: bool = False) -> str:
+    """Serve the page, in threads of its own, until it is closed: its address. Nothing is asked of any other server.
+
+    names: of hosts, besides this machine's own, under which the page may be asked for.
+    """
     look = {"theme": gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")), "css": CSS}
+    size, names = int(megabytes * 2**20), {name.lower() for name in names}
+    guard = Middleware(Guard, names=names, folder=Path(get_upload_folder()), file_bytes=size)
     try:
         _, local, public = page.launch(
-            server_name=host, server_port=port, share=share, max_file_size=int(megabytes * 2**20), quiet=True,
+            server_name=host, server_port=port, share=share, max_file_size=size, quiet=True,
             prevent_thread_lock=True, inbrowser=False, ssr_mode=False, run_history=False, footer_links=[],
-            enable_monitoring=False, **look)
+            enable_monitoring=False, root_path=root_path.rstrip("/"), app_kwargs={"middleware": [guard]},
+            state_session_capacity=SESSIONS, **look)
     except OSError as error:
         raise ValueError(f"can't listen at {host}, port {port or 'from 7860 up'}: {error}") from None
+    if public:
+        names.add(urlsplit(public).hostname)
     return public or local
 
 
@@ -67,6 +108,8 @@ class Answers:
 
     def __init__(self, controls: Controls, models: Models, pixels: int) -> None:
         self.controls, self.models, self.pixels = controls, models, pixels
+        self.opened: list[Session] = []     # those with a picture, the last one last
+        self.one_at_a_time = Lock()
 
     def connect(self, page: gr.Blocks) -> None:
         """Only one answer that uses a model runs at a time, whoever asked; the others don't wait for those."""
@@ -114,18 +157,29 @@ class Answers:
         c, session = self.controls, told[self.controls.session]
         path = told[c.picture]
         try:
-            session.open(None if path is None else canvas.open_upload(path, self.pixels))
+            self.show(session, None if path is None else canvas.open_upload(path, self.pixels))
         except ValueError as error:
-            session.open(None)
+            self.show(session, None)
             gr.Warning(html.escape(describe(error)))
             return {**self.fresh(session), c.picture: None, c.progress: f"Error: {describe(error)}"}
         return self.fresh(session)
 
     def take_scene(self, session: Session, chosen: gr.SelectData) -> Shown:
         c = self.controls
-        scene, answer = demo_scenes(chosen.index, None)
-        session.open(scene.render(math.isqrt(self.models.get(self.models.names[0]).native_area)))
+        if chosen.index not in range(SCENES):
+            raise gr.Error("there is no such scene", print_exception=False)
+        scene, answer = demo_scenes(int(chosen.index), None)
+        self.show(session, scene.render(math.isqrt(self.models.get(self.models.names[0]).native_area)))
         return {**self.fresh(session), c.picture: session.picture, c.reference: scene.caption, c.query: answer.caption}
+
+    def show(self, session: Session, picture: Image.Image | None) -> None:
+        """Begin a session anew. While the pictures of all have too many pixels together, the oldest is forgotten."""
+        with self.one_at_a_time:
+            session.open(picture)
+            others = [other for other in self.opened if other is not session]
+            self.opened = [other for other in (*others, session) if other.picture is not None]
+            while sum(math.prod(other.picture.size) for other in self.opened) > PICTURES * self.pixels:
+                self.opened.pop(0).open(None)
 
     def fresh(self, session: Session) -> Shown:
         """The page with a new picture, or none."""
@@ -217,8 +271,9 @@ class Answers:
     def mask_of(self, session: Session) -> Shown:
         """The map that was found, and the canvas with its mask."""
         c, found = self.controls, session.found
+        frame = canvas.at_most(found.frame)
         return {c.canvas: canvas.value(session.opened(), session.layer(found.mask)),
-                c.map: None if found.mask_map is None else heat(found.mask_map, found.frame, found.factor)}
+                c.map: None if found.mask_map is None else heat(found.mask_map, frame, found.factor)}
 
     # ---- the edit
 
@@ -231,8 +286,7 @@ class Answers:
             if "mask" in asked.method.uses:
                 painted = session.painted(told[c.canvas]["layers"] if told[c.canvas] else [], model, run.laid)
             edit = yield from session.run(model, asked, run, painted)
-            return {**self.files(edit), c.result: edit.image,
-                    c.progress: summary(edit, run.rows, time.perf_counter() - started)}
+            return {**self.files(edit), c.progress: summary(edit, run.rows, time.perf_counter() - started)}
 
         yield from self.watched(session, "edit", told, steps)
 
@@ -282,7 +336,8 @@ class Answers:
         c, folder = self.controls, new_folder()
         text = metadata.texts(edit.settings, edit.image.size)
         save(edit.image, folder / "result.png", text)
-        shown = {c.save_result: gr.update(value=folder / "result.png", interactive=True),
+        shown = {c.result: folder / "result.png",
+                 c.save_result: gr.update(value=folder / "result.png", interactive=True),
                  c.save_mask: gr.update(interactive=False), c.save_report: gr.update(interactive=False),
                  c.make_report: gr.update(interactive=True)}
         if edit.mask is not None:
@@ -296,6 +351,8 @@ class Answers:
 
         c, path = self.controls, new_folder() / "report.html"
         with errors():
+            if session.edit is None:
+                raise ValueError("there is no edit yet to report on")
             report.write(session.edit, self.models.get(session.edit.settings["model"]), path)
         return {c.save_report: gr.update(value=path, interactive=True), c.progress: "The report is ready to download."}
 

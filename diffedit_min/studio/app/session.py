@@ -83,7 +83,8 @@ class Session:
 
     def find(self, model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Edit]:
         """The map for these words and settings, and the mask that the method cuts from it; no rows for a kept map."""
-        self.found = yield from self.watch(asked.without_levels(), model, run)
+        found = yield from self.watch(asked.without_levels(), model, run)
+        self.found = replace(found, image=found.input)      # nobody sees it, and large pictures fill the memory
         return self.found
 
     def earlier(self) -> list[Edit]:
@@ -137,7 +138,7 @@ class Session:
             yield from self.find(model, asked, run)
         self.edit = yield from self.watch(asked, model, run, **given)
         if self.edit.rows_for.get("encode"):
-            self.encoded = [self.edit, *self.encoded][:ENCODINGS]
+            self.encoded = [replace(self.edit, image=self.edit.input), *self.encoded][:ENCODINGS]
         return self.edit
 
     def watch(
@@ -152,10 +153,10 @@ class Session:
             except StopIteration as done:
                 if run.stop:        # there may be another picture by now
                     raise Stopped from None
-                return with_trace(done.value, earlier)
+                return with_trace(replace(done.value, input=picture), earlier)     # the same, but not a copy
             shown = None
             if step.latent is not None and step.index % max(1, step.total // PREVIEWS) == 0:
-                frame = frame or fit(picture, model.multiple, model.native_area)[1]
+                frame = frame or canvas.at_most(fit(picture, model.multiple, model.native_area)[1])
                 shown = unfit(model.decode(step.latent[:1]), frame)
             yield step, shown
 
