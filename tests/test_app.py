@@ -608,6 +608,27 @@ def test_a_value_that_cannot_be_is_said_in_one_line(browser):
         browser.press("edit")
 
 
+def test_a_visitor_chooses_no_file(browser, monkeypatch):
+    """Neither as an option of a method, whose controls are not there, nor as one of a sampler of one's own."""
+    import gradio as gr
+
+    @dataclass(frozen=True)
+    class Recorded(type(dm.SAMPLERS["ddim"])):
+        name = "recorded"
+        into: str = option("", "a file to write", file=True)
+
+    monkeypatch.setitem(dm.SAMPLERS, "recorded", Recorded())
+    for name, of_file in (("unitune", "save"), ("unitune", "tuned"), ("cycle_diffusion", "clip"), ("mine", "secret")):
+        browser.tune(method=name)
+        assert browser.option(of_file) is None and dm.METHODS[name].known[of_file].file
+    browser.tune(method="diffedit")
+    browser.set(sampler="recorded:into=/some/file", steps=2, mask_samples=1)
+    with pytest.raises(gr.Error, match="into names a file"):
+        browser.press("edit")
+    browser.set(sampler="recorded:time=source")
+    assert browser.press("edit").startswith("Done: ")
+
+
 def test_another_method_and_back_keeps_what_was_set(browser):
     browser.set(steps=7, mask_threshold=0.3, sampler="edict", mask_norm="l2")
     browser.tune(method="sdedit")

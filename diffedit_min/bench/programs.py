@@ -135,7 +135,9 @@ class Ours:
 
     def edit(self, image: Image.Image, query: str, reference: str, **steps: int) -> Image.Image:
         """steps: of the whole timeline; left out: what the program does by itself."""
-        edit = diffedit(self.model, image, query, reference, size=max(image.size), **{**self.options, **steps})
+        # All cells may change: it costs the same, and with random weights the usual rule can find none.
+        told = {"mask_threshold": 0.0, **self.options, **steps}
+        edit = diffedit(self.model, image, query, reference, size=max(image.size), **told)
         if edit.empty_mask:
             raise ValueError("the mask is empty, so that the edit stopped early: give another -o mask_threshold")
         return edit.image
