@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from ..core.schedule import add_noise, eps_from_v, eps_from_x0, standard_noise
 from ..networks.stable_diffusion import StableDiffusion
-from ..pictures.photograph import photograph
+from ..pictures.photo import photograph
 from ..pictures.picture import fit
 
 # At these noise levels the three readings lie far apart. (Without noise all networks are poor at finding it; and x_t
@@ -21,8 +21,7 @@ ABARS = (0.6, 0.4, 0.25)
 LARGEST_SIDE = 256      # pixels: enough for a clear answer, and a quarter of the work of 512 px
 BLUR = 1 / 16           # of the side: detail is hard to tell from noise, above all for small networks
 
-# The answer is clear if the best reading's error is below these parts of the others: chosen by what tests/test_asking.py
-# measures. Networks with trained weights reach 0.5 and 0.4, random ones 1 and 0.7.
+# The answer is clear if the best reading's error is below these parts of the two others (tests/test_asking.py).
 OF_SCALING = 0.75
 OF_NEXT = 0.6
 
@@ -50,10 +49,11 @@ class Answer:
 
 @torch.no_grad()
 def ask(model: StableDiffusion, picture: Image.Image | None = None, seed: int = 0) -> Answer:
-    """Ask the model's U-Net what it predicts, whatever `model.prediction_type` says. Three rows of at most 32 x 32 cells.
+    """Ask the model's U-Net what it predicts, whatever `model.prediction_type` says: three rows, of one picture.
 
     picture: another one than the package's photograph. seed: of the noise.
-    The text is empty. Input channels beyond the latent's (InstructPix2Pix, inpainting) are zeros.
+    The picture is shrunk to at most 256 x 256 px, and the text is empty. Input channels beyond the latent's
+    (InstructPix2Pix, inpainting) are zeros.
     """
     x0 = model.encode(blurred(model, photograph() if picture is None else picture))
     raw, context, schedule = replace(model, prediction_type="epsilon"), model.embed([""]), model.schedule

@@ -1,7 +1,7 @@
 """Pictures: their files, fitting them to a network and back, masks, compositing, drawing, settings in a file."""
 
 from . import compositing, drawing
-from .photograph import photograph
+from .photo import photograph
 from .picture import Frame, fit, fit_mask, heat, mask_image, psnr, to_image, to_pixels, unfit
 from .picture_files import open_mask, open_picture, open_upright, replacing, save, to_rgb
 
