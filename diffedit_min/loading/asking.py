@@ -22,7 +22,7 @@ LARGEST_SIDE = 256      # pixels: enough for a clear answer, and a quarter of th
 BLUR = 1 / 16           # of the side: detail is hard to tell from noise, above all for small networks
 
 # The answer is clear if the best reading's error is below these parts of the two others (tests/test_asking.py).
-OF_SCALING = 0.75
+OF_SCALING = 0.8
 OF_NEXT = 0.6
 
 READINGS = {"epsilon": lambda x, out, abar: out, "v_prediction": eps_from_v, "sample": eps_from_x0}
