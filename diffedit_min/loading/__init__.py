@@ -131,9 +131,10 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
         fill(module, checkpoint.networks[part], device, torch.float32 if keep_float32 else dtype)
     encoders = [module for part, module in networks.items() if "text" in part]
     texts = tuple(map(text_model, encoders, checkpoint.tokenizers))
+    prediction_type = checkpoint.prediction_type or checkpoint.usual or "epsilon"
     return StableDiffusion(
-        networks["unet"], networks["vae"], texts, Schedule.from_config(checkpoint.scheduler),
-        checkpoint.prediction_type, bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
+        networks["unet"], networks["vae"], texts, Schedule.from_config(checkpoint.scheduler), prediction_type,
+        bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
         checkpoint.card.get("defaults", {}), checkpoint.name,
     )
 
