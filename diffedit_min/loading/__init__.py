@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from ..core.schedule import Schedule
+from ..networks.finite import finite
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import TextModel, make_text_encoder, make_tokenizer
 from ..networks.unet import UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
-from .files import WEIGHT_DTYPES, check_finite, finite, first_line
+from .files import WEIGHT_DTYPES, check_finite, first_line
 from .names import check_exactly, own_names
 from .sources import TINY, Checkpoint, Network, find
 

@@ -5,15 +5,18 @@ U-Net returns is read in each of the three ways as a prediction of the noise. Th
 true noise than the other two.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image, ImageFilter
 
 from ..core.schedule import add_noise, eps_from_v, eps_from_x0, standard_noise
+from ..networks.finite import NotFinite
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.photo import photograph
 from ..pictures.picture import fit
+from .sources import Checkpoint
 
 # At these noise levels the three readings lie far apart. (Without noise all networks are poor at finding it; and x_t
 # with much noise is almost the noise itself, whatever a network says.)
@@ -44,7 +47,7 @@ class Answer:
 
     def __str__(self) -> str:
         errors = ", ".join(f"{error:.2f} read as {reading}" for reading, error in self.errors.items())
-        return f"the error of its noise predictions is {errors}"
+        return f"on a noised photograph the error of what it predicts is {errors}"
 
 
 @torch.no_grad()
@@ -76,3 +79,33 @@ def blurred(model: StableDiffusion, picture: Image.Image) -> torch.Tensor:
     area = min(model.native_area, LARGEST_SIDE**2)
     picture = picture.filter(ImageFilter.GaussianBlur(BLUR * min(picture.size)))
     return fit(picture, model.multiple, area)[0]
+
+
+def settled(checkpoint: Checkpoint, model: StableDiffusion) -> str:
+    """What the U-Net predicts: what the checkpoint says; if it says nothing, what the network answers.
+
+    Warns if the network clearly contradicts what is said; and if nothing is said and the answer isn't clear, in which
+    case it is what models of this family usually predict. Raises ValueError if there is no such usual thing (SD 2.x).
+    """
+    name, said = checkpoint.name, checkpoint.prediction_type
+    try:
+        answer = ask(model)
+    except NotFinite:
+        if said is None:
+            raise
+        return said             # the first edit will raise the error
+    found = answer.prediction_type
+    if said is not None:
+        if found not in (None, said):
+            warnings.warn(f"{name}: {checkpoint.said_by} says that it predicts {said}, but it seems to predict {found}: "
+                          f"{answer}; if edits look wrong, give prediction_type={found}", stacklevel=3)
+        return said
+    if found is not None:
+        return found
+    if checkpoint.usual is None:
+        raise ValueError(f"{name}: nothing says whether it predicts epsilon or v, and its network doesn't show it: "
+                         f"{answer}; give prediction_type=epsilon (512-px models) or v_prediction (768-px models)")
+    warnings.warn(f"{name}: nothing says what it predicts, and its network doesn't show it: {answer}; it is read as "
+                  f"{checkpoint.usual}, as is usual for this family: give prediction_type=, which is sure",
+                  stacklevel=3)
+    return checkpoint.usual
