@@ -64,7 +64,7 @@ class Option:
         """
         if value is None and self.optional:
             return None
-        if self.kind is float and type(value) is int:
+        if self.kind is float and type(value) is int and abs(value) < 2**1023:      # larger than any float
             value = float(value)
         if self.kind is tuple and type(value) is list:      # as JSON has it
             value = tuple(value)
@@ -80,7 +80,7 @@ class Option:
                 raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
             if not self._holds(number):
                 raise ValueError(f"{self.name} must be {self.range}, not {value}")
-            if not math.isfinite(number):
+            if type(number) is float and not math.isfinite(number):
                 raise ValueError(f"{self.name} must be a finite number, not {value}")
         return value
 
