@@ -22,13 +22,7 @@ def checked_card(card: dict[str, Any], path: str) -> dict[str, Defaults]:
     defaults = card.get("defaults", {})
     for key, values in {"defaults": defaults, **(defaults if isinstance(defaults, dict) else {})}.items():
         if not isinstance(values, dict):
-            raise ValueError(f"{path}: {key!r} must be an object of names and values, not {short(values)}")
+            raise ValueError(f"{path}: {key!r} must be an object of names and values, not {values!r:.60}")
     for check in CHECKS:
         check(defaults, path)
     return {"defaults": defaults}
-
-
-def short(value: Any) -> str:
-    """The value as Python writes it, cut to a length that fits in a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
