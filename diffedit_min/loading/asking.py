@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image, ImageFilter
 
-from ..core.schedule import add_noise, eps_from_v, eps_from_x0, standard_noise
+from ..core.schedule import READINGS, add_noise, standard_noise
 from ..networks.finite import NotFinite
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.photo import photograph
@@ -27,8 +27,6 @@ BLUR = 1 / 16           # of the side: detail is hard to tell from noise, above 
 # The answer is clear if the best reading's error is below these parts of the two others (tests/test_asking.py).
 OF_SCALING = 0.8
 OF_NEXT = 0.6
-
-READINGS = {"epsilon": lambda x, out, abar: out, "v_prediction": eps_from_v, "sample": eps_from_x0}
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,8 @@ def settled(checkpoint: Checkpoint, model: StableDiffusion) -> str:
     found = answer.prediction_type
     if said is not None:
         if found not in (None, said):
-            warnings.warn(f"{name}: {checkpoint.said_by} says that it predicts {said}, but it seems to predict {found}: "
-                          f"{answer}; if edits look wrong, give prediction_type={found}", stacklevel=3)
+            warnings.warn(f"{name}: {checkpoint.said_by} says that it predicts {said}, but it seems to predict "
+                          f"{found}: {answer}; if edits look wrong, give prediction_type={found}", stacklevel=3)
         return said
     if found is not None:
         return found

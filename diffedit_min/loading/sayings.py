@@ -7,20 +7,20 @@ without weights, the metadata of a .safetensors file, a .yaml beside it. Each of
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-PREDICTIONS = ("epsilon", "v_prediction")
+from ..core.schedule import READINGS
 
 
 class Saying(NamedTuple):
     """That the U-Net predicts this."""
 
-    prediction_type: str        # "epsilon" or "v_prediction"
+    prediction_type: str        # one of core/schedule.py's `READINGS`
     by: str                     # what says it, in words for messages
 
 
 def known(prediction_type: Any, by: str) -> Saying:
     """The saying; ValueError unless it is a prediction that can be read."""
-    if prediction_type not in PREDICTIONS:
-        raise ValueError(f"prediction_type {prediction_type!r} is not known; known are {' and '.join(PREDICTIONS)}")
+    if prediction_type not in READINGS:
+        raise ValueError(f"prediction_type {prediction_type!r} is not known; known are {', '.join(READINGS)}")
     return Saying(prediction_type, by)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from ..networks.text import check_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
+from .card import checked_card
 from .files import Weights, foreign, open_weights
 from .hub import WHAT_TO_GIVE, hub_folder, is_hub_id
 from .known import known_file, sha256
@@ -23,6 +24,7 @@ from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files
 from .names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
 from .sayings import Saying, of_option, of_scheduler
 
+LARGEST_JSON = 2**26    # bytes; published tokenizers have at most a tenth of it
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
 EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}
 
@@ -91,7 +93,7 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
     said = of_option(prediction_type) or of_scheduler(scheduler, SCHEDULER) or Saying(
         "epsilon", f"{SCHEDULER}, which has no prediction_type,")
     made = with_configs(name, networks, path, scheduler, said, "epsilon")
-    return replace(made, card=read_json(path / CARD)) if CARD in listing else made
+    return replace(made, card=checked_card(read_json(path / CARD), str(path / CARD))) if CARD in listing else made
 
 
 def with_configs(
@@ -119,7 +121,8 @@ def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
         return tiny
     own = EMBEDDED[name]
     unet = network(own, "unet", ["unet/diffusion_pytorch_model.safetensors"])
-    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=read_json(own / CARD))
+    return replace(tiny, networks={**tiny.networks, "unet": unet},
+                   card=checked_card(read_json(own / CARD), str(own / CARD)))
 
 
 def hint(path: Path, listing: Collection[str]) -> str:
@@ -136,8 +139,10 @@ def hint(path: Path, listing: Collection[str]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; ValueError that names the file if there is none."""
     try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes; expected at most {LARGEST_JSON:,}")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:     # ValueError: no UTF-8, no JSON, or an endless number
         raise ValueError(f"{path} can't be read as JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__} instead of a JSON object")

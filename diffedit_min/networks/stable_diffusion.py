@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.schedule import Schedule, eps_from_v
+from ..core.schedule import READINGS, Schedule
 from .attention import Attend, repeat_rows
 from .blocks import Features
 from .finite import check_output
@@ -36,16 +36,15 @@ class StableDiffusion:
     vae: VAE
     texts: tuple[TextModel, ...]                                # one; SD XL has two
     schedule: Schedule
-    prediction_type: str = "epsilon"                            # what the U-Net predicts: "epsilon" or "v_prediction"
+    prediction_type: str = "epsilon"                            # what the U-Net predicts, one of `READINGS`
     zero_empty_prompt: bool = False                             # SD XL: the empty text is embedded as zeros
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)   # the card's options, by method
     name: str = ""                                              # shown in records and messages
     rows_per_batch: int | None = None                           # how many rows the U-Net runs at once; None: by size
 
     def __post_init__(self) -> None:
-        kind = self.prediction_type
-        if kind not in ("epsilon", "v_prediction"):
-            raise ValueError(f"prediction_type {kind!r} is not known; known are epsilon and v_prediction")
+        if self.prediction_type not in READINGS:
+            raise ValueError(f"prediction_type {self.prediction_type!r} is not known; known are {', '.join(READINGS)}")
 
     def __repr__(self) -> str:
         """A summary that fits on a screen."""
@@ -149,7 +148,7 @@ class StableDiffusion:
     ) -> Tensor:
         """The noise prediction for x (B, C, h, w) at time t -> (m B, C, h, w), in x's dtype.
 
-        It is a noise prediction also for checkpoints that predict v.
+        It is a noise prediction also for checkpoints that predict v or the clean latent.
         context: B prompts; or m B prompts, where prompts i, B + i, 2B + i, ... all see x[i]. A plain tensor of tokens
         (m B, L, D) serves too.
         attend, features: read or change the U-Net's attention (networks/attention.py) and its residual blocks
@@ -179,11 +178,8 @@ class StableDiffusion:
         out = torch.cat(parts, dim=1).flatten(0, 1)
         inputs = {"the latents": x, "the prompts' embeddings": context.tokens}
         check_output(out, self.unet, f"the U-Net at t={t}", inputs, hooks=undivided)
-        out = out.to(x.dtype)
-        if self.prediction_type == "epsilon":
-            return out
         noisy = x[:, : out.shape[1]]                # drop InstructPix2Pix's image channels: they carry no noise
-        return eps_from_v(repeat_rows(noisy, len(out)), out, self.schedule.abar[t])
+        return READINGS[self.prediction_type](repeat_rows(noisy, len(out)), out.to(x.dtype), self.schedule.abar[t])
 
     def summary(self, x: Tensor, context: Context, sizes: tuple[int, ...] | None) -> Summary | None:
         """The conditioning that SD XL's U-Net needs besides the tokens; None for other models."""
