@@ -54,8 +54,8 @@ def load(
 
     device: "auto" (cuda, mps or cpu) or a torch device.
     dtype: "auto" (see `best_dtype`), "float32", "float64", "float16" or "bfloat16".
-    prediction_type: "epsilon", "v_prediction" or "sample" (the clean latent), instead of what the files say. If they say
-    nothing, the network is asked (asking.py); if it clearly contradicts what is said, there is a warning.
+    prediction_type: "epsilon", "v_prediction" or "sample" (the clean latent), instead of what the files say. If
+    they say nothing, the network is asked (asking.py); if it clearly contradicts what is said, there is a warning.
     config: for a single file, the folder or Hub id whose configs and tokenizer are used.
     revision, token: for the Hub. seed: for the weights of "random".
     compile: use torch.compile for the U-Net; it compiles at the first call for each number of rows and picture size.
