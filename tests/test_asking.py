@@ -205,7 +205,7 @@ def test_random_weights_of_sd1_in_a_file_are_warned_of(tmp_path):
 def test_a_folder_that_says_something_else_is_warned_of(tmp_path, learnt_v):
     configs, weights = learnt_v
     for said, says in (({"prediction_type": "epsilon"}, "scheduler_config.json says"),
-                       ({}, "scheduler_config.json, which has no prediction_type, says")):
+                       ({}, "scheduler_config.json, .* says")):
         folder = write_folder(tmp_path, {**configs, "scheduler": configs["scheduler"] | said}, weights)
         with pytest.warns(UserWarning, match=f"{says} that it predicts epsilon, but {SAID}") as caught:
             assert load(folder, device="cpu").prediction_type == "epsilon"

@@ -45,7 +45,8 @@ class Answer:
 
     def __str__(self) -> str:
         errors = ", ".join(f"{error:.2f} read as {reading}" for reading, error in self.errors.items())
-        return f"on a noised photograph the error of what it predicts is {errors}"
+        return (f"on a noised photograph the error of what it predicts is {errors} (a multiple of the input: "
+                f"{self.scaling:.2f})")
 
 
 @torch.no_grad()
