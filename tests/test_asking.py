@@ -62,6 +62,11 @@ class Multiple(nn.Module):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_one_row_shows_whether_there_is_a_contradiction(tiny, kind):
+    assert ask(that_predicts(tiny, kind), abars=[0.4]).prediction_type == kind
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["tiny", "tiny-instruct"])
 def test_a_trained_network_answers_what_it_predicts(name, kind):
     answer = ask(that_predicts(load(name, device="cpu"), kind))
