@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: whether its U-Net predicts epsilon or v, and which kinds can't be read here.
+"""What a checkpoint says of itself: what its U-Net predicts, and which kinds can't be read here.
 
 The weights' names and shapes don't show it, and every program writes it in another place:
 
@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ..core.schedule import READINGS
 from .files import first_line
 
-PREDICTIONS = ("epsilon", "v_prediction")
+PREDICTIONS = tuple(READINGS)
 WORDS = {"epsilon": "epsilon", "eps": "epsilon", "noise": "epsilon", "v": "v_prediction", "velocity": "v_prediction",
-         "vpred": "v_prediction", "vprediction": "v_prediction"}
-WAY_OUT = "give prediction_type=epsilon or v_prediction, the one that is right"
+         "vpred": "v_prediction", "vprediction": "v_prediction", "x0": "sample", "sample": "sample"}
+WAY_OUT = "give prediction_type=, the one that is right"
 
 ZERO_SNR = "was trained with zero terminal SNR (abar is 0 at the last level), which is not supported"
 EDM = "was trained in EDM's parameterisation, not DDPM's, which is not supported"
@@ -32,7 +33,7 @@ FLOW = "predicts the velocity of a flow (flow matching), not DDPM's noise, which
 class Saying(NamedTuple):
     """That the U-Net predicts this."""
 
-    prediction_type: str        # "epsilon" or "v_prediction"
+    prediction_type: str        # one of `READINGS`
     by: str                     # what says it, in words for messages
 
 
@@ -49,7 +50,7 @@ def agreed(sayings: Iterable[Saying], where: str) -> Saying | None:
 def of_option(prediction_type: str | None) -> Saying | None:
     """What the caller says. Raises ValueError for an unknown value."""
     if prediction_type not in (None, *PREDICTIONS):
-        raise ValueError(f"prediction_type {prediction_type!r} is not known; known are {' and '.join(PREDICTIONS)}")
+        raise ValueError(f"prediction_type {prediction_type!r} is not known; known are {', '.join(PREDICTIONS)}")
     return None if prediction_type is None else Saying(prediction_type, "the option prediction_type")
 
 
@@ -59,8 +60,8 @@ def of_word(word: Any, by: str) -> Saying | None:
     if text in ("", "none", "null", "unknown"):
         return None
     if text not in WORDS:
-        raise ValueError(f"{by} says that it predicts {word!r}; only epsilon and v can be read: if it is one of them, "
-                         f"{WAY_OUT}")
+        raise ValueError(f"{by} says that it predicts {word!r}, which is not known; known are "
+                         f"{', '.join(PREDICTIONS)}: {WAY_OUT}")
     return Saying(WORDS[text], by)
 
 
@@ -150,7 +151,7 @@ class Original(NamedTuple):
     def said(self) -> list[Saying]:
         """What the U-Net predicts: SD 1 and 2 have `parameterization`, and eps where it is left out; SD XL a scaling.
 
-        Raises ValueError if it is neither epsilon nor v.
+        Raises ValueError for another one.
         """
         denoiser, scaling, _ = self.denoiser()
         word = scaling.removesuffix("Scaling") if denoiser else self.model.get("parameterization", "eps")
@@ -208,7 +209,7 @@ def of_scheduler(scheduler: Mapping[str, Any], by: str, folder: Path) -> Saying 
     value = scheduler.get("prediction_type")
     if value not in (None, *PREDICTIONS):
         raise ValueError(f"{folder / by}: prediction_type {value!r} is not known; known are "
-                         f"{' and '.join(PREDICTIONS)}")
+                         f"{', '.join(PREDICTIONS)}")
     return None if value is None else Saying(value, by)
 
 

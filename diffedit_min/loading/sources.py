@@ -19,6 +19,7 @@ from typing import Any
 from ..networks.text import check_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
+from .card import checked_card
 from .files import FOREIGN, Weights, foreign, kind_of, open_weights
 from .hub import WHAT_TO_GIVE, hub_folder, is_hub_id
 from .known import known_file, sha256
@@ -38,6 +39,7 @@ from .sayings import (
     of_scheduler,
 )
 
+LARGEST_JSON = 2**26    # bytes; published tokenizers have at most a tenth of it
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
 EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}
 
@@ -62,7 +64,7 @@ class Checkpoint:
     tokenizers: tuple[Path, ...]        # a folder for each text encoder
     scheduler: dict[str, Any]
     index: dict[str, Any]               # model_index.json
-    prediction_type: str | None         # "epsilon" or "v_prediction"; None: nothing says it
+    prediction_type: str | None         # one of `READINGS`; None: nothing says it
     said_by: str = ""                   # what says it, in words for messages; "": nothing
     usual: str | None = None            # what models of this family predict; None: some epsilon, some v
     card: dict[str, Any] = field(default_factory=dict)
@@ -134,11 +136,17 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
     scheduler = read_json(path / SCHEDULER)
     told = of_option(prediction_type)
     check_scheduler(scheduler, str(path / SCHEDULER), told is not None)
-    said = told or of_scheduler(scheduler, SCHEDULER, path) or Saying("epsilon", f"{SCHEDULER}, by leaving it out,")
+    said = told or of_scheduler(scheduler, SCHEDULER, path) or Saying(
+        "epsilon", f"{SCHEDULER}, which has no prediction_type,")
     made = with_configs(name, networks, path, scheduler, said, "epsilon")
     warn_if_distilled(name, scheduler, {"its name": name, "model_index.json": made.index.get("_name_or_path", ""),
                                         "unet/config.json": networks["unet"].config.get("_name_or_path", "")})
-    return replace(made, card=read_json(path / CARD)) if CARD in listing else made
+    return replace(made, card=card_in(path)) if CARD in listing else made
+
+
+def card_in(path: Path) -> dict[str, Any]:
+    """The card in a checkpoint's folder, checked."""
+    return checked_card(read_json(path / CARD), str(path / CARD))
 
 
 def warn_if_distilled(name: str, scheduler: Mapping[str, Any], names: Mapping[str, Any]) -> None:
@@ -173,7 +181,7 @@ def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
         return tiny
     own = EMBEDDED[name]
     unet = network(own, "unet", ["unet/diffusion_pytorch_model.safetensors"])
-    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=read_json(own / CARD))
+    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=card_in(own))
 
 
 def hint(path: Path, listing: Collection[str]) -> str:
@@ -190,8 +198,10 @@ def hint(path: Path, listing: Collection[str]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; ValueError that names the file if there is none."""
     try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes; expected at most {LARGEST_JSON:,}")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:     # ValueError: no UTF-8, no JSON, or an endless number
         raise ValueError(f"{path} can't be read as JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__} instead of a JSON object")

@@ -18,7 +18,7 @@ from ..core import __version__
 from ..core.options import Declared, declared, name_of
 from ..core.schedule import Schedule
 from ..core.state import Sampler
-from ..loading import empty_networks, random_model
+from ..loading import empty_networks, random_model, schedule_of
 from ..loading.files import WEIGHT_DTYPES, Weights, check_finite, open_weights
 from ..loading.known import LICENCES, MOVED, known_file, sha256
 from ..loading.names import PARTS, UNUSED, check_exactly
@@ -55,7 +55,7 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
         model = random_model(0, "epsilon", torch.device("cpu"), torch.float32)
         modules = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
         stored = {part: list(module.parameters()) for part, module in modules.items()}
-        record = describe_networks(name, modules, stored, "epsilon")
+        record = describe_networks(name, modules, stored, "epsilon", model.schedule)
     elif alone:
         opened, files = [open_weights([path])], {path: path.name}
         record = describe_single_file(opened[0], path, where.get("prediction_type"), where.get("config"))
@@ -93,21 +93,21 @@ def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
                       network.described_by)
         stored[part] = [network.weights.header[origin.name] for origin in network.origins.values()]
-    return describe_networks(name, modules, stored, checkpoint.prediction_type, checkpoint.scheduler,
+    return describe_networks(name, modules, stored, checkpoint.prediction_type, schedule_of(checkpoint),
                              checkpoint.card.get("defaults", {})) | {"said by": checkpoint.said_by}
 
 
 def describe_networks(
     name: str, modules: Mapping[str, nn.Module], stored: Mapping[str, list[torch.Tensor]], prediction_type: str,
-    scheduler: Mapping[str, Any] = {}, card: Mapping[str, Any] = {},
+    schedule: Schedule, card: Mapping[str, Any] = {},
 ) -> dict[str, Any]:
     """A model with these networks; `stored` holds the weights of each as they are in the files.
 
     Its defaults are those of the first method whose U-Net takes this number of channels: DiffEdit, if it can run that.
     """
-    unet, vae, schedule = modules["unet"].config, modules["vae"].config, Schedule.from_config(scheduler)
+    unet, vae = modules["unet"].config, modules["vae"].config
     method = next((method for method in METHODS.values() if method.channels == unet.in_channels), METHODS["diffedit"])
-    own = method.recommended(card)
+    own, (clean, noisy) = method.recommended(card), schedule.levels(1)
     return {
         "name": name, "family": family_name(unet), "predicts": prediction_type,
         "networks": {part: {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": dtypes(stored[part])}
@@ -115,7 +115,7 @@ def describe_networks(
         "pixels": unet.sample_size * vae.factor, "multiple": unet.multiple * vae.factor,
         "latents": [vae.latent_channels, unet.sample_size, unet.sample_size], "factor": vae.factor,
         "schedule": {"times": schedule.T, "first abar": schedule.abar[0], "last abar": schedule.abar[-1],
-                     "offset": schedule.steps_offset, "clean abar": schedule.levels(1)[0].abar},
+                     "offset": noisy.t, "clean abar": clean.abar},
         "defaults": {"method": method.name, "values": method.made(own).record(), "from the card": sorted(own)},
     }
 
@@ -162,7 +162,7 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     """The record of `describe`, then all methods and samplers with their options."""
     yield f"diffedit_min {__version__}, torch {torch.__version__}"
     predicts = record["predicts"] or "epsilon or v, which the file doesn't say"
-    by = f" (says {record['said by']})" if record.get("said by") else ""
+    by = f" (says {record['said by'].rstrip(',')})" if record.get("said by") else ""
     yield f"model        {record['name']}: {record['family']}; predicts {predicts}{by}"
     yield f"licence      {record['licence'] or 'not known'}"
     counts = [f"{NAMES[part]} {network['parameters']:,} ({' and '.join(network['dtypes'])})"
