@@ -215,8 +215,8 @@ def of_scheduler(scheduler: Mapping[str, Any], by: str, folder: Path) -> Saying 
 
 # ---------------------------------------------------------------- distilled for few steps
 
-FEW_STEPS = re.compile(r"turbo|lightning|hyper[-_ ]?sd|(?<![a-z])(lcm|tcd|pcm|dmd2)(?![a-z])"
-                       r"|(?<!\d)[1248][-_ ]?steps?(?![a-z])", re.IGNORECASE)
+FEW_STEPS = re.compile(r"(?i:turbo|lightning|hyper[-_ ]?sd|(?<![a-z])(lcm|tcd|pcm|dmd2)(?![a-z]))|LCM"
+                       r"|(?<!\d)[1248][-_ ]?[Ss]teps?(?![a-z])")
 
 
 def distilled(scheduler: Mapping[str, Any], names: Mapping[str, Any]) -> str | None:
