@@ -24,6 +24,7 @@ from diffedit_min.loading.layout import SCHEDULER
 
 TABLE = Path(__file__).parent.parent / "weights.md"
 UNET = "unet/diffusion_pytorch_model.safetensors"
+SMALLEST = "bk-sdm-tiny"        # of SD 1.x, with half its blocks
 
 
 class Case(NamedTuple):
@@ -43,7 +44,7 @@ def weights_of(family: str) -> dict[str, dict[str, torch.Tensor]]:
     return checkpoints.random_weights(checkpoints.small(family))
 
 
-def folder(path: Path, family: str = "sd15", scheduler: dict[str, Any] | None = None, **index: Any) -> Path:
+def folder(path: Path, family: str = SMALLEST, scheduler: dict[str, Any] | None = None, **index: Any) -> Path:
     """A small folder; scheduler and index: entries of its configs."""
     made = checkpoints.write_folder(path / "folder", checkpoints.small(family), weights_of(family))
     for file, entries in ((SCHEDULER, scheduler or {}), ("model_index.json", index)):
@@ -55,7 +56,7 @@ def change_json(path: Path, **entries: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
 
-def changed(path: Path, family: str = "sd15", file: str = UNET, **entries: Any) -> Path:
+def changed(path: Path, family: str = SMALLEST, file: str = UNET, **entries: Any) -> Path:
     """A small folder with entries of one of its configs, or of its weights, replaced."""
     made = folder(path, family)
     if file.endswith(".json"):
@@ -72,7 +73,7 @@ def without(made: Path, *files: str) -> Path:
 
 
 def single(
-    path: Path, family: str = "sd15", name: str = "x.safetensors", add: dict[str, torch.Tensor] | None = None,
+    path: Path, family: str = SMALLEST, name: str = "x.safetensors", add: dict[str, torch.Tensor] | None = None,
     metadata: dict[str, str] | None = None, rename: Callable[[str], str | None] = lambda name: name,
     config_says: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:
@@ -89,7 +90,7 @@ def single(
     return file, {"config": checkpoints.write_configs(path / "configs", configs)}
 
 
-def plain(path: Path, family: str = "sd15", **changes: Any) -> tuple[Path, dict[str, Any]]:
+def plain(path: Path, family: str = SMALLEST, **changes: Any) -> tuple[Path, dict[str, Any]]:
     """A single file whose configs say that it predicts epsilon."""
     return single(path, family, config_says="epsilon", **changes)
 
@@ -100,7 +101,7 @@ def inpainting_xl(path: Path) -> tuple[Path, dict[str, Any]]:
     return plain(path, "sdxl", add={first: torch.ones(32, 9, 3, 3)})
 
 
-def with_yaml(path: Path, params: str, family: str = "sd15") -> tuple[Path, dict[str, Any]]:
+def with_yaml(path: Path, params: str, family: str = SMALLEST) -> tuple[Path, dict[str, Any]]:
     """A single file with an original config beside it, whose model.params are these lines."""
     made, options = single(path, family)
     (path / "x.yaml").write_text(f"model:\n  target: x.LatentDiffusion\n  params:\n{indent(params, ' ' * 4)}")
