@@ -7,13 +7,13 @@
                     the folder or Hub id `config`, by default from the repository that published this family of models
 """
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..networks.text import check_text_config
+from ..networks.config import read_json
+from ..networks.text import checked_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
 from .card import checked_card
@@ -24,7 +24,6 @@ from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files
 from .names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
 from .sayings import Saying, of_option, of_scheduler
 
-LARGEST_JSON = 2**26    # bytes; published tokenizers have at most a tenth of it
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
 EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}
 
@@ -140,19 +139,6 @@ def hint(path: Path, listing: Collection[str]) -> str:
         return f"; {error}"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; ValueError that names the file if there is none."""
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError(f"it has {path.stat().st_size:,} bytes; expected at most {LARGEST_JSON:,}")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:     # ValueError: no UTF-8, no JSON, or an endless number
-        raise ValueError(f"{path} can't be read as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds {type(value).__name__} instead of a JSON object")
-    return value
-
-
 # ---------------------------------------------------------------- one file
 
 
@@ -216,8 +202,7 @@ def single_file(
     vae = VAEConfig.from_dict(configs["vae"], str(where / "vae/config.json"))
     layers = {}
     for part in parts[2:]:
-        check_text_config(configs[part], str(where / part / "config.json"))
-        layers[part] = configs[part].get("num_hidden_layers", 12)
+        layers[part] = checked_text_config(configs[part], str(where / part / "config.json"))["num_hidden_layers"]
     origins = single_file_origins(weights.header, unet.layers_per_block, len(vae.block_out_channels), layers)
     networks = {part: Network(configs[part], weights, origins[part], (path,)) for part in parts}
     scheduler = read_json(where / SCHEDULER)

@@ -109,7 +109,8 @@ class StableDiffusion:
         ids = [tokenize(text.tokenizer, prompts).to(self.device) for text in self.texts]    # (B, L) each
         if len(self.texts) == 1:
             return Context(encode_text(self.text_encoder, ids[0]), ids=ids[0])              # tokens (B, L, D)
-        tokens, pooled = encode_text_twice([text.encoder for text in self.texts], ids)      # (B, L, D), (B, D')
+        tokens, pooled = encode_text_twice([text.encoder for text in self.texts], ids,
+                                           self.texts[-1].tokenizer.eos_token_id)           # (B, L, D), (B, D')
         if self.zero_empty_prompt:
             filled = torch.tensor([prompt != "" for prompt in prompts], device=self.device)
             tokens, pooled = tokens * filled[:, None, None], pooled * filled[:, None]

@@ -29,6 +29,7 @@ from .config import check_groups, check_sizes, list_of_names, read_config
 
 # Switches of config.json that this network does not implement, and the values that turn them off.
 NEUTRAL = {
+    "_class_name": ("UNet2DConditionModel", "FlaxUNet2DConditionModel"),
     "act_fn": ("silu",),
     "addition_embed_type": (None, "text_time"),
     "center_input_sample": (False,),
