@@ -128,7 +128,8 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
     dtype = dtype or best_dtype(networks["unet"], device)
     for part, module in networks.items():
         network = checkpoint.networks[part]
-        check_exactly(module, network.origins, network.weights.header, str(network.weights.path))
+        check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
+                      network.described_by)
     for part, module in networks.items():
         keep_float32 = part == "vae" and module.config.force_upcast and dtype in HALF   # this VAE overflows in half
         fill(module, checkpoint.networks[part], device, torch.float32 if keep_float32 else dtype)
