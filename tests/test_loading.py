@@ -518,8 +518,8 @@ def test_a_tokenizer_of_another_model(copied, rewrite):
     known = load(copied).text_encoder.config.vocab_size
     rewrite(copied / "tokenizer/vocab.json", **{"another</w>": known})
     assert refusal(copied) == (
-        f"{copied / 'tokenizer'} has {known + 1} tokens, but the text encoder knows {known}: "
-        "the tokenizer belongs to another model"
+        f"{copied / 'tokenizer'} has the token 'another</w>' with id {known}, but the text encoder knows {known} "
+        "tokens, from 0: the tokenizer belongs to another model"
     )
 
 
@@ -531,7 +531,8 @@ def test_a_broken_tokenizer(copied, file, content):
     path = copied / "tokenizer" / file
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
     message = refusal(copied)
-    assert message.startswith(f"{copied / 'tokenizer'} is not a tokenizer (") and message.endswith("): copy it again")
+    assert message.startswith(f"{copied / 'tokenizer'} is not a tokenizer of CLIP's kind (")
+    assert message.endswith("): copy it again")
 
 
 # ---------------------------------------------------------------- "random"

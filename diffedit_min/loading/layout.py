@@ -20,7 +20,8 @@ def files_in(path: Path) -> set[str]:
 
 def parts_of(listing: Collection[str]) -> list[str]:
     """The names of the networks of a checkpoint with these files."""
-    two = "text_encoder_2/config.json" in listing or "tokenizer_2/vocab.json" in listing
+    two = any(f"{folder}/{file}" in listing for folder, file in (
+        ("text_encoder_2", "config.json"), ("tokenizer_2", "vocab.json"), ("tokenizer_2", "tokenizer.json")))
     return [part for part in NETWORKS if part != "text_encoder_2" or two]
 
 
@@ -33,7 +34,13 @@ def small_files(listing: Collection[str]) -> list[str]:
     """The files that a checkpoint must hold besides the weights."""
     parts = parts_of(listing)
     return [INDEX, *(f"{part}/config.json" for part in parts), SCHEDULER,
-            *(f"{folder}/{file}" for folder in tokenizers_of(parts) for file in ("vocab.json", "merges.txt"))]
+            *(f"{folder}/{file}" for folder in tokenizers_of(parts) for file in tokenizer_files(listing, folder))]
+
+
+def tokenizer_files(listing: Collection[str], folder: str) -> tuple[str, ...]:
+    """The files that hold a tokenizer's tables: two, or the one that today's transformers saves."""
+    two, one = ("vocab.json", "merges.txt"), "tokenizer.json"
+    return (one,) if f"{folder}/{one}" in listing and not all(f"{folder}/{file}" in listing for file in two) else two
 
 
 def weight_files(listing: Collection[str], half: bool) -> tuple[dict[str, list[str]], list[str]]:

@@ -8,7 +8,6 @@
                     a .yaml beside it, or as `config`, may say more (sayings.py)
 """
 
-import json
 import stat
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..networks.text import check_text_config
+from ..networks.config import read_json
+from ..networks.text import checked_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
 from .card import checked_card
@@ -25,6 +25,7 @@ from .hub import WHAT_TO_GIVE, hub_folder, is_hub_id
 from .known import known_file, sha256
 from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files, tokenizers_of, weight_files
 from .names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
+from .pipelines import check_index
 from .sayings import (
     Original,
     Saying,
@@ -39,7 +40,6 @@ from .sayings import (
     of_scheduler,
 )
 
-LARGEST_JSON = 2**26    # bytes; published tokenizers have at most a tenth of it
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
 EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}
 
@@ -129,6 +129,8 @@ def shortened(path: Path) -> str:
 def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Checkpoint:
     """A checkpoint from a folder in the usual layout."""
     listing = files_in(path)
+    if INDEX in listing:
+        check_index(read_json(path / INDEX), str(path / INDEX))
     if missing := missing_files(listing, half, weights=True):
         raise ValueError(f"{str(path)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}"
                          f"{hint(path, listing)}")
@@ -193,19 +195,6 @@ def hint(path: Path, listing: Collection[str]) -> str:
         return f"; {alone[0]} there is a checkpoint of {family_of(open_weights([path / alone[0]])).name}: give its path"
     except ValueError as error:
         return f"; {error}"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; ValueError that names the file if there is none."""
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError(f"it has {path.stat().st_size:,} bytes; expected at most {LARGEST_JSON:,}")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:     # ValueError: no UTF-8, no JSON, or an endless number
-        raise ValueError(f"{path} can't be read as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds {type(value).__name__} instead of a JSON object")
-    return value
 
 
 # ---------------------------------------------------------------- one file
@@ -345,8 +334,7 @@ def single_networks(weights: Weights, path: Path, where: Path, family: Family, d
     vae = VAEConfig.from_dict(configs["vae"], str(where / "vae/config.json"))
     layers = {}
     for part in parts[2:]:
-        check_text_config(configs[part], str(where / part / "config.json"))
-        layers[part] = configs[part].get("num_hidden_layers", 12)
+        layers[part] = checked_text_config(configs[part], str(where / part / "config.json"))["num_hidden_layers"]
     origins = single_file_origins(weights.header, unet.layers_per_block, len(vae.block_out_channels), layers)
     return {part: Network(configs[part], weights, origins[part], (path,), described_by) for part in parts}
 
