@@ -256,6 +256,7 @@ FOREIGN = {
     "sd3.safetensors": (tensors("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "first_stage_model.a"),
                         "a diffusion transformer (FLUX, SD 3);"),
     "refiner.safetensors": (tensors("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.a",
+                                    "model.diffusion_model.label_emb.0.0.weight",
                                     "conditioner.embedders.0.model.ln_final.weight", shape=(2, 2, 1, 1)),
                             "SD XL's refiner,"),
     "unet-only.safetensors": (tensors("model.diffusion_model.input_blocks.0.0.weight", shape=(2, 4, 3, 3)),

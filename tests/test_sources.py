@@ -64,7 +64,8 @@ def single(tmp_path_factory) -> dict[str, Path]:
     text = {"sd1": "cond_stage_model.transformer.a", "sd2": "cond_stage_model.model.a",
             "sdxl": "conditioner.embedders.1.model.a"}
     for name, tell in text.items():
-        save_file({first: torch.zeros(2, 4, 3, 3), tell: torch.zeros(1)}, folder / f"{name}.safetensors")
+        state = {first: torch.zeros(2, 4, 3, 3), tell: torch.zeros(1), "first_stage_model.a": torch.zeros(1)}
+        save_file(state, folder / f"{name}.safetensors")
     return {name: folder / f"{name}.safetensors" for name in text}
 
 
@@ -146,7 +147,8 @@ def test_config_folders_that_do_not_fit(single, tmp_path):
         f"config {str(sd1)!r} is no folder of SD XL; missing: text_encoder_2/config.json, tokenizer_2/vocab.json, "
         "tokenizer_2/merges.txt"
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(str(single['sd2']))} doesn't fit its config.json: .*$"):
+    start = re.escape(f"{single['sd2']} doesn't fit the configs of {str(sd1)!r} (config= gives others): ")
+    with pytest.raises(ValueError, match=f"^{start}.*$"):
         loading.load(single["sd2"], config=sd1)
     assert refusal(single["sd1"], config="nowhere").startswith("'nowhere' is neither a folder nor a ")
 
@@ -391,6 +393,8 @@ def test_parts_and_small_files():
     ([".safetensors", ".fp16.safetensors", ".bin"], True, ".fp16.safetensors"),
     ([".fp16.safetensors", ".bin"], False, ".fp16.safetensors"), ([".safetensors", ".fp16.bin"], True, ".safetensors"),
     ([".bin", ".fp16.bin"], False, ".bin"), ([".bin", ".fp16.bin"], True, ".fp16.bin"),
+    ([".bf16.safetensors"], False, ".bf16.safetensors"),
+    ([".bf16.safetensors", ".safetensors"], True, ".bf16.safetensors"),
     ([".non_ema.safetensors", ".bin"], False, ".bin"), ([".non_ema.safetensors", ".msgpack"], False, None),
 ])
 def test_weight_files(there, half, chosen):
@@ -401,15 +405,18 @@ def test_weight_files(there, half, chosen):
     parts = ("unet", "vae", "text_encoder")
     found, missing = weight_files(FOLDER | {name(part, ending) for part in parts for ending in there}, half)
     assert found == ({} if chosen is None else {part: [name(part, chosen)] for part in parts})
-    assert missing == ([name(part, ".safetensors") for part in parts] if chosen is None else [])
+    assert [file.partition(" (")[0] for file in missing] == [
+        name(part, ".safetensors") for part in parts if chosen is None]
+    for file in missing:
+        assert file.endswith("model.non_ema.safetensors: to use it, remove the variant from its name)")
 
 
 def test_shards_only_if_all_are_there():
     parts = [f"unet/m-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
-    assert shards({*parts, "unet/m.safetensors.index.json"}, "unet/m", "safetensors") == parts
-    assert shards({*parts, "unet/m.safetensors"}, "unet/m", "safetensors") == ["unet/m.safetensors"]
-    assert shards(parts[1:], "unet/m", "safetensors") is None and shards(parts, "unet/m", "bin") is None
-    assert shards([], "unet/m", "safetensors") is None and shards(parts, "unet/m.fp16", "safetensors") is None
+    assert shards({*parts, "unet/m.safetensors.index.json"}, "unet/m", "", "safetensors") == parts
+    assert shards({*parts, "unet/m.safetensors"}, "unet/m", "", "safetensors") == ["unet/m.safetensors"]
+    assert shards(parts[1:], "unet/m", "", "safetensors") is None and shards(parts, "unet/m", "", "bin") is None
+    assert shards([], "unet/m", "", "safetensors") is None and shards(parts, "unet/m", ".fp16", "safetensors") is None
 
 
 NAMES = "aB3ö-_./\\:~ \n"

@@ -14,6 +14,7 @@ checked against them, and only then are the weights read, each of them once. Cod
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 from ..core.schedule import Schedule
 from ..networks.finite import finite
 from ..networks.stable_diffusion import StableDiffusion
-from ..networks.text import TextModel, make_text_encoder, make_tokenizer
+from ..networks.text import TextModel, make_text_encoder
+from ..networks.tokenizer import make_tokenizer
 from ..networks.unet import UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
 from .asking import settled
@@ -134,12 +136,13 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
     dtype = dtype or best_dtype(networks["unet"], device)
     for part, module in networks.items():
         network = checkpoint.networks[part]
-        check_exactly(module, network.origins, network.weights.header, str(network.weights.path))
+        check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
+                      network.described_by)
     for part, module in networks.items():
         keep_float32 = part == "vae" and module.config.force_upcast and dtype in HALF   # this VAE overflows in half
         fill(module, checkpoint.networks[part], device, torch.float32 if keep_float32 else dtype)
     encoders = [module for part, module in networks.items() if "text" in part]
-    texts = tuple(map(text_model, encoders, checkpoint.tokenizers))
+    texts = text_models(encoders, checkpoint.tokenizers)
     prediction_type = checkpoint.prediction_type or checkpoint.usual or "epsilon"
     return StableDiffusion(
         networks["unet"], networks["vae"], texts, schedule, prediction_type,
@@ -148,13 +151,14 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
     )
 
 
-def text_model(encoder: nn.Module, folder: Path) -> TextModel:
-    """A text encoder with the tokenizer in that folder; ValueError if the tokenizer has more tokens than it knows."""
-    tokenizer, known = make_tokenizer(folder), encoder.config.vocab_size
-    if len(tokenizer) > known:
-        raise ValueError(f"{folder} has {len(tokenizer)} tokens, but the text encoder knows {known}: the tokenizer "
-                         "belongs to another model")
-    return TextModel(encoder, tokenizer)
+def text_models(encoders: Sequence[nn.Module], folders: Sequence[Path]) -> tuple[TextModel, ...]:
+    """Text encoders, each with the tokenizer in its folder; all of them take texts of the same length."""
+    places = min(encoder.config.max_position_embeddings for encoder in encoders)
+    tokenizers = [make_tokenizer(folder, encoder.config.vocab_size, places)
+                  for encoder, folder in zip(encoders, folders, strict=True)]
+    for tokenizer in tokenizers:
+        tokenizer.model_max_length = min(each.model_max_length for each in tokenizers)
+    return tuple(map(TextModel, encoders, tokenizers))
 
 
 def schedule_of(checkpoint: Checkpoint) -> Schedule:
@@ -173,7 +177,7 @@ def empty_networks(checkpoint: Checkpoint) -> dict[str, nn.Module]:
             elif part == "vae":
                 networks[part] = VAE(VAEConfig.from_dict(network.config, where))
             else:
-                networks[part] = make_text_encoder(network.config, where)
+                networks[part] = make_text_encoder(network.config, where, projected=part == "text_encoder_2")
     return networks
 
 

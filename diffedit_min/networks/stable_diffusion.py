@@ -112,7 +112,8 @@ class StableDiffusion:
             tokens = encode_text(self.text_encoder, ids[0])                                 # (B, L, D)
             check_output(tokens, self.text_encoder, "the text encoder", {})
             return Context(tokens, ids=ids[0])
-        tokens, pooled = encode_text_twice([text.encoder for text in self.texts], ids)      # (B, L, D), (B, D')
+        tokens, pooled = encode_text_twice([text.encoder for text in self.texts], ids,
+                                           self.texts[-1].tokenizer.eos_token_id)           # (B, L, D), (B, D')
         both = nn.ModuleList(text.encoder for text in self.texts)
         check_output(torch.cat([tokens.flatten(1), pooled], dim=1), both, "the text encoders", {})
         if self.zero_empty_prompt:

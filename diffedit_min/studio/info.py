@@ -22,7 +22,18 @@ from ..loading import empty_networks, random_model, schedule_of
 from ..loading.files import WEIGHT_DTYPES, Weights, check_finite, open_weights
 from ..loading.known import LICENCES, MOVED, known_file, sha256
 from ..loading.names import PARTS, UNUSED, check_exactly
-from ..loading.sources import Checkpoint, Family, family_of, find
+from ..loading.sources import (
+    Checkpoint,
+    Family,
+    family_of,
+    file_names,
+    find,
+    local_path,
+    original_of,
+    said_by_file,
+    warn_if_distilled,
+    what_is,
+)
 from ..methods import METHODS, Method
 from ..methods.help import about, sentence_of, shown, wrapped
 from ..networks.unet import UNetConfig
@@ -38,15 +49,16 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
     token, as in `load`. A single file is described without the configs that are needed to load it. Raises ValueError
     as `load` does.
     """
-    path, files, opened = Path(name).expanduser(), {}, []
+    path, files, opened = local_path(name), {}, []
+    alone = name != "random" and what_is(path) == "file"
     if name == "random":
         model = random_model(0, "epsilon", torch.device("cpu"), torch.float32)
         modules = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
         stored = {part: list(module.parameters()) for part, module in modules.items()}
         record = describe_networks(name, modules, stored, "epsilon", model.schedule)
-    elif path.is_file():
+    elif alone:
         opened, files = [open_weights([path])], {path: path.name}
-        record = describe_single_file(opened[0], where.get("prediction_type"))
+        record = describe_single_file(opened[0], path, where.get("prediction_type"), where.get("config"))
     else:
         checkpoint = find(name, **where)
         record = describe_checkpoint(checkpoint, name)
@@ -62,8 +74,8 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
             found.append(known)
     repositories = [name, MOVED.get(name), *(known.repository for known in found)]
     record["licence"] = next((LICENCES[owner] for owner in repositories if owner in LICENCES), None)
-    if path.is_file() and found and found[0].prediction_type:
-        record["predicts"] = found[0].prediction_type
+    if alone and found and found[0].prediction_type and not record["said by"]:
+        record |= {"predicts": found[0].prediction_type, "said by": "its hash"}
     if verify:
         for weights in opened:
             for key, empty in weights.header.items():
@@ -78,10 +90,11 @@ def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     modules, stored = empty_networks(checkpoint), {}
     for part, module in modules.items():
         network = checkpoint.networks[part]
-        check_exactly(module, network.origins, network.weights.header, str(network.weights.path))
+        check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
+                      network.described_by)
         stored[part] = [network.weights.header[origin.name] for origin in network.origins.values()]
     return describe_networks(name, modules, stored, checkpoint.prediction_type, schedule_of(checkpoint),
-                             checkpoint.card.get("defaults", {}))
+                             checkpoint.card.get("defaults", {})) | {"said by": checkpoint.said_by}
 
 
 def describe_networks(
@@ -107,16 +120,20 @@ def describe_networks(
     }
 
 
-def describe_single_file(weights: Weights, prediction_type: str | None) -> dict[str, Any]:
+def describe_single_file(
+    weights: Weights, path: Path, prediction_type: str | None, config: str | None
+) -> dict[str, Any]:
     """A single file without its hash."""
     family = family_of(weights)
+    said = said_by_file(weights, original_of(path, config), prediction_type)
+    warn_if_distilled(str(path), {}, file_names(path, weights))
     networks: dict[str, dict[str, Any]] = {}
     for prefix, part in PARTS.items():
         used = [t for name, t in weights.header.items() if name.startswith(prefix) and not UNUSED.fullmatch(name)]
         if used:
             networks[part] = {"parameters": sum(t.numel() for t in used), "dtypes": dtypes(used)}
-    predicts = prediction_type or ("epsilon" if family.name != "SD 2.x" else None)
-    return {"name": str(weights.path), "family": with_purpose(family), "predicts": predicts, "networks": networks}
+    return {"name": str(weights.path), "family": with_purpose(family), "networks": networks,
+            "predicts": said.prediction_type if said else family.usual, "said by": said.by if said else ""}
 
 
 def family_name(unet: UNetConfig) -> str:
@@ -145,7 +162,8 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     """The record of `describe`, then all methods and samplers with their options."""
     yield f"diffedit_min {__version__}, torch {torch.__version__}"
     predicts = record["predicts"] or "epsilon or v, which the file doesn't say"
-    yield f"model        {record['name']}: {record['family']}; predicts {predicts}"
+    by = f" (says {record['said by'].rstrip(',')})" if record.get("said by") else ""
+    yield f"model        {record['name']}: {record['family']}; predicts {predicts}{by}"
     yield f"licence      {record['licence'] or 'not known'}"
     counts = [f"{NAMES[part]} {network['parameters']:,} ({' and '.join(network['dtypes'])})"
               for part, network in record["networks"].items()]
