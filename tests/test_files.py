@@ -256,6 +256,7 @@ FOREIGN = {
     "sd3.safetensors": (tensors("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "first_stage_model.a"),
                         "a diffusion transformer (FLUX, SD 3);"),
     "refiner.safetensors": (tensors("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.a",
+                                    "model.diffusion_model.label_emb.0.0.weight",
                                     "conditioner.embedders.0.model.ln_final.weight", shape=(2, 2, 1, 1)),
                             "SD XL's refiner,"),
     "unet-only.safetensors": (tensors("model.diffusion_model.input_blocks.0.0.weight", shape=(2, 4, 3, 3)),
@@ -348,15 +349,6 @@ def test_a_config_that_is_a_list(refusal, tmp_path, sd15):
     copy = Path(shutil.copytree(sd15[0], tmp_path / "copy"))
     (copy / "vae/config.json").write_text("[1]")
     assert refusal(copy) == f"{copy / 'vae/config.json'} holds list instead of a JSON object"
-
-
-def test_sd2_in_one_file_without_its_prediction_type(refusal, tmp_path):
-    configs = checkpoints.small("sd21-base")
-    path = checkpoints.write_single_file(tmp_path / "x.ckpt", configs, checkpoints.random_weights(configs))
-    assert refusal(path) == (
-        f"{path} is of SD 2.x, and whether it predicts epsilon or v is not in the file: give "
-        "prediction_type=epsilon (512-px models) or v_prediction (768-px models)"
-    )
 
 
 # ---------------------------------------------------------------- inert leftovers

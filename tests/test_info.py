@@ -145,7 +145,8 @@ def test_the_embedded_model():
     assert set(record["defaults"]["from the card"]) == model.defaults["diffedit"].keys()
     assert record["defaults"]["values"]["guidance_scale"] == model.defaults["diffedit"]["guidance_scale"]
     lines = list(info.lines(record))
-    assert lines[1] == "model        tiny: Stable Diffusion's architecture, in a size of its own; predicts epsilon"
+    assert lines[1] == ("model        tiny: Stable Diffusion's architecture, in a size of its own; predicts epsilon "
+                        "(says scheduler/scheduler_config.json)")
     for name in model.defaults["diffedit"]:
         assert any(line.startswith(f"  {name} ") and line.endswith(" *") for line in lines)
     assert ["steps", "50"] in [line.split() for line in lines]

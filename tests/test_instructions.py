@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 import diffedit_min as dm
 from diffedit_min import loading
-from diffedit_min.networks.text import make_tokenizer
+from diffedit_min.networks.tokenizer import make_tokenizer
 from diffedit_min.tiny import scenes, stages, train, train_instruct, vocabulary
 from diffedit_min.tiny.instructions import TEMPLATES, instruction
 from diffedit_min.tiny.train_instruct import Recipe, draw_edit, edit_of, train_unet, widened

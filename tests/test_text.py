@@ -12,7 +12,8 @@ import pytest
 from checkpoints import REAL, full_config
 
 from diffedit_min.core.schedule import Schedule
-from diffedit_min.networks.text import dropped_text, make_tokenizer, tokenize
+from diffedit_min.networks.text import dropped_text, tokenize
+from diffedit_min.networks.tokenizer import make_tokenizer
 from diffedit_min.networks.unet import UNetConfig
 from diffedit_min.networks.vae import VAEConfig
 

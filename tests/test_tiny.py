@@ -16,7 +16,7 @@ from diffedit_min.bench.known.evaluate import latent_error
 from diffedit_min.bench.measures import cases, measure
 from diffedit_min.core.schedule import add_noise
 from diffedit_min.loading.sources import EMBEDDED
-from diffedit_min.networks.text import make_tokenizer
+from diffedit_min.networks.tokenizer import make_tokenizer
 from diffedit_min.tiny import scenes, vocabulary
 
 

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 import diffedit_min as dm
 from diffedit_min.core.schedule import Schedule
-from diffedit_min.networks.text import make_tokenizer, tokenize
+from diffedit_min.networks.text import tokenize
+from diffedit_min.networks.tokenizer import make_tokenizer
 from diffedit_min.networks.unet import UNet, UNetConfig
 from diffedit_min.networks.vae import VAE, VAEConfig
 from diffedit_min.tiny import scenes, stages, train, vocabulary

@@ -31,7 +31,8 @@ from ..loading import load, memory_format_of
 from ..loading.sources import TINY
 from ..methods.paper import diffedit
 from ..networks.stable_diffusion import StableDiffusion
-from ..networks.text import TextModel, make_text_encoder, make_tokenizer
+from ..networks.text import TextModel, make_text_encoder
+from ..networks.tokenizer import make_tokenizer
 from ..networks.unet import Summary, UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
 from ..tiny.scenes import demo_scenes

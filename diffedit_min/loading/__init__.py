@@ -14,19 +14,25 @@ checked against them, and only then are the weights read, each of them once. Cod
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..core.schedule import Schedule
+from ..networks.finite import finite
 from ..networks.stable_diffusion import StableDiffusion
-from ..networks.text import TextModel, make_text_encoder, make_tokenizer
+from ..networks.text import TextModel, make_text_encoder
+from ..networks.tokenizer import make_tokenizer
 from ..networks.unet import UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
-from .files import WEIGHT_DTYPES, check_finite, finite, first_line
+from .asking import settled
+from .files import WEIGHT_DTYPES, check_finite, first_line
+from .layout import SCHEDULER
 from .names import check_exactly, own_names
-from .sources import TINY, Checkpoint, Network, find
+from .sources import EMBEDDED, TINY, Checkpoint, Network, find
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 HALF = (torch.float16, torch.bfloat16)
@@ -50,7 +56,8 @@ def load(
 
     device: "auto" (cuda, mps or cpu) or a torch device.
     dtype: "auto" (see `best_dtype`), "float32", "float64", "float16" or "bfloat16".
-    prediction_type: "epsilon" or "v_prediction", instead of what the scheduler's config says.
+    prediction_type: "epsilon", "v_prediction" or "sample" (the clean latent), instead of what the files say. If
+    they say nothing, the network is asked (asking.py); if it clearly contradicts what is said, there is a warning.
     config: for a single file, the folder or Hub id whose configs and tokenizer are used.
     revision, token: for the Hub. seed: for the weights of "random".
     compile: use torch.compile for the U-Net; it compiles at the first call for each number of rows and picture size.
@@ -65,9 +72,13 @@ def load(
     if str(name) == "random":
         model = random_model(seed, prediction_type or "epsilon", torch_device, torch_dtype or torch.float32)
     else:
-        checkpoint = find(str(name), half=torch_dtype in HALF, prediction_type=prediction_type, config=config,
-                          revision=revision, token=token)
+        found = partial(find, str(name), half=torch_dtype in HALF, config=config, revision=revision, token=token)
+        checkpoint = found(prediction_type=prediction_type)
         model = build(checkpoint, torch_device, torch_dtype)
+        if str(name) not in EMBEDDED:       # of those it is known
+            model.prediction_type = settled(checkpoint, model)
+        if checkpoint.usual is None and config is None and model.prediction_type != checkpoint.prediction_type:
+            model = build(found(prediction_type=model.prediction_type), torch_device, torch_dtype)  # other configs fit
     model.rows_per_batch = rows_per_batch
     if compile:
         compile_unet(model)
@@ -121,30 +132,38 @@ def compile_unet(model: StableDiffusion) -> None:
 
 def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> StableDiffusion:
     """The model of a checkpoint; dtype None means "auto". All networks are checked before any weight is read."""
-    networks = empty_networks(checkpoint)
+    schedule, networks = schedule_of(checkpoint), empty_networks(checkpoint)
     dtype = dtype or best_dtype(networks["unet"], device)
     for part, module in networks.items():
         network = checkpoint.networks[part]
-        check_exactly(module, network.origins, network.weights.header, str(network.weights.path))
+        check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
+                      network.described_by)
     for part, module in networks.items():
         keep_float32 = part == "vae" and module.config.force_upcast and dtype in HALF   # this VAE overflows in half
         fill(module, checkpoint.networks[part], device, torch.float32 if keep_float32 else dtype)
     encoders = [module for part, module in networks.items() if "text" in part]
-    texts = tuple(map(text_model, encoders, checkpoint.tokenizers))
+    texts = text_models(encoders, checkpoint.tokenizers)
+    prediction_type = checkpoint.prediction_type or checkpoint.usual or "epsilon"
     return StableDiffusion(
-        networks["unet"], networks["vae"], texts, Schedule.from_config(checkpoint.scheduler),
-        checkpoint.prediction_type, bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
+        networks["unet"], networks["vae"], texts, schedule, prediction_type,
+        bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
         checkpoint.card.get("defaults", {}), checkpoint.name,
     )
 
 
-def text_model(encoder: nn.Module, folder: Path) -> TextModel:
-    """A text encoder with the tokenizer in that folder; ValueError if the tokenizer has more tokens than it knows."""
-    tokenizer, known = make_tokenizer(folder), encoder.config.vocab_size
-    if len(tokenizer) > known:
-        raise ValueError(f"{folder} has {len(tokenizer)} tokens, but the text encoder knows {known}: the tokenizer "
-                         "belongs to another model")
-    return TextModel(encoder, tokenizer)
+def text_models(encoders: Sequence[nn.Module], folders: Sequence[Path]) -> tuple[TextModel, ...]:
+    """Text encoders, each with the tokenizer in its folder; all of them take texts of the same length."""
+    places = min(encoder.config.max_position_embeddings for encoder in encoders)
+    tokenizers = [make_tokenizer(folder, encoder.config.vocab_size, places)
+                  for encoder, folder in zip(encoders, folders, strict=True)]
+    for tokenizer in tokenizers:
+        tokenizer.model_max_length = min(each.model_max_length for each in tokenizers)
+    return tuple(map(TextModel, encoders, tokenizers))
+
+
+def schedule_of(checkpoint: Checkpoint) -> Schedule:
+    """The noise levels that a checkpoint's scheduler_config.json describes; ValueError that names a value it can't."""
+    return Schedule.from_config(checkpoint.scheduler, f"{checkpoint.name}: {SCHEDULER}")
 
 
 def empty_networks(checkpoint: Checkpoint) -> dict[str, nn.Module]:
@@ -158,7 +177,7 @@ def empty_networks(checkpoint: Checkpoint) -> dict[str, nn.Module]:
             elif part == "vae":
                 networks[part] = VAE(VAEConfig.from_dict(network.config, where))
             else:
-                networks[part] = make_text_encoder(network.config, where)
+                networks[part] = make_text_encoder(network.config, where, projected=part == "text_encoder_2")
     return networks
 
 

@@ -19,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..networks.finite import finite
+
 # Dtypes as safetensors writes them.
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
@@ -41,6 +43,7 @@ class Weights(Protocol):
 
     path: Path
     header: Mapping[str, Tensor]    # name -> a tensor on the meta device: its shape and dtype, no data
+    metadata: Mapping[str, str]     # the texts in a .safetensors file's header
 
     def get(self, name: str) -> Tensor:
         """One tensor, as stored. It may be mapped to the file, so it changes if the file is overwritten."""
@@ -53,6 +56,7 @@ class Safetensors:
     def __init__(self, path: Path):
         self.path = path
         self._open()
+        self.metadata = self._file.metadata() or {}
         slices = {name: self._file.get_slice(name) for name in self._file.keys()}
         unknown = sorted({s.get_dtype() for s in slices.values()} - DTYPES.keys())
         if unknown:
@@ -89,14 +93,14 @@ class Pickled:
                 raise ValueError(f"{path} is not a whole PyTorch file: copy it again") from None
             raise ValueError(f"{path} can't be read without {wanted[1] or wanted[2]}, which could run code, so it is "
                              "refused: look for a .safetensors file of the same weights") from None
-        except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, OSError) as error:
+        except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, OSError,
+                zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a whole PyTorch file ({first_line(error)}): copy it again") from None
-        if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-            loaded = loaded["state_dict"]
         if not isinstance(loaded, dict):
             raise ValueError(f"{path} holds a {type(loaded).__name__} instead of named tensors")
-        loaded = {str(name): value for name, value in loaded.items()}
+        loaded = {str(name): value for name, value in innermost(loaded).items()}
         self._tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+        self.metadata: dict[str, str] = {}
         if not self._tensors:
             raise ValueError(f"{path} looks like {foreign(loaded)}; expected named tensors")
         for name, value in self._tensors.items():
@@ -106,6 +110,18 @@ class Pickled:
 
     def get(self, name: str) -> Tensor:
         return self._tensors[name]
+
+
+def innermost(loaded: dict) -> dict:
+    """The dict of tensors in what a training program saved: under "state_dict", or else "model"."""
+    for _ in range(4):
+        own = any(isinstance(value, Tensor) for value in loaded.values())
+        keys = ("state_dict",) if own else ("state_dict", "model", "module", "model_state_dict")
+        found = [loaded[key] for key in keys if isinstance(loaded.get(key), dict)]
+        if not found:
+            break
+        loaded = found[0]
+    return loaded
 
 
 class Ignored:
@@ -123,7 +139,7 @@ class Joined:
     """One network whose weights are spread over several files."""
 
     def __init__(self, parts: list[Weights]):
-        self.path = parts[0].path.parent
+        self.path, self.metadata = parts[0].path.parent, {}
         self._of = {name: part for part in parts for name in part.header}
         self.header = {name: part.header[name] for name, part in self._of.items()}
 
@@ -131,10 +147,28 @@ class Joined:
         return self._of[name].get(name)
 
 
+WRAPPED = re.compile(r"(^|\.)(?:_orig_mod|module)\.")     # what torch.compile and parallel training put into names
+
+
+class Unwrapped:
+    """A file whose names are used without what `WRAPPED` finds."""
+
+    def __init__(self, wrapped: Weights):
+        self.path, self.metadata, self._wrapped = wrapped.path, wrapped.metadata, wrapped
+        self._stored = {WRAPPED.sub(r"\1", name): name for name in wrapped.header}
+        if len(self._stored) < len(wrapped.header):
+            raise ValueError(f"{self.path} holds tensors twice, under names with and without `module.`")
+        self.header = {name: wrapped.header[stored] for name, stored in self._stored.items()}
+
+    def get(self, name: str) -> Tensor:
+        return self._wrapped.get(self._stored[name])
+
+
 def open_weights(paths: Iterable[Path]) -> Weights:
     """The weights in these files; only headers are read. Raises ValueError, in one line that names the file."""
     parts = [open_file(path) for path in paths]
-    return parts[0] if len(parts) == 1 else Joined(parts)
+    weights = parts[0] if len(parts) == 1 else Joined(parts)
+    return Unwrapped(weights) if any(map(WRAPPED.search, weights.header)) else weights
 
 
 def open_file(path: Path) -> Weights:
@@ -181,15 +215,6 @@ def file_kind(path: Path) -> str:
     return f"nothing known (it begins with {start[:16]!r})"
 
 
-def finite(weight: Tensor) -> bool:
-    """Whether every number is finite.
-
-    If the sum is finite, all numbers are. The sum can also overflow by itself; only then is every number tested, which
-    takes longer than reading the file.
-    """
-    return bool(weight.sum().isfinite()) or bool(weight.isfinite().all())
-
-
 def check_finite(weight: Tensor, where: str) -> None:
     """Raises ValueError that names the weight (`where`) if any number is NaN or infinite."""
     if not finite(weight):
@@ -203,26 +228,47 @@ def first_line(error: BaseException) -> str:
 
 # ---------------------------------------------------------------- foreign weights
 
-# Other things that are published as files of tensors: a pattern for one of their names -> what they are.
+# Other things that are published as files of tensors: a pattern for one of their names -> what they are. A file with
+# such a name is not read, whatever else it holds.
 FOREIGN = {
     r"lora_(up|down|A|B)\b|\.lora\.|^lora_unet": "a LoRA, changes to a model's weights, which is out of scope here",
     r"^control_model\.|controlnet_|zero_convs": "a ControlNet, which is out of scope here",
     r"^(string_to_param|emb_params|clip_[lg]|<.*>)": "a textual inversion, a word's embedding, out of scope here",
     r"double_blocks\.|joint_blocks\.|transformer_blocks\.\d+\.attn\.": "a diffusion transformer (FLUX, SD 3)",
     r"^(model\.)?(layers|h|transformer\.h)\.\d+\.(self_attn|attn|mlp)|^lm_head": "a language model",
+    r"^visual\.|^vision_model\.": "a CLIP image encoder",
+    r"^depth_model\.": "SD 2's depth model, whose U-Net also takes a depth map",
+    r"^low_scale_model\.": "SD's upscaler, which takes a small picture",
+    r"^cc_projection\.": "Zero123, which takes a picture and a camera's position",
+    r"^embedder\.model\.|^noise_augmentor\.": "SD 2.1 unCLIP, which takes a picture's embedding",
+    r"\.time_stack\.|\.time_mixer\.|motion_modules\.|\.temporal_transformer\.": "a model of videos",
+    r"\.fuser\.|^position_net\.": "GLIGEN, which takes boxes",
+    r"\.cond_proj\.": "a latent consistency model (LCM) whose U-Net takes the guidance scale, which is not supported",
+    r"\.(absmax|quant_map|weight_scale|scale_weight)$|\.quant_state\.": "quantised weights: get them in 16 or 32 bits",
+}
+# Parts of what is read.
+PARTS_ALONE = {
+    r"^(unet|vae|text_encoder)\.": "the networks of a folder in one file: give the folder",
     r"^(down_blocks|mid_block)\.": "a U-Net alone, of a checkpoint folder: give the folder",
     r"^(encoder|decoder)\.(down|up|mid|conv)": "a VAE alone: give a whole checkpoint",
     r"^(text_model\.)?encoder\.layers\.0\.self_attn": "a text encoder alone: give a whole checkpoint",
-    r"^visual\.|^vision_model\.": "a CLIP image encoder",
     r"^conditioner\.embedders\.0\.model\.": "SD XL's refiner, which has no first text encoder: give the base model",
     r"^model\.diffusion_model\.": "a U-Net alone, without VAE and text encoder: give a whole checkpoint",
+    r"^(input_blocks|middle_block)\.": "a U-Net alone, in the original names: give a whole checkpoint",
+    r"^model_ema\.": "the averaged copy of a U-Net alone: give a whole checkpoint",
+    r"^first_stage_model\.|^cond_stage_model\.": "a checkpoint without its U-Net: give a whole checkpoint",
 }
 
 
 def foreign(names: Iterable[str]) -> str:
     """What a file with these tensor names is, if it is not a whole Stable Diffusion checkpoint."""
     names = list(names)
-    for pattern, what in FOREIGN.items():
-        if any(re.search(pattern, name) for name in names):
-            return what
+    if found := kind_of(names, FOREIGN | PARTS_ALONE):
+        return found
     return f"nothing known (its first names are {', '.join(names[:3])})" if names else "a file without tensors"
+
+
+def kind_of(names: Iterable[str], kinds: Mapping[str, str]) -> str | None:
+    """The first of `kinds` (a pattern -> what has such a name) that one of the names matches."""
+    text = "\n".join(names)
+    return next((what for pattern, what in kinds.items() if re.search(pattern, text, re.MULTILINE)), None)

@@ -80,13 +80,15 @@ PARTS = {
     "first_stage_model.": "vae",
     "cond_stage_model.transformer.": "text_encoder",            # SD 1.x
     "cond_stage_model.model.": "text_encoder",                  # SD 2.x, OpenCLIP
+    "conditioner.embedders.0.model.": "text_encoder",           # SD 2.x, as SD XL's programs write it
     "conditioner.embedders.0.transformer.": "text_encoder",     # SD XL
     "conditioner.embedders.1.model.": "text_encoder_2",         # SD XL, OpenCLIP
 }
-# Tensors that are not used: the averaged copy of the U-Net, the schedule (names without a dot), the VAE's losses,
-# constants, and SD 2.x's text projection.
+# Tensors that are not used: the averaged copy of the U-Net, the schedule and marks (names without a dot), the VAE's
+# losses, constants, and the text projection of a first text encoder.
 UNUSED = re.compile(r"[^.]+|(model_ema|denoiser|first_stage_model\.loss)\..+|.+\.(logit_scale|position_ids)"
-                      r"|cond_stage_model\.model\.text_projection")
+                      r"|(cond_stage_model|conditioner\.embedders\.0)\.(transformer|transformer\.text_model|model)"
+                      r"\.text_projection(\.weight)?")
 
 RESNET = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
           "out_layers.3": "conv2", "skip_connection": "conv_shortcut"}
@@ -172,9 +174,12 @@ def openclip_origins(name: str, inner: str, layers: int) -> Origins:
 
     OpenCLIP projects queries, keys and values by one joint matrix, which becomes three weights here. SD 2.x uses the
     output of the last layer but one, so its configs have one layer less than the file; the last layer (`layers` and
-    above) is dropped. SD XL has all layers, and a text projection that is stored transposed.
+    above) is dropped. SD XL has all layers, and a text projection that is stored transposed under OpenCLIP's name,
+    `text_projection`; converted files hold it as a linear layer has it, under `text_projection.weight`.
     """
     block = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", inner)
+    if inner == "text_projection.weight":
+        return {inner: Origin(name)}
     if not block:
         ours = replace_start(OPENCLIP, inner)
         return {ours: Origin(name, lambda whole: whole.T) if inner == "text_projection" else Origin(name)}
@@ -198,9 +203,12 @@ def third(i: int, whole: Tensor) -> Tensor:
 # ---------------------------------------------------------------- the check
 
 
-def check_exactly(module: nn.Module, origins: Origins, stored: Stored, where: str) -> None:
+def check_exactly(
+    module: nn.Module, origins: Origins, stored: Stored, where: str, config: str = "its config.json"
+) -> None:
     """Raise ValueError, in one line that names the file `where`, unless all names and all shapes match.
 
+    config: what describes the network, in words that can follow "doesn't fit".
     Shapes may differ by ones at their end: a 1x1 convolution and a linear layer hold the same numbers.
     """
     own = own_names(module)
@@ -217,7 +225,7 @@ def check_exactly(module: nn.Module, origins: Origins, stored: Stored, where: st
         if names
     ]
     if complaints:
-        raise ValueError(f"{where} doesn't fit its config.json: {'; '.join(complaints)}")
+        raise ValueError(f"{where} doesn't fit {config}: {'; '.join(complaints)}")
 
 
 def own_names(module: nn.Module) -> dict[str, str]:

@@ -4,23 +4,41 @@
     a folder        in the usual layout: unet/ vae/ text_encoder/ [text_encoder_2/] tokenizer/ scheduler/
     a Hub id        owner/name: a repository in the same layout; only the files that are needed are downloaded
     one file        .safetensors or .ckpt with all networks. It holds no configs and no tokenizer: they are taken from
-                    the folder or Hub id `config`, by default from the repository that published this family of models
+                    the folder or Hub id `config`, by default from the repository that published this family of models;
+                    a .yaml beside it, or as `config`, may say more (sayings.py)
 """
 
-import json
-from collections.abc import Collection, Sequence
+import stat
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..networks.text import check_text_config
+from ..networks.config import read_json
+from ..networks.text import checked_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
-from .files import Weights, foreign, open_weights
+from .card import checked_card
+from .files import FOREIGN, Weights, foreign, kind_of, open_weights
 from .hub import WHAT_TO_GIVE, hub_folder, is_hub_id
 from .known import known_file, sha256
 from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files, tokenizers_of, weight_files
 from .names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
+from .pipelines import check_index
+from .sayings import (
+    Original,
+    Saying,
+    agreed,
+    check_keys,
+    check_metadata,
+    check_scheduler,
+    distilled,
+    of_keys,
+    of_metadata,
+    of_option,
+    of_scheduler,
+)
 
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
 EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}
@@ -34,6 +52,7 @@ class Network:
     weights: Weights
     origins: Origins
     files: tuple[Path, ...]             # of the weights
+    described_by: str = "its config.json"   # what its config is, for messages
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,9 @@ class Checkpoint:
     tokenizers: tuple[Path, ...]        # a folder for each text encoder
     scheduler: dict[str, Any]
     index: dict[str, Any]               # model_index.json
-    prediction_type: str
+    prediction_type: str | None         # one of `READINGS`; None: nothing says it
+    said_by: str = ""                   # what says it, in words for messages; "": nothing
+    usual: str | None = None            # what models of this family predict; None: some epsilon, some v
     card: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,14 +85,42 @@ def find(
     """
     if name in EMBEDDED:
         return embedded(name, half, prediction_type)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = local_path(name)
+    kind = what_is(path)
+    if kind == "folder":
         return folder(path, name, half, prediction_type)
-    if path.is_file():
+    if kind == "file":
         return single_file(path, name, half, prediction_type, config, revision, token)
     if is_hub_id(name):
         return folder(hub_folder(name, half, revision, token), name, half, prediction_type)
     raise ValueError(f"{name!r} is neither a folder nor a file here: {WHAT_TO_GIVE}")
+
+
+def local_path(name: str) -> Path:
+    """The name as a path, with ~ replaced."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:                    # ~ followed by an unknown user's name
+        return Path(name)
+
+
+def what_is(path: Path) -> str:
+    """"folder", "file" or "nothing". Raises ValueError for a path that can't be looked up, a device, a FIFO."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):     # ValueError: a zero byte in the path
+        return "nothing"
+    except OSError as error:
+        raise ValueError(f"{shortened(path)!r} can't be opened ({error.strerror})") from None
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise ValueError(f"{str(path)!r} is a device, a FIFO or a socket, not a file: {WHAT_TO_GIVE}")
+    return "folder" if stat.S_ISDIR(mode) else "file"
+
+
+def shortened(path: Path) -> str:
+    """The path, or its ends if it is too long for a message."""
+    text = str(path)
+    return text if len(text) <= 200 else f"{text[:100]}...{text[-50:]}"
 
 
 # ---------------------------------------------------------------- a folder
@@ -80,21 +129,43 @@ def find(
 def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Checkpoint:
     """A checkpoint from a folder in the usual layout."""
     listing = files_in(path)
+    if INDEX in listing:
+        check_index(read_json(path / INDEX), str(path / INDEX))
     if missing := missing_files(listing, half, weights=True):
         raise ValueError(f"{str(path)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}"
                          f"{hint(path, listing)}")
     networks = {part: network(path, part, files) for part, files in weight_files(listing, half)[0].items()}
-    made = with_configs(name, networks, path, prediction_type)
-    return replace(made, card=read_json(path / CARD)) if CARD in listing else made
-
-
-def with_configs(name: str, networks: dict[str, Network], path: Path, prediction_type: str | None) -> Checkpoint:
-    """These networks with the tokenizers, schedule and index of the folder `path`."""
     scheduler = read_json(path / SCHEDULER)
-    return Checkpoint(
-        name, networks, tuple(path / tokenizer for tokenizer in tokenizers_of(networks)), scheduler,
-        read_json(path / INDEX), prediction_type or scheduler.get("prediction_type", "epsilon"),
-    )
+    told = of_option(prediction_type)
+    check_scheduler(scheduler, str(path / SCHEDULER), told is not None)
+    said = told or of_scheduler(scheduler, SCHEDULER, path) or Saying(
+        "epsilon", f"{SCHEDULER}, which has no prediction_type,")
+    made = with_configs(name, networks, path, scheduler, said, "epsilon")
+    warn_if_distilled(name, scheduler, {"its name": name, "model_index.json": made.index.get("_name_or_path", ""),
+                                        "unet/config.json": networks["unet"].config.get("_name_or_path", "")})
+    return replace(made, card=card_in(path)) if CARD in listing else made
+
+
+def card_in(path: Path) -> dict[str, Any]:
+    """The card in a checkpoint's folder, checked."""
+    return checked_card(read_json(path / CARD), str(path / CARD))
+
+
+def warn_if_distilled(name: str, scheduler: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+    """Warn of a model that was distilled for few steps, and say which settings fit."""
+    if why := distilled(scheduler, names):
+        warnings.warn(f"{name} was distilled to paint in a few steps ({why}): steps=8 and guidance_scale=1 fit it, the "
+                      "usual 50 steps and scale 7.5 don't", stacklevel=3)
+
+
+def with_configs(
+    name: str, networks: dict[str, Network], path: Path, scheduler: dict[str, Any], said: Saying | None,
+    usual: str | None,
+) -> Checkpoint:
+    """These networks with the tokenizers and index of the folder `path`."""
+    tokenizers = tuple(path / tokenizer for tokenizer in tokenizers_of(networks))
+    prediction_type, said_by = said or (None, "")
+    return Checkpoint(name, networks, tokenizers, scheduler, read_json(path / INDEX), prediction_type, said_by, usual)
 
 
 def network(path: Path, part: str, files: Sequence[str]) -> Network:
@@ -112,7 +183,7 @@ def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
         return tiny
     own = EMBEDDED[name]
     unet = network(own, "unet", ["unet/diffusion_pytorch_model.safetensors"])
-    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=read_json(own / CARD))
+    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=card_in(own))
 
 
 def hint(path: Path, listing: Collection[str]) -> str:
@@ -126,17 +197,6 @@ def hint(path: Path, listing: Collection[str]) -> str:
         return f"; {error}"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; ValueError that names the file if there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} can't be read as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds {type(value).__name__} instead of a JSON object")
-    return value
-
-
 # ---------------------------------------------------------------- one file
 
 
@@ -147,7 +207,12 @@ class Family:
     name: str           # "SD 1.x", "SD 2.x" or "SD XL"
     channels: int       # of the U-Net's input: 4, 9 for inpainting, 8 for InstructPix2Pix
 
-    def repository(self, prediction_type: str) -> str:
+    @property
+    def usual(self) -> str | None:
+        """What models of this family predict; None for SD 2.x, of which there are both kinds."""
+        return None if self.name == "SD 2.x" else "epsilon"
+
+    def repository(self, prediction_type: str | None) -> str:
         """The Hub repository whose configs and tokenizer fit."""
         if self.name == "SD XL":
             return "stabilityai/stable-diffusion-xl-base-1.0"
@@ -160,12 +225,23 @@ class Family:
 def family_of(weights: Weights) -> Family:
     """The family of a single file. Raises ValueError if it is not a checkpoint in the original layout."""
     first, header = "model.diffusion_model.input_blocks.0.0.weight", weights.header
+    whole = "expected a whole Stable Diffusion checkpoint"
     prefixes = {"conditioner.embedders.1.model.": "SD XL", "cond_stage_model.model.": "SD 2.x",
                 "cond_stage_model.transformer.": "SD 1.x"}
+    if not any("label_emb." in name for name in header):        # the refiner has these layers
+        prefixes["conditioner.embedders.0.model."] = "SD 2.x"
     found = [family for prefix, family in prefixes.items() if any(name.startswith(prefix) for name in header)]
+    if addition := kind_of(header, FOREIGN):
+        raise ValueError(f"{weights.path} looks like {addition}; {whole}")
     if first not in header or not found or header[first].ndim != 4:
-        raise ValueError(f"{weights.path} looks like {foreign(header)}; expected a whole Stable Diffusion checkpoint")
-    return Family(found[0], header[first].shape[1])
+        raise ValueError(f"{weights.path} looks like {foreign(header)}; {whole}")
+    if not any(name.startswith("first_stage_model.") for name in header):
+        raise ValueError(f"{weights.path} looks like a checkpoint without its VAE; {whole}")
+    channels = header[first].shape[1]
+    if channels not in (4, 8, 9):
+        raise ValueError(f"{weights.path} has a U-Net with {channels} input channels; known are 4, 8 "
+                         "(InstructPix2Pix) and 9 (inpainting)")
+    return Family(found[0], channels)
 
 
 def single_file(
@@ -175,39 +251,95 @@ def single_file(
     """A checkpoint whose networks are all in one file, with configs from a folder or the Hub."""
     weights = open_weights([path])
     family = family_of(weights)
-    if prediction_type is None and config is None:
-        prediction_type = prediction_of(path, family)
+    original = original_of(path, config)
+    own = said_by_file(weights, original, prediction_type)
+    if original and config is not None and original.path == local_path(str(config)):
+        config = None
+    said = own or (of_hash(path, family) if config is None else None)
+    where, described_by = config_folder(path, family, said, config, half, revision, token)
+    scheduler = read_json(where / SCHEDULER) | (original.scheduler() if original else {})
+    if config is not None:
+        check_scheduler(scheduler, str(where / SCHEDULER), said is not None)
+        theirs = None if prediction_type else of_scheduler(scheduler, str(where / SCHEDULER), Path())
+        if said and theirs and said.prediction_type != theirs.prediction_type:
+            warnings.warn(f"{path}: {said.by} says that it predicts {said.prediction_type}, and so it is read; "
+                          f"{theirs.by} says {theirs.prediction_type}. If that is right, give prediction_type=",
+                          stacklevel=2)
+        said = said or theirs
+    warn_if_distilled(name, scheduler if config is not None else {}, file_names(path, weights))
+    networks = single_networks(weights, path, where, family, described_by)
+    return with_configs(name, networks, where, scheduler, said, family.usual)
+
+
+def original_of(path: Path, config: str | Path | None) -> Original | None:
+    """The original program's config: the .yaml given as `config`, or one beside the file that is called as it is."""
+    given = None if config is None else local_path(str(config))
+    if given is not None and what_is(given) == "file":
+        if given.suffix not in (".yaml", ".yml") or (original := Original.read(given)) is None:
+            raise ValueError(f"config {str(config)!r} is no original config (a .yaml with model: params:): give such a "
+                             "file, a folder or a Hub id")
+        return original
+    beside = path.with_suffix(".yaml")
+    return Original.read(beside) if what_is(beside) == "file" else None
+
+
+def said_by_file(weights: Weights, original: Original | None, prediction_type: str | None) -> Saying | None:
+    """What a single file predicts: what the caller says, or its keys, its metadata and its .yaml.
+
+    Raises ValueError if they contradict each other, or for a kind that can't be read.
+    """
+    check_keys(weights.header, str(weights.path))
+    check_metadata(weights.metadata, str(weights.path))
+    if original:
+        original.check()
+    return of_option(prediction_type) or agreed(
+        [*of_keys(weights.header), *of_metadata(weights.metadata), *(original.said() if original else [])],
+        str(weights.path))
+
+
+def file_names(path: Path, weights: Weights) -> dict[str, str]:
+    """What a single file is called: by its own name, and in its metadata."""
+    keys = ("modelspec.title", "modelspec.architecture", "modelspec.merged_from", "ss_sd_model_name", "ss_output_name")
+    return {"its name": path.stem} | {f"its metadata ({key})": weights.metadata.get(key, "") for key in keys}
+
+
+def config_folder(
+    path: Path, family: Family, said: Saying | None, config: str | Path | None, half: bool, revision: str | None,
+    token: str | None,
+) -> tuple[Path, str]:
+    """A local folder with the configs and the tokenizer for a single file; and what it is, in words."""
     if config is None:
+        owner = family.repository(said.prediction_type if said else None)
+        words = f"the configs of {owner} (config= gives others)"
         try:
-            where = hub_folder(family.repository(prediction_type), half, revision, token, weights=False)
+            return hub_folder(owner, half, revision, token, weights=False), words
         except ValueError as error:
             raise ValueError(f"{path} holds no configs and no tokenizer: give config=, a folder or Hub id that has "
                              f"them ({error})") from None
-    else:
-        where = Path(config) if Path(config).is_dir() else hub_folder(str(config), half, revision, token, weights=False)
+    local = local_path(str(config))
+    where = local if what_is(local) == "folder" else hub_folder(str(config), half, revision, token, weights=False)
+    return where, f"the configs of {str(config)!r} (config= gives others)"
+
+
+def single_networks(weights: Weights, path: Path, where: Path, family: Family, described_by: str) -> dict[str, Network]:
+    """The networks in a single file, with the configs in the folder `where`."""
     listing = files_in(where)
     parts = ["unet", "vae", "text_encoder", *(["text_encoder_2"] if family.name == "SD XL" else [])]
     if missing := [file for file in small_files([*listing, *(f"{part}/config.json" for part in parts)])
                    if file not in listing]:
         raise ValueError(f"config {str(where)!r} is no folder of {family.name}; missing: {', '.join(missing)}")
     configs = {part: read_json(where / part / "config.json") for part in parts}
+    configs["unet"]["in_channels"] = family.channels        # inpainting models have the family's other sizes
     unet = UNetConfig.from_dict(configs["unet"], str(where / "unet/config.json"))
     vae = VAEConfig.from_dict(configs["vae"], str(where / "vae/config.json"))
     layers = {}
     for part in parts[2:]:
-        check_text_config(configs[part], str(where / part / "config.json"))
-        layers[part] = configs[part].get("num_hidden_layers", 12)
+        layers[part] = checked_text_config(configs[part], str(where / part / "config.json"))["num_hidden_layers"]
     origins = single_file_origins(weights.header, unet.layers_per_block, len(vae.block_out_channels), layers)
-    networks = {part: Network(configs[part], weights, origins[part], (path,)) for part in parts}
-    return with_configs(name, networks, where, prediction_type)
+    return {part: Network(configs[part], weights, origins[part], (path,), described_by) for part in parts}
 
 
-def prediction_of(path: Path, family: Family) -> str:
-    """What a single file's U-Net predicts. For SD 2.x only the file's hash shows it."""
-    if family.name != "SD 2.x":
-        return "epsilon"
-    known = known_file(sha256(path))
-    if known is None or known.prediction_type is None:
-        raise ValueError(f"{path} is of SD 2.x, and whether it predicts epsilon or v is not in the file: give "
-                         "prediction_type=epsilon (512-px models) or v_prediction (768-px models)")
-    return known.prediction_type
+def of_hash(path: Path, family: Family) -> Saying | None:
+    """What is known of a published file of SD 2.x, of which there are both kinds; the hash takes a while."""
+    found = known_file(sha256(path)) if family.usual is None else None
+    return Saying(found.prediction_type, "its hash") if found and found.prediction_type else None

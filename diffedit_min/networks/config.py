@@ -6,10 +6,32 @@ the switch would load without an error and paint noise. Other entries (names, ve
 result.
 """
 
+import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
+KINDS = {bool: "true or false", float: "a number"}
+LARGEST_TEXT = 2**26   # bytes; published tokenizers have at most a tenth of it
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; ValueError that names the file if there is none."""
+    try:
+        value = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:     # ValueError: no UTF-8, no JSON, or an endless number
+        raise ValueError(f"{path} can't be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {type(value).__name__} instead of a JSON object")
+    return value
+
+
+def read_text(path: Path) -> str:
+    """A file's text, which is a config or a part of a tokenizer. ValueError if it is too large for one."""
+    if (size := path.stat().st_size) > LARGEST_TEXT:
+        raise ValueError(f"it has {size:,} bytes; expected at most {LARGEST_TEXT:,}")
+    return path.read_text(encoding="utf-8")
 
 
 def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple], where: str) -> Config:
@@ -20,8 +42,11 @@ def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple
     """
     for key, off in neutral.items():
         if key in raw and raw[key] not in off:
-            raise ValueError(f"{where}: {key} = {raw[key]!r} is not supported (only {' or '.join(map(repr, off))})")
+            raise ValueError(f"{where}: {key} = {raw[key]!r:.60} is not supported (only {' or '.join(map(repr, off))})")
     known = {f.name: as_tuples(raw[f.name]) for f in fields(cls) if raw.get(f.name) is not None}
+    for f in fields(cls):
+        if f.name in known and f.type in (bool, float) and (type(known[f.name]) is bool) != (f.type is bool):
+            raise ValueError(f"{where}: {f.name} = {known[f.name]!r:.60} is not {KINDS[f.type]}")
     try:
         return cls(**known)
     except (TypeError, ValueError) as error:
@@ -32,7 +57,7 @@ def list_of_names(raw: dict[str, Any], key: str, default: tuple[str, ...], where
     """The list of names at `raw[key]`, or the default if the key is missing; ValueError if it is something else."""
     value = default if raw.get(key) is None else raw[key]
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"{where}: {key} = {value!r} is not a list of names")
+        raise ValueError(f"{where}: {key} = {value!r:.60} is not a list of names")
     return tuple(value)
 
 
@@ -46,7 +71,7 @@ def check_sizes(config: Any, largest: dict[str, int]) -> None:
         value = getattr(config, name)
         numbers = value if isinstance(value, tuple) and name not in single else (value,)
         if not numbers or len(numbers) > 16 or not all(type(n) is int and 1 <= n <= most for n in numbers):
-            raise ValueError(f"{name} = {value!r} is not supported (only whole numbers from 1 to {most})")
+            raise ValueError(f"{name} = {value!r:.60} is not supported (only whole numbers from 1 to {most})")
 
 
 def check_groups(config: Any) -> None:

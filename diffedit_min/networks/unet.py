@@ -29,8 +29,10 @@ from .config import check_groups, check_sizes, list_of_names, read_config
 
 # Switches of config.json that this network does not implement, and the values that turn them off.
 NEUTRAL = {
+    "_class_name": ("UNet2DConditionModel", "FlaxUNet2DConditionModel"),
     "act_fn": ("silu",),
     "addition_embed_type": (None, "text_time"),
+    "attention_type": ("default", None),
     "center_input_sample": (False,),
     "class_embed_type": (None,),
     "conv_in_kernel": (3,),
@@ -39,8 +41,10 @@ NEUTRAL = {
     "downsample_padding": (1,),
     "dual_cross_attention": (False,),
     "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
     "flip_sin_to_cos": (True,),
     "freq_shift": (0,),
+    "mid_block_only_cross_attention": (None, False),
     "mid_block_scale_factor": (1,),
     "num_class_embeds": (None,),
     "only_cross_attention": (False,),
@@ -50,6 +54,7 @@ NEUTRAL = {
     "reverse_transformer_layers_per_block": (None,),
     "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
+    "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
     "timestep_post_act": (None,),
 }

@@ -21,6 +21,7 @@ NORM_EPS = 1e-6     # epsilon of every norm of the VAE; the U-Net's residual blo
 
 # Switches of config.json that this network does not implement, and the values that turn them off.
 NEUTRAL = {
+    "_class_name": ("AutoencoderKL", "FlaxAutoencoderKL"),
     "act_fn": ("silu",),
     "use_quant_conv": (True, None),
     "use_post_quant_conv": (True, None),

@@ -18,11 +18,22 @@ from ..core import __version__
 from ..core.options import Declared, declared, name_of
 from ..core.schedule import Schedule
 from ..core.state import Sampler
-from ..loading import empty_networks, random_model
+from ..loading import empty_networks, random_model, schedule_of
 from ..loading.files import WEIGHT_DTYPES, Weights, check_finite, open_weights
 from ..loading.known import LICENCES, MOVED, known_file, sha256
 from ..loading.names import PARTS, UNUSED, check_exactly
-from ..loading.sources import Checkpoint, Family, family_of, find
+from ..loading.sources import (
+    Checkpoint,
+    Family,
+    family_of,
+    file_names,
+    find,
+    local_path,
+    original_of,
+    said_by_file,
+    warn_if_distilled,
+    what_is,
+)
 from ..methods import METHODS, Method
 from ..methods.help import about, sentence_of, shown, wrapped
 from ..networks.unet import UNetConfig
@@ -38,15 +49,16 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
     token, as in `load`. A single file is described without the configs that are needed to load it. Raises ValueError
     as `load` does.
     """
-    path, files, opened = Path(name).expanduser(), {}, []
+    path, files, opened = local_path(name), {}, []
+    alone = name != "random" and what_is(path) == "file"
     if name == "random":
         model = random_model(0, "epsilon", torch.device("cpu"), torch.float32)
         modules = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
         stored = {part: list(module.parameters()) for part, module in modules.items()}
-        record = describe_networks(name, modules, stored, "epsilon")
-    elif path.is_file():
+        record = describe_networks(name, modules, stored, "epsilon", model.schedule)
+    elif alone:
         opened, files = [open_weights([path])], {path: path.name}
-        record = describe_single_file(opened[0], where.get("prediction_type"))
+        record = describe_single_file(opened[0], path, where.get("prediction_type"), where.get("config"))
     else:
         checkpoint = find(name, **where)
         record = describe_checkpoint(checkpoint, name)
@@ -62,8 +74,8 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
             found.append(known)
     repositories = [name, MOVED.get(name), *(known.repository for known in found)]
     record["licence"] = next((LICENCES[owner] for owner in repositories if owner in LICENCES), None)
-    if path.is_file() and found and found[0].prediction_type:
-        record["predicts"] = found[0].prediction_type
+    if alone and found and found[0].prediction_type and not record["said by"]:
+        record |= {"predicts": found[0].prediction_type, "said by": "its hash"}
     if verify:
         for weights in opened:
             for key, empty in weights.header.items():
@@ -78,23 +90,24 @@ def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     modules, stored = empty_networks(checkpoint), {}
     for part, module in modules.items():
         network = checkpoint.networks[part]
-        check_exactly(module, network.origins, network.weights.header, str(network.weights.path))
+        check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
+                      network.described_by)
         stored[part] = [network.weights.header[origin.name] for origin in network.origins.values()]
-    return describe_networks(name, modules, stored, checkpoint.prediction_type, checkpoint.scheduler,
-                             checkpoint.card.get("defaults", {}))
+    return describe_networks(name, modules, stored, checkpoint.prediction_type, schedule_of(checkpoint),
+                             checkpoint.card.get("defaults", {})) | {"said by": checkpoint.said_by}
 
 
 def describe_networks(
     name: str, modules: Mapping[str, nn.Module], stored: Mapping[str, list[torch.Tensor]], prediction_type: str,
-    scheduler: Mapping[str, Any] = {}, card: Mapping[str, Any] = {},
+    schedule: Schedule, card: Mapping[str, Any] = {},
 ) -> dict[str, Any]:
     """A model with these networks; `stored` holds the weights of each as they are in the files.
 
     Its defaults are those of the first method whose U-Net takes this number of channels: DiffEdit, if it can run that.
     """
-    unet, vae, schedule = modules["unet"].config, modules["vae"].config, Schedule.from_config(scheduler)
+    unet, vae = modules["unet"].config, modules["vae"].config
     method = next((method for method in METHODS.values() if method.channels == unet.in_channels), METHODS["diffedit"])
-    own = method.recommended(card)
+    own, (clean, noisy) = method.recommended(card), schedule.levels(1)
     return {
         "name": name, "family": family_name(unet), "predicts": prediction_type,
         "networks": {part: {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": dtypes(stored[part])}
@@ -102,21 +115,25 @@ def describe_networks(
         "pixels": unet.sample_size * vae.factor, "multiple": unet.multiple * vae.factor,
         "latents": [vae.latent_channels, unet.sample_size, unet.sample_size], "factor": vae.factor,
         "schedule": {"times": schedule.T, "first abar": schedule.abar[0], "last abar": schedule.abar[-1],
-                     "offset": schedule.steps_offset, "clean abar": schedule.levels(1)[0].abar},
+                     "offset": noisy.t, "clean abar": clean.abar},
         "defaults": {"method": method.name, "values": method.made(own).record(), "from the card": sorted(own)},
     }
 
 
-def describe_single_file(weights: Weights, prediction_type: str | None) -> dict[str, Any]:
+def describe_single_file(
+    weights: Weights, path: Path, prediction_type: str | None, config: str | None
+) -> dict[str, Any]:
     """A single file without its hash."""
     family = family_of(weights)
+    said = said_by_file(weights, original_of(path, config), prediction_type)
+    warn_if_distilled(str(path), {}, file_names(path, weights))
     networks: dict[str, dict[str, Any]] = {}
     for prefix, part in PARTS.items():
         used = [t for name, t in weights.header.items() if name.startswith(prefix) and not UNUSED.fullmatch(name)]
         if used:
             networks[part] = {"parameters": sum(t.numel() for t in used), "dtypes": dtypes(used)}
-    predicts = prediction_type or ("epsilon" if family.name != "SD 2.x" else None)
-    return {"name": str(weights.path), "family": with_purpose(family), "predicts": predicts, "networks": networks}
+    return {"name": str(weights.path), "family": with_purpose(family), "networks": networks,
+            "predicts": said.prediction_type if said else family.usual, "said by": said.by if said else ""}
 
 
 def family_name(unet: UNetConfig) -> str:
@@ -145,7 +162,8 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     """The record of `describe`, then all methods and samplers with their options."""
     yield f"diffedit_min {__version__}, torch {torch.__version__}"
     predicts = record["predicts"] or "epsilon or v, which the file doesn't say"
-    yield f"model        {record['name']}: {record['family']}; predicts {predicts}"
+    by = f" (says {record['said by'].rstrip(',')})" if record.get("said by") else ""
+    yield f"model        {record['name']}: {record['family']}; predicts {predicts}{by}"
     yield f"licence      {record['licence'] or 'not known'}"
     counts = [f"{NAMES[part]} {network['parameters']:,} ({' and '.join(network['dtypes'])})"
               for part, network in record["networks"].items()]

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.schedule import Schedule, generator
-from ..networks.text import encode_text, make_text_encoder, make_tokenizer, tokenize
+from ..networks.text import encode_text, make_text_encoder, tokenize
+from ..networks.tokenizer import make_tokenizer
 from ..networks.unet import UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
 from . import scenes, vocabulary

@@ -1,0 +1,412 @@
+"""Run: python -m pytest tests/test_refusals.py
+
+The table in weights.md of what is read, read with a warning, or refused: every row is built here and loaded, and the
+table holds exactly the rows of `CASES`. To add a row: a line in the table, and a `Case` with the same first column.
+"""
+
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from textwrap import indent
+from typing import Any, NamedTuple
+
+import checkpoints
+import pytest
+import torch
+from learnt import learnt
+from safetensors.torch import load_file, save_file
+
+from diffedit_min import loading
+from diffedit_min.loading.layout import SCHEDULER
+
+TABLE = Path(__file__).parent.parent / "weights.md"
+UNET = "unet/diffusion_pytorch_model.safetensors"
+SMALLEST = "bk-sdm-tiny"        # of SD 1.x, with half its blocks
+
+
+class Case(NamedTuple):
+    """One way to meet a row of the table."""
+
+    title: str                          # the row's first column
+    outcome: str                        # its second: "read", "warned" or "refused"
+    make: Callable[[Path], Any]         # writes it into an empty folder -> its path, or (path, options of `load`)
+    message: str = ""                   # a part of the warning or of the refusal; of what is read, what it predicts
+
+
+# ---------------------------------------------------------------- builders
+
+
+@cache
+def weights_of(family: str) -> dict[str, dict[str, torch.Tensor]]:
+    return checkpoints.random_weights(checkpoints.small(family))
+
+
+def folder(path: Path, family: str = SMALLEST, scheduler: dict[str, Any] | None = None, **index: Any) -> Path:
+    """A small folder; scheduler and index: entries of its configs."""
+    made = checkpoints.write_folder(path / "folder", checkpoints.small(family), weights_of(family))
+    for file, entries in ((SCHEDULER, scheduler or {}), ("model_index.json", index)):
+        change_json(made / file, **entries)
+    return made
+
+
+def change_json(path: Path, **entries: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+def changed(path: Path, family: str = SMALLEST, file: str = UNET, **entries: Any) -> Path:
+    """A small folder with entries of one of its configs, or of its weights, replaced."""
+    made = folder(path, family)
+    if file.endswith(".json"):
+        change_json(made / file, **entries)
+    else:
+        save_file({**load_file(made / file), **entries}, made / file)
+    return made
+
+
+@cache
+def learnt_v() -> tuple[dict, dict[str, dict[str, torch.Tensor]]]:
+    with tempfile.TemporaryDirectory() as path:
+        return learnt("v_prediction", Path(path))
+
+
+def of_learnt_v(path: Path, single_file: bool = False) -> Any:
+    """A small checkpoint that predicts v: in a folder that says epsilon, or in a file of SD 2.x that says nothing."""
+    configs, weights = learnt_v()
+    configs = {**configs, "scheduler": {**configs["scheduler"], "prediction_type": "epsilon"}}
+    made = checkpoints.write_folder(path / "folder", configs, weights)
+    if not single_file:
+        return made
+    change_json(made / SCHEDULER, prediction_type=None)
+    return checkpoints.write_single_file(path / "x.safetensors", configs, weights), {"config": made}
+
+
+def without(made: Path, *files: str) -> Path:
+    for file in files:
+        (made / file).unlink()
+    return made
+
+
+def single(
+    path: Path, family: str = SMALLEST, name: str = "x.safetensors", add: dict[str, torch.Tensor] | None = None,
+    metadata: dict[str, str] | None = None, rename: Callable[[str], str | None] = lambda name: name,
+    config_says: str | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """A small checkpoint in one file, with names replaced (None: left out), then `add`ed tensors and metadata.
+
+    Its configs are in a folder beside it. config_says: the prediction_type in them.
+    """
+    configs = checkpoints.small(family)
+    state = checkpoints.original_state(configs, weights_of(family))
+    state = {new: weight.clone().contiguous() for old, weight in state.items() if (new := rename(old))} | (add or {})
+    file = path / name
+    torch.save(state, file) if file.suffix == ".ckpt" else save_file(state, file, metadata)
+    configs["scheduler"]["prediction_type"] = config_says
+    return file, {"config": checkpoints.write_configs(path / "configs", configs)}
+
+
+def plain(path: Path, family: str = SMALLEST, **changes: Any) -> tuple[Path, dict[str, Any]]:
+    """A single file whose configs say that it predicts epsilon."""
+    return single(path, family, config_says="epsilon", **changes)
+
+
+def inpainting_xl(path: Path) -> tuple[Path, dict[str, Any]]:
+    """SD XL with nine input channels, and the configs of SD XL itself."""
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    return plain(path, "sdxl", add={first: torch.ones(32, 9, 3, 3)})
+
+
+def with_yaml(path: Path, params: str, family: str = SMALLEST) -> tuple[Path, dict[str, Any]]:
+    """A single file with an original config beside it, whose model.params are these lines."""
+    made, options = single(path, family)
+    (path / "x.yaml").write_text(f"model:\n  target: x.LatentDiffusion\n  params:\n{indent(params, ' ' * 4)}")
+    return made, options
+
+
+def denoiser(scaling: str, levels: str = "LegacyDDPMDiscretization", kind: str = "DiscreteDenoiser") -> str:
+    """The part of SD XL's original config that shows what the U-Net predicts."""
+    return (f"denoiser_config:\n  target: sgm.{kind}\n  params:\n    scaling_config:\n      target: sgm.{scaling}\n"
+            f"    discretization_config:\n      target: sgm.{levels}")
+
+
+def named(made: Path | tuple, name: str) -> Any:
+    """The same checkpoint under another name."""
+    path, options = made if isinstance(made, tuple) else (made, {})
+    return path.rename(path.with_name(name)), options
+
+
+def variant(path: Path, name: str, *names: str) -> Path:
+    """A small folder whose U-Net's weights are in other files, spread over them."""
+    made = folder(path)
+    state = list(load_file(made / UNET).items())
+    (made / UNET).unlink()
+    for i, file in enumerate((name, *names)):
+        save_file(dict(state[i :: 1 + len(names)]), made / "unet" / file)
+    return made
+
+
+def nested(path: Path, *keys: str) -> tuple[Path, dict[str, Any]]:
+    """A .ckpt whose weights are in dicts under these keys, beside what training leaves."""
+    made, options = plain(path, name="x.ckpt")
+    state: dict[str, Any] = torch.load(made)
+    for key in keys:
+        state = {key: state, "epoch": 3}
+    torch.save(state, made)
+    return made, options
+
+
+def tensors_in(path: Path, *names: str) -> Path:
+    save_file({name: torch.zeros(2, 2) for name in names}, path / "x.safetensors")
+    return path / "x.safetensors"
+
+
+def bytes_in(path: Path, data: bytes, name: str = "x.safetensors") -> Path:
+    (path / name).write_bytes(data)
+    return path / name
+
+
+def cut_off(path: Path) -> Path:
+    file, _ = single(path)
+    return bytes_in(path, file.read_bytes()[:-1])
+
+
+def with_code(path: Path) -> Path:
+    torch.save({"a": Path("x")}, path / "x.ckpt")
+    return path / "x.ckpt"
+
+
+def spanned_zip(path: Path) -> Path:
+    """A .ckpt that says it is the second disk of a zip."""
+    file, _ = single(path, name="x.ckpt")
+    data = bytearray(file.read_bytes())
+    locator = data.rfind(b"PK\x06\x07")
+    data[locator + 16 : locator + 20] = (9).to_bytes(4, "little")
+    return bytes_in(path, bytes(data), "x.ckpt")
+
+
+def fifo(path: Path) -> Path:
+    os.mkfifo(path / "x.safetensors")
+    return path / "x.safetensors"
+
+
+def loop(path: Path) -> Path:
+    (path / "a").symlink_to(path / "a")
+    return path / "a"
+
+
+def without_start(*starts: str) -> Callable[[str], str | None]:
+    return lambda name: None if name.startswith(starts) else name
+
+
+NAN, HUGE = torch.full((4,), torch.nan, dtype=torch.float16), torch.full((4,), 1e30)
+MARK, ONE = torch.zeros(0), torch.ones(1)
+CLASS = "scheduler/scheduler_config.json"
+
+# ---------------------------------------------------------------- the rows
+
+FOLDER = "a folder with `.safetensors` or `.bin` files, whole or in shards, in variants fp16 and bf16, old or new names"
+SINGLE = "a `.safetensors` or `.ckpt` file of SD 1.x, SD 2.x or SD XL, also inpainting and InstructPix2Pix"
+SAYS = "a file that says what it predicts: a key (`v_pred`), metadata, a `.yaml` beside it or as `config=`"
+FEW = "a model that was distilled for few steps: LCM, TCD, Turbo, Lightning, Hyper-SD, as class, spacing or name show"
+DIFFERENT = "a single file and `config=` that say different predictions"
+LACKS = "a folder that lacks needed files, or has its weights only in another variant (non_ema), or not all shards"
+FIT = "weights that don't fit the config"
+DAMAGED = "a file that is cut off or damaged"
+OTHER = "a web page, a Git LFS pointer, a picture, an archive, ... in place of weights"
+ADDITION = "a LoRA, a ControlNet, a textual inversion, also together with a checkpoint"
+PART = "one network of a folder; a single file without its VAE, U-Net or text encoder"
+RELATED = "a relative with other inputs: depth, upscaler, unCLIP, Zero123, GLIGEN, video, LCM that takes the scale"
+CODE = "a pickle with more than tensors"
+SWITCH = "a config with a switch that the networks here don't have, or an impossible size"
+ZERO = "zero terminal SNR: the key `ztsnr`, metadata, a `.yaml`, `rescale_betas_zero_snr`"
+EDM = "EDM: the keys `edm_mean`, `edm_std`, `edm_vpred...` (Playground 2.5, CosXL), a `.yaml`, the classes `EDM...`"
+FLOW = "flow matching: the classes `FlowMatch...`, `use_flow_sigmas`"
+UNKNOWN = "another scheduler class than those of DDPM"
+CONTRADICTION = "a file that says both epsilon and v"
+NEITHER = "a prediction that is not epsilon, v or the clean latent (`sample`)"
+SHOWN = "a file in which nothing says what it predicts, but whose network shows it"
+CONTRADICTED = "a checkpoint whose network clearly contradicts what is said of it"
+UNSAID = "a file of SD 1.x or SD XL in which nothing says what it predicts, and whose network doesn't show it"
+UNSAID_2 = "the same of SD 2.x, of which there are both kinds"
+YAML = "a `.yaml` that can't be read, or as `config=` is no original config"
+NUMBERS = "weights that are no floats of 16, 32 or 64 bits (8-bit floats, integers, quantised)"
+DEVICE = "a device, a FIFO, a symbolic link to itself, a path that is too long"
+
+EPS, V = "epsilon", "v_prediction"
+CASES = [
+    Case(FOLDER, "read", folder, EPS),
+    Case(FOLDER, "read", lambda path: folder(path, "sdxl"), EPS),
+    Case(FOLDER, "read", lambda path: folder(path, "sd21-768"), V),
+    Case(FOLDER, "read", lambda path: variant(path, "diffusion_pytorch_model.bf16.safetensors"), EPS),
+    Case(FOLDER, "read", lambda path: variant(path, "diffusion_pytorch_model-00001-of-00002.fp16.safetensors",
+                                              "diffusion_pytorch_model-00002-of-00002.fp16.safetensors"), EPS),
+    Case(FOLDER, "read", lambda path: variant(path, "diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
+                                              "diffusion_pytorch_model.fp16-00002-of-00002.safetensors"), EPS),
+    Case(FOLDER, "read", lambda path: folder(path, scheduler={"_class_name": "EulerAncestralDiscreteScheduler"}), EPS),
+    Case(SINGLE, "read", plain, EPS),
+    Case(SINGLE, "read", lambda path: plain(path, "sdxl"), EPS),
+    Case(SINGLE, "read", lambda path: plain(path, "sd15-inpainting"), EPS),
+    Case(SINGLE, "read", inpainting_xl, EPS),
+    Case(SINGLE, "read", lambda path: nested(path, "state_dict"), EPS),
+    Case(SINGLE, "read", lambda path: nested(path, "state_dict", "state_dict"), EPS),
+    Case(SINGLE, "read", lambda path: nested(path, "model"), EPS),
+    Case(SINGLE, "read", lambda path: plain(path, rename=lambda name: f"module.{name}"), EPS),
+    Case(SINGLE, "read", lambda path: plain(
+        path, rename=lambda name: name.replace("diffusion_model.", "diffusion_model._orig_mod.")), EPS),
+    Case(SINGLE, "read", lambda path: plain(
+        path, rename=lambda name: None if "position_ids" in name else name.replace("text_model.", "")), EPS),
+    Case(SINGLE, "read", lambda path: plain(
+        path, add={"cond_stage_model.transformer.text_projection.weight": torch.ones(16, 16)}), EPS),
+    Case(SINGLE, "read", lambda path: plain(path, "sdxl", add={
+        "conditioner.embedders.0.transformer.text_model.text_projection.weight": torch.ones(16, 16),
+        "conditioner.embedders.0.logit_scale": ONE}), EPS),
+    Case(SINGLE, "read", lambda path: plain(
+        path, "sdxl", rename=lambda name: name.replace("model.text_projection", "model.text_projection.weight")), EPS),
+    Case(SAYS, "read", lambda path: single(path, "sd21-base", metadata={"modelspec.prediction_type": "epsilon"}), EPS),
+    Case(SAYS, "read", lambda path: single(path, "sd21-768", rename=lambda name: name.replace(
+        "cond_stage_model.", "conditioner.embedders.0."), metadata={"modelspec.prediction_type": "v"}), V),
+    Case(SAYS, "read", lambda path: single(path, "sdxl", add={"v_pred": MARK}), V),
+    Case(SAYS, "read", lambda path: single(path, "sdxl", name="x.ckpt", add={"v_pred": MARK}), V),
+    *(Case(SAYS, "read", lambda path, metadata=metadata: single(path, metadata=metadata), V) for metadata in (
+        {"modelspec.prediction_type": "v"}, {"modelspec.predict_key": "v"}, {"ss_v_parameterization": "True"},
+        {"modelspec.architecture": "stable-diffusion-v2-768-v"}, {"ss_base_model_version": "sd_v2_v"},
+        {"prediction_type": "v-prediction"})),
+    Case(SAYS, "read", lambda path: with_yaml(path, "parameterization: v"), V),
+    Case(SAYS, "read", lambda path: with_yaml(path, "timesteps: 1000", "sd21-base"), EPS),
+    Case(SAYS, "read", lambda path: with_yaml(path, denoiser("VScaling"), "sdxl"), V),
+    Case(SAYS, "read", lambda path: with_yaml(path, denoiser("EpsScaling"), "sdxl"), EPS),
+    Case(SAYS, "read", lambda path: with_yaml(path, "parameterization: x0"), "sample"),
+    *(Case(FEW, "warned", lambda path, entries=entries: folder(path, scheduler=entries), why) for entries, why in (
+        ({"_class_name": "LCMScheduler"}, "(its scheduler is LCMScheduler): steps=8 and guidance_scale=1 fit it"),
+        ({"_class_name": "TCDScheduler"}, "its scheduler is TCDScheduler"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}, "with trailing steps"))),
+    Case(FEW, "warned", lambda path: folder(path, _name_or_path="a/sdxl-turbo"), "'turbo' in model_index.json"),
+    *(Case(FEW, "warned", lambda path, name=name: named(plain(path), name), "in its name") for name in (
+        "sd_turbo.safetensors", "dreamshaperXL_lightningDPMSDE.safetensors", "Hyper-SDXL-8steps.safetensors",
+        "absolutereality_lcm.safetensors", "x_4step.safetensors")),
+    Case(FEW, "warned", lambda path: plain(path, metadata={"modelspec.title": "SDXL Turbo 1.0"}),
+         "'Turbo' in its metadata (modelspec.title)"),
+    Case(DIFFERENT, "warned", lambda path: (single(path, add={"v_pred": MARK})[0], {"config": folder(
+        path, scheduler={"prediction_type": "epsilon"})}), "says that it predicts v_prediction, and so it is read"),
+    Case(LACKS, "refused", lambda path: without(folder(path), "vae/config.json"),
+         "is not a complete checkpoint folder; missing: vae/config.json"),
+    Case(LACKS, "refused", lambda path: variant(path, "diffusion_pytorch_model.non_ema.fp16.safetensors"),
+         "(there is the variant diffusion_pytorch_model.non_ema.fp16.safetensors: to use it, remove the variant from"),
+    Case(LACKS, "refused", lambda path: variant(path, "diffusion_pytorch_model-00001-of-00002.fp16.safetensors"),
+         "-00001-of-00002.fp16.safetensors, which is not all of it)"),
+    Case(FIT, "refused", lambda path: changed(path, extra=ONE), "doesn't fit its config.json: 1 unexpected: extra"),
+    Case(FIT, "refused", lambda path: (single(path, add={"model.diffusion_model.x.y": ONE})),
+         " (config= gives others): 1 unexpected: model.diffusion_model.x.y"),
+    Case(DAMAGED, "refused", cut_off, "is not a whole safetensors file"),
+    Case(DAMAGED, "refused", spanned_zip, "is not a whole PyTorch file (zipfiles that span multiple disks"),
+    Case(OTHER, "refused", lambda path: bytes_in(path, b"<html><body>404</body></html>"), "looks like a web page"),
+    Case(ADDITION, "refused", lambda path: tensors_in(path, "lora_unet_x.lora_down.weight"), "looks like a LoRA"),
+    Case(ADDITION, "refused", lambda path: single(path, add={"lora_unet_x.lora_up.a": ONE}), "looks like a LoRA"),
+    Case(ADDITION, "refused", lambda path: tensors_in(path, "control_model.x"), "looks like a ControlNet"),
+    Case(ADDITION, "refused", lambda path: single(path, add={"control_model.x.y": ONE}), "looks like a ControlNet"),
+    Case(ADDITION, "refused", lambda path: tensors_in(path, "emb_params"), "looks like a textual inversion"),
+    Case(PART, "refused", lambda path: folder(path) / UNET, "looks like a U-Net alone"),
+    Case(PART, "refused", lambda path: single(path, rename=without_start("first_stage")), "without its VAE"),
+    Case(PART, "refused", lambda path: single(path, rename=without_start("cond_stage")), "without VAE and text"),
+    Case(PART, "refused", lambda path: single(path, rename=without_start("model.diff")), "without its U-Net"),
+    Case(PART, "refused", lambda path: tensors_in(path, "model_ema.diffusion_modelout2bias"), "averaged copy"),
+    Case(PART, "refused", lambda path: tensors_in(path, "unet.conv_in.bias", "vae.quant_conv.bias"), "give the folder"),
+    *(Case(RELATED, "refused", lambda path, name=name: single(path, add={name: ONE}), what) for name, what in (
+        ("depth_model.model.pretrained.x", "SD 2's depth model"), ("low_scale_model.model.x", "SD's upscaler"),
+        ("embedder.model.visual.x", "unCLIP"), ("cc_projection.weight", "Zero123"),
+        ("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.fuser.alpha_attn", "GLIGEN"),
+        ("model.diffusion_model.input_blocks.1.1.time_stack.0.x", "a model of videos"),
+        ("model.diffusion_model.time_embed.cond_proj.weight", "a latent consistency model"))),
+    Case(RELATED, "refused", lambda path: single(path, add={
+        "model.diffusion_model.input_blocks.0.0.weight": torch.ones(32, 5, 3, 3)}), "a U-Net with 5 input channels"),
+    Case(RELATED, "refused", lambda path: changed(path, file="unet/config.json", time_cond_proj_dim=256),
+         "time_cond_proj_dim = 256 is not supported"),
+    Case(CODE, "refused", with_code, "which could run code, so it is refused"),
+    Case(SWITCH, "refused", lambda path: changed(path, file="unet/config.json", class_embed_type="timestep"),
+         "class_embed_type = 'timestep' is not supported"),
+    Case(ZERO, "refused", lambda path: single(path, "sdxl", add={"v_pred": MARK, "ztsnr": MARK}), "zero terminal SNR"),
+    Case(ZERO, "refused", lambda path: single(path, metadata={"ss_zero_terminal_snr": "True"}), "zero terminal SNR"),
+    Case(ZERO, "refused", lambda path: with_yaml(path, denoiser("VScaling", "ZeroSNRDDPMDiscretization"), "sdxl"),
+         "zero terminal SNR"),
+    Case(ZERO, "refused", lambda path: with_yaml(path, "parameterization: v\nztsnr: true"), "zero terminal SNR"),
+    Case(ZERO, "refused", lambda path: folder(path, scheduler={"rescale_betas_zero_snr": True}), "abar would be 0"),
+    Case(EDM, "refused", lambda path: single(path, "sdxl", add={"edm_mean": ONE, "edm_std": ONE + 1}), "EDM's param"),
+    Case(EDM, "refused", lambda path: (single(path, "sdxl", add={"edm_vpred.sigma_max": ONE})[0],
+                                       {"prediction_type": "v_prediction"}), "EDM's parameterisation"),
+    Case(EDM, "refused", lambda path: with_yaml(path, denoiser("EDMScaling"), "sdxl"), "(EDMScaling)"),
+    Case(EDM, "refused", lambda path: with_yaml(path, denoiser("VScaling", "EDMDiscretization"), "sdxl"), "EDM's"),
+    Case(EDM, "refused", lambda path: with_yaml(path, denoiser("VScaling", kind="Denoiser"), "sdxl"), "EDM's"),
+    *(Case(EDM, "refused", lambda path, name=name: folder(path, scheduler={"_class_name": name}), "EDM's")
+      for name in ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")),
+    Case(FLOW, "refused", lambda path: folder(path, scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler"}),
+         "flow matching"),
+    Case(FLOW, "refused", lambda path: (folder(path, scheduler={"use_flow_sigmas": True}),
+                                        {"prediction_type": "epsilon"}), "flow matching"),
+    Case(FLOW, "refused", lambda path: single(path, metadata={"modelspec.noise_process": "flow"}), "flow matching"),
+    Case(UNKNOWN, "refused", lambda path: folder(path, scheduler={"_class_name": "CMStochasticIterativeScheduler"}),
+         "how models for CMStochasticIterativeScheduler are trained isn't known here"),
+    Case(CONTRADICTION, "refused", lambda path: single(path, "sdxl", add={"v_pred": MARK}, metadata={
+        "modelspec.predict_key": "epsilon"}), "the key v_pred says that it predicts v_prediction, its metadata ("),
+    Case(CONTRADICTION, "refused", lambda path: single(path, "sd21-base", metadata={
+        "modelspec.prediction_type": "epsilon", "modelspec.architecture": "stable-diffusion-v2-768-v"}), "give pred"),
+    Case(NEITHER, "refused", lambda path: folder(path, scheduler={"prediction_type": "score"}), "'score' is not known"),
+    Case(NEITHER, "refused", lambda path: single(path, metadata={"modelspec.prediction_type": "score"}),
+         "its metadata (modelspec.prediction_type) says that it predicts 'score', which is not known"),
+    Case(NEITHER, "refused", lambda path: with_yaml(path, "parameterization: mu"), "x.yaml says that it predicts 'mu'"),
+    Case(SHOWN, "read", lambda path: of_learnt_v(path, single_file=True), V),
+    Case(CONTRADICTED, "warned", of_learnt_v, "says that it predicts epsilon, but it seems to predict v_prediction"),
+    Case(UNSAID, "warned", single, "nothing says what it predicts, and its network doesn't show it"),
+    Case(UNSAID, "warned", lambda path: single(path, "sdxl"), "it is read as epsilon, as is usual"),
+    Case(UNSAID_2, "refused", lambda path: single(path, "sd21-768"), "nothing says whether it predicts epsilon or v"),
+    Case(YAML, "refused", lambda path: with_yaml(path, "a: [1"), "can't be read as YAML"),
+    Case(YAML, "refused", lambda path: with_yaml(path, "a: !!python/name:os.getcwd"), "can't be read as YAML"),
+    Case(YAML, "refused", lambda path: (single(path)[0], {"config": bytes_in(path, b"a: 1", "a.yaml")}),
+         "is no original config"),
+    Case(NUMBERS, "refused", lambda path: changed(path, **{"conv_out.bias": torch.zeros(4).to(torch.float8_e4m3fn)}),
+         "is of float8_e4m3fn; expected floats of 16, 32 or 64 bits"),
+    Case(NUMBERS, "refused", lambda path: single(path, add={"model.diffusion_model.out.2.weight.absmax": ONE}),
+         "quantised weights"),
+    Case(DEVICE, "refused", fifo, "is a device, a FIFO or a socket"),
+    Case(DEVICE, "refused", lambda path: Path("/dev/zero"), "is a device, a FIFO or a socket"),
+    Case(DEVICE, "refused", loop, "can't be opened (Too many levels of symbolic links)"),
+    Case(DEVICE, "refused", lambda path: path / ("x" * 5000), "can't be opened (File name too long)"),
+    Case("NaN or infinite numbers, found when weights are converted", "refused",
+         lambda path: changed(path, **{"conv_out.bias": NAN}), "conv_out.bias holds NaN or infinite numbers"),
+    Case("numbers too large for float16", "refused",
+         lambda path: (changed(path, **{"conv_out.bias": HUGE}), {"dtype": "float16"}), "too large for float16"),
+]
+
+
+# ---------------------------------------------------------------- the tests
+
+
+def table() -> list[tuple[str, str]]:
+    """The first two columns of weights.md's table."""
+    rows = TABLE.read_text(encoding="utf-8").partition("| what | is | why, and what to do |\n|---|---|---|\n")[2]
+    return [tuple(row.strip("|").split(" | ")[:2]) for row in re.match(r"(\|.*\n)*", rows)[0].splitlines()]
+
+
+def test_the_table_has_a_row_for_every_case_and_no_other():
+    rows = [(title.strip(), outcome.strip()) for title, outcome in table()]
+    assert len(rows) == len(set(rows)) and dict.fromkeys(rows) == dict.fromkeys((c.title, c.outcome) for c in CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.outcome}: {case.message or case.title}")
+def test_a_row(case, tmp_path):
+    made = case.make(tmp_path)
+    path, options = made if isinstance(made, tuple) else (made, {})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if case.outcome == "refused":
+            with pytest.raises(ValueError) as error:
+                loading.load(path, device="cpu", **options)
+            said = str(error.value)
+        else:
+            model = loading.load(path, device="cpu", **options)
+            said = "; ".join(str(warning.message) for warning in caught) or model.prediction_type
+    assert len(caught) == (case.outcome == "warned"), [str(warning.message) for warning in caught]
+    assert case.message in said and "\n" not in said
