@@ -58,7 +58,8 @@ def load(
     dtype: "auto" (see `best_dtype`), "float32", "float64", "float16" or "bfloat16".
     prediction_type: "epsilon", "v_prediction" or "sample" (the clean latent), instead of what the files say. If
     they say nothing, the network is asked (asking.py); if it clearly contradicts what is said, there is a warning.
-    config: for a single file, the folder or Hub id whose configs and tokenizer are used.
+    config: for a single file, the folder or Hub id whose configs and tokenizer are used; or a .yaml of the original
+        programs, which says what the U-Net predicts.
     revision, token: for the Hub. seed: for the weights of "random".
     compile: use torch.compile for the U-Net; it compiles at the first call for each number of rows and picture size.
     rows_per_batch: how many rows the U-Net runs at once; by default as many as make 32,768 latent cells.

@@ -143,7 +143,8 @@ class Original(NamedTuple):
         """Raises ValueError if DDPM's schedules don't fit."""
         denoiser, scaling, levels = self.denoiser()
         if "EDM" in scaling + levels or denoiser == "Denoiser":
-            raise ValueError(f"the model that {self.path} describes {EDM} ({scaling or levels or denoiser})")
+            why = next((name for name in (scaling, levels) if "EDM" in name), denoiser)
+            raise ValueError(f"the model that {self.path} describes {EDM} ({why})")
         switches = ("ztsnr", "zsnr", "zero_snr", "zero_terminal_snr", "rescale_betas_zero_snr")
         if "ZeroSNR" in levels or any(is_true(self.model.get(switch)) for switch in switches):
             raise ValueError(f"the model that {self.path} describes {ZERO_SNR}")
