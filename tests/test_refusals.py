@@ -74,18 +74,30 @@ def without(made: Path, *files: str) -> Path:
 def single(
     path: Path, family: str = "sd15", name: str = "x.safetensors", add: dict[str, torch.Tensor] | None = None,
     metadata: dict[str, str] | None = None, rename: Callable[[str], str | None] = lambda name: name,
+    config_says: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """A small checkpoint in one file, with names replaced (None: left out), then `add`ed tensors and metadata.
 
-    Its configs are in a folder beside it, whose scheduler says nothing of the prediction.
+    Its configs are in a folder beside it. config_says: the prediction_type in them.
     """
     configs = checkpoints.small(family)
     state = checkpoints.original_state(configs, weights_of(family))
     state = {new: weight.clone().contiguous() for old, weight in state.items() if (new := rename(old))} | (add or {})
     file = path / name
     torch.save(state, file) if file.suffix == ".ckpt" else save_file(state, file, metadata)
-    configs["scheduler"].pop("prediction_type", None)
+    configs["scheduler"]["prediction_type"] = config_says
     return file, {"config": checkpoints.write_configs(path / "configs", configs)}
+
+
+def plain(path: Path, family: str = "sd15", **changes: Any) -> tuple[Path, dict[str, Any]]:
+    """A single file whose configs say that it predicts epsilon."""
+    return single(path, family, config_says="epsilon", **changes)
+
+
+def inpainting_xl(path: Path) -> tuple[Path, dict[str, Any]]:
+    """SD XL with nine input channels, and the configs of SD XL itself."""
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    return plain(path, "sdxl", add={first: torch.ones(32, 9, 3, 3)})
 
 
 def with_yaml(path: Path, params: str, family: str = "sd15") -> tuple[Path, dict[str, Any]]:
@@ -119,7 +131,7 @@ def variant(path: Path, name: str, *names: str) -> Path:
 
 def nested(path: Path, *keys: str) -> tuple[Path, dict[str, Any]]:
     """A .ckpt whose weights are in dicts under these keys, beside what training leaves."""
-    made, options = single(path, name="x.ckpt")
+    made, options = plain(path, name="x.ckpt")
     state: dict[str, Any] = torch.load(made)
     for key in keys:
         state = {key: state, "epoch": 3}
@@ -195,7 +207,9 @@ EDM = "EDM: the keys `edm_mean`, `edm_std`, `edm_vpred...` (Playground 2.5, CosX
 FLOW = "flow matching: the classes `FlowMatch...`, `use_flow_sigmas`"
 UNKNOWN = "another scheduler class than those of DDPM"
 CONTRADICTION = "a file that says both epsilon and v"
-X0 = "a prediction that is neither epsilon nor v"
+NEITHER = "a prediction that is not epsilon, v or the clean latent (`sample`)"
+UNSAID = "a file of SD 1.x or SD XL in which nothing says what it predicts, and whose network doesn't show it"
+UNSAID_2 = "the same of SD 2.x, of which there are both kinds"
 YAML = "a `.yaml` that can't be read, or as `config=` is no original config"
 NUMBERS = "weights that are no floats of 16, 32 or 64 bits (8-bit floats, integers, quantised)"
 DEVICE = "a device, a FIFO, a symbolic link to itself, a path that is too long"
@@ -211,23 +225,24 @@ CASES = [
     Case(FOLDER, "read", lambda path: variant(path, "diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
                                               "diffusion_pytorch_model.fp16-00002-of-00002.safetensors"), EPS),
     Case(FOLDER, "read", lambda path: folder(path, scheduler={"_class_name": "EulerAncestralDiscreteScheduler"}), EPS),
-    Case(SINGLE, "read", single, EPS),
-    Case(SINGLE, "read", lambda path: single(path, "sdxl"), EPS),
-    Case(SINGLE, "read", lambda path: single(path, "sd15-inpainting"), EPS),
+    Case(SINGLE, "read", plain, EPS),
+    Case(SINGLE, "read", lambda path: plain(path, "sdxl"), EPS),
+    Case(SINGLE, "read", lambda path: plain(path, "sd15-inpainting"), EPS),
+    Case(SINGLE, "read", inpainting_xl, EPS),
     Case(SINGLE, "read", lambda path: nested(path, "state_dict"), EPS),
     Case(SINGLE, "read", lambda path: nested(path, "state_dict", "state_dict"), EPS),
     Case(SINGLE, "read", lambda path: nested(path, "model"), EPS),
-    Case(SINGLE, "read", lambda path: single(path, rename=lambda name: f"module.{name}"), EPS),
-    Case(SINGLE, "read", lambda path: single(
+    Case(SINGLE, "read", lambda path: plain(path, rename=lambda name: f"module.{name}"), EPS),
+    Case(SINGLE, "read", lambda path: plain(
         path, rename=lambda name: name.replace("diffusion_model.", "diffusion_model._orig_mod.")), EPS),
-    Case(SINGLE, "read", lambda path: single(
+    Case(SINGLE, "read", lambda path: plain(
         path, rename=lambda name: None if "position_ids" in name else name.replace("text_model.", "")), EPS),
-    Case(SINGLE, "read", lambda path: single(
+    Case(SINGLE, "read", lambda path: plain(
         path, add={"cond_stage_model.transformer.text_projection.weight": torch.ones(16, 16)}), EPS),
-    Case(SINGLE, "read", lambda path: single(path, "sdxl", add={
+    Case(SINGLE, "read", lambda path: plain(path, "sdxl", add={
         "conditioner.embedders.0.transformer.text_model.text_projection.weight": torch.ones(16, 16),
         "conditioner.embedders.0.logit_scale": ONE}), EPS),
-    Case(SINGLE, "read", lambda path: single(
+    Case(SINGLE, "read", lambda path: plain(
         path, "sdxl", rename=lambda name: name.replace("model.text_projection", "model.text_projection.weight")), EPS),
     Case(SAYS, "read", lambda path: single(path, "sd21-base", metadata={"modelspec.prediction_type": "epsilon"}), EPS),
     Case(SAYS, "read", lambda path: single(path, "sd21-768", rename=lambda name: name.replace(
@@ -242,15 +257,16 @@ CASES = [
     Case(SAYS, "read", lambda path: with_yaml(path, "timesteps: 1000", "sd21-base"), EPS),
     Case(SAYS, "read", lambda path: with_yaml(path, denoiser("VScaling"), "sdxl"), V),
     Case(SAYS, "read", lambda path: with_yaml(path, denoiser("EpsScaling"), "sdxl"), EPS),
+    Case(SAYS, "read", lambda path: with_yaml(path, "parameterization: x0"), "sample"),
     *(Case(FEW, "warned", lambda path, entries=entries: folder(path, scheduler=entries), why) for entries, why in (
         ({"_class_name": "LCMScheduler"}, "(its scheduler is LCMScheduler): steps=8 and guidance_scale=1 fit it"),
         ({"_class_name": "TCDScheduler"}, "its scheduler is TCDScheduler"),
         ({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}, "with trailing steps"))),
     Case(FEW, "warned", lambda path: folder(path, _name_or_path="a/sdxl-turbo"), "'turbo' in model_index.json"),
-    *(Case(FEW, "warned", lambda path, name=name: named(single(path), name), "in its name") for name in (
+    *(Case(FEW, "warned", lambda path, name=name: named(plain(path), name), "in its name") for name in (
         "sd_turbo.safetensors", "dreamshaperXL_lightningDPMSDE.safetensors", "Hyper-SDXL-8steps.safetensors",
         "absolutereality_lcm.safetensors", "x_4step.safetensors")),
-    Case(FEW, "warned", lambda path: single(path, metadata={"modelspec.title": "SDXL Turbo 1.0"}),
+    Case(FEW, "warned", lambda path: plain(path, metadata={"modelspec.title": "SDXL Turbo 1.0"}),
          "'Turbo' in its metadata (modelspec.title)"),
     Case(DIFFERENT, "warned", lambda path: (single(path, add={"v_pred": MARK})[0], {"config": folder(
         path, scheduler={"prediction_type": "epsilon"})}), "says that it predicts v_prediction, and so it is read"),
@@ -315,9 +331,13 @@ CASES = [
         "modelspec.predict_key": "epsilon"}), "the key v_pred says that it predicts v_prediction, its metadata ("),
     Case(CONTRADICTION, "refused", lambda path: single(path, "sd21-base", metadata={
         "modelspec.prediction_type": "epsilon", "modelspec.architecture": "stable-diffusion-v2-768-v"}), "give pred"),
-    Case(X0, "refused", lambda path: folder(path, scheduler={"prediction_type": "sample"}), "'sample' is not known"),
-    Case(X0, "refused", lambda path: single(path, metadata={"modelspec.prediction_type": "x0"}), "only epsilon and v"),
-    Case(X0, "refused", lambda path: with_yaml(path, "parameterization: x0"), "x.yaml says that it predicts 'x0'"),
+    Case(NEITHER, "refused", lambda path: folder(path, scheduler={"prediction_type": "score"}), "'score' is not known"),
+    Case(NEITHER, "refused", lambda path: single(path, metadata={"modelspec.prediction_type": "score"}),
+         "its metadata (modelspec.prediction_type) says that it predicts 'score', which is not known"),
+    Case(NEITHER, "refused", lambda path: with_yaml(path, "parameterization: mu"), "x.yaml says that it predicts 'mu'"),
+    Case(UNSAID, "warned", single, "nothing says what it predicts, and its network doesn't show it"),
+    Case(UNSAID, "warned", lambda path: single(path, "sdxl"), "it is read as epsilon, as is usual"),
+    Case(UNSAID_2, "refused", lambda path: single(path, "sd21-768"), "nothing says whether it predicts epsilon or v"),
     Case(YAML, "refused", lambda path: with_yaml(path, "a: [1"), "can't be read as YAML"),
     Case(YAML, "refused", lambda path: with_yaml(path, "a: !!python/name:os.getcwd"), "can't be read as YAML"),
     Case(YAML, "refused", lambda path: (single(path)[0], {"config": bytes_in(path, b"a: 1", "a.yaml")}),

@@ -15,21 +15,24 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..core.schedule import Schedule
+from ..networks.finite import finite
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import TextModel, make_text_encoder
 from ..networks.tokenizer import make_tokenizer
 from ..networks.unet import UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
-from .files import WEIGHT_DTYPES, check_finite, finite, first_line
+from .asking import settled
+from .files import WEIGHT_DTYPES, check_finite, first_line
 from .layout import SCHEDULER
 from .names import check_exactly, own_names
-from .sources import TINY, Checkpoint, Network, find
+from .sources import EMBEDDED, TINY, Checkpoint, Network, find
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 HALF = (torch.float16, torch.bfloat16)
@@ -53,7 +56,8 @@ def load(
 
     device: "auto" (cuda, mps or cpu) or a torch device.
     dtype: "auto" (see `best_dtype`), "float32", "float64", "float16" or "bfloat16".
-    prediction_type: "epsilon", "v_prediction" or "sample" (the clean latent), instead of what the files say.
+    prediction_type: "epsilon", "v_prediction" or "sample" (the clean latent), instead of what the files say. If
+    they say nothing, the network is asked (asking.py); if it clearly contradicts what is said, there is a warning.
     config: for a single file, the folder or Hub id whose configs and tokenizer are used.
     revision, token: for the Hub. seed: for the weights of "random".
     compile: use torch.compile for the U-Net; it compiles at the first call for each number of rows and picture size.
@@ -68,9 +72,13 @@ def load(
     if str(name) == "random":
         model = random_model(seed, prediction_type or "epsilon", torch_device, torch_dtype or torch.float32)
     else:
-        checkpoint = find(str(name), half=torch_dtype in HALF, prediction_type=prediction_type, config=config,
-                          revision=revision, token=token)
+        found = partial(find, str(name), half=torch_dtype in HALF, config=config, revision=revision, token=token)
+        checkpoint = found(prediction_type=prediction_type)
         model = build(checkpoint, torch_device, torch_dtype)
+        if str(name) not in EMBEDDED:       # of those it is known
+            model.prediction_type = settled(checkpoint, model)
+        if checkpoint.usual is None and config is None and model.prediction_type != checkpoint.prediction_type:
+            model = build(found(prediction_type=model.prediction_type), torch_device, torch_dtype)  # other configs fit
     model.rows_per_batch = rows_per_batch
     if compile:
         compile_unet(model)

@@ -35,8 +35,8 @@ def check_index(index: Mapping[str, Any], where: str) -> None:
     classes = {part: class_of(index, part, where) for part in (*PARTS, *FOREIGN)}
     for part, what in FOREIGN.items():
         if classes[part] is not None:
-            raise ValueError(f"{where}: {name} has a {part}: it is {what}, and only Stable Diffusion 1, 2 and XL can be "
-                             "read")
+            raise ValueError(f"{where}: {name} has a {part}: it is {what}, and only Stable Diffusion 1, 2 and XL "
+                             "can be read")
     for part, known in PARTS.items():
         if classes[part] not in (None, *known):
             raise ValueError(f"{where}: {name} has a {part} of class {classes[part]!r:.60}, which is not supported "

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: whether its U-Net predicts epsilon or v, and which kinds can't be read here.
+"""What a checkpoint says of itself: what its U-Net predicts, and which kinds can't be read here.
 
 The weights' names and shapes don't show it, and every program writes it in another place:
 
@@ -22,9 +22,8 @@ from .files import first_line
 
 PREDICTIONS = tuple(READINGS)
 WORDS = {"epsilon": "epsilon", "eps": "epsilon", "noise": "epsilon", "v": "v_prediction", "velocity": "v_prediction",
-         "vpred": "v_prediction", "vprediction": "v_prediction", "sample": "sample",
-         "x0": "sample"}
-WAY_OUT = "give prediction_type=epsilon or v_prediction, the one that is right"
+         "vpred": "v_prediction", "vprediction": "v_prediction", "x0": "sample", "sample": "sample"}
+WAY_OUT = "give prediction_type=, the one that is right"
 
 ZERO_SNR = "was trained with zero terminal SNR (abar is 0 at the last level), which is not supported"
 EDM = "was trained in EDM's parameterisation, not DDPM's, which is not supported"
@@ -61,8 +60,8 @@ def of_word(word: Any, by: str) -> Saying | None:
     if text in ("", "none", "null", "unknown"):
         return None
     if text not in WORDS:
-        raise ValueError(f"{by} says that it predicts {word!r}; only epsilon and v can be read: if it is one of them, "
-                         f"{WAY_OUT}")
+        raise ValueError(f"{by} says that it predicts {word!r}, which is not known; known are "
+                         f"{', '.join(PREDICTIONS)}: {WAY_OUT}")
     return Saying(WORDS[text], by)
 
 
@@ -152,7 +151,7 @@ class Original(NamedTuple):
     def said(self) -> list[Saying]:
         """What the U-Net predicts: SD 1 and 2 have `parameterization`, and eps where it is left out; SD XL a scaling.
 
-        Raises ValueError if it is neither epsilon nor v.
+        Raises ValueError for another one.
         """
         denoiser, scaling, _ = self.denoiser()
         word = scaling.removesuffix("Scaling") if denoiser else self.model.get("parameterization", "eps")
@@ -210,14 +209,14 @@ def of_scheduler(scheduler: Mapping[str, Any], by: str, folder: Path) -> Saying 
     value = scheduler.get("prediction_type")
     if value not in (None, *PREDICTIONS):
         raise ValueError(f"{folder / by}: prediction_type {value!r} is not known; known are "
-                         f"{' and '.join(PREDICTIONS)}")
+                         f"{', '.join(PREDICTIONS)}")
     return None if value is None else Saying(value, by)
 
 
 # ---------------------------------------------------------------- distilled for few steps
 
-FEW_STEPS = re.compile(r"turbo|lightning|hyper[-_ ]?sd|(?<![a-z])(lcm|tcd|pcm|dmd2)(?![a-z])"
-                       r"|(?<!\d)[1248][-_ ]?steps?(?![a-z])", re.IGNORECASE)
+FEW_STEPS = re.compile(r"(?i:turbo|lightning|hyper[-_ ]?sd|(?<![a-z])(lcm|tcd|pcm|dmd2)(?![a-z]))|LCM"
+                       r"|(?<!\d)[1248][-_ ]?[Ss]teps?(?![a-z])")
 
 
 def distilled(scheduler: Mapping[str, Any], names: Mapping[str, Any]) -> str | None:

@@ -138,7 +138,8 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
     scheduler = read_json(path / SCHEDULER)
     told = of_option(prediction_type)
     check_scheduler(scheduler, str(path / SCHEDULER), told is not None)
-    said = told or of_scheduler(scheduler, SCHEDULER, path) or Saying("epsilon", f"{SCHEDULER}, by leaving it out,")
+    said = told or of_scheduler(scheduler, SCHEDULER, path) or Saying(
+        "epsilon", f"{SCHEDULER}, which has no prediction_type,")
     made = with_configs(name, networks, path, scheduler, said, "epsilon")
     warn_if_distilled(name, scheduler, {"its name": name, "model_index.json": made.index.get("_name_or_path", ""),
                                         "unet/config.json": networks["unet"].config.get("_name_or_path", "")})

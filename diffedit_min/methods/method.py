@@ -24,7 +24,7 @@ from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import unfit
 from ..pictures.picture_files import to_rgb
 from ..samplers import sampler_of
-from .batches import Fitted, batches, make_task, requests
+from .batches import Fitted, batches, make_task, naming_pictures, requests
 from .call import Call
 from .cards import numbers_and_rules
 from .edit import Edit, Pictures, checked, make_edit
@@ -145,9 +145,10 @@ class Method:
 
         edits: dict[int, Edit] = {}
         for batch in batches(model, wanted, call.size):
-            task = make_task(model, batch, settings, call, self.to_prompt)
-            outcome = yield from self.outcome(task, settings)
-            edits |= self.edits(task, settings, outcome, batch, call)
+            with naming_pictures([fitted.request.index for fitted in batch], len(wanted)):
+                task = make_task(model, batch, settings, call, self.to_prompt)
+                outcome = yield from self.outcome(task, settings)
+                edits |= self.edits(task, settings, outcome, batch, call)
         return edits[0] if one else [edits[i] for i in range(len(wanted))]
 
     def outcome(self, task: Task, settings: Options) -> Generator[Step, None, Outcome]:

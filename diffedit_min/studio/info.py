@@ -162,7 +162,7 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     """The record of `describe`, then all methods and samplers with their options."""
     yield f"diffedit_min {__version__}, torch {torch.__version__}"
     predicts = record["predicts"] or "epsilon or v, which the file doesn't say"
-    by = f" (says {record['said by']})" if record.get("said by") else ""
+    by = f" (says {record['said by'].rstrip(',')})" if record.get("said by") else ""
     yield f"model        {record['name']}: {record['family']}; predicts {predicts}{by}"
     yield f"licence      {record['licence'] or 'not known'}"
     counts = [f"{NAMES[part]} {network['parameters']:,} ({' and '.join(network['dtypes'])})"
