@@ -20,6 +20,7 @@ import pytest
 import torch
 from learnt import learnt
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTokenizer
 
 from diffedit_min import loading
 from diffedit_min.loading.layout import SCHEDULER
@@ -206,6 +207,35 @@ NAN, HUGE = torch.full((4,), torch.nan, dtype=torch.float16), torch.full((4,), 1
 MARK, ONE = torch.zeros(0), torch.ones(1)
 CLASS = "scheduler/scheduler_config.json"
 
+def with_card(path: Path, **values: Any) -> Path:
+    made = folder(path)
+    (made / "diffedit.json").write_text(json.dumps({"defaults": values}))
+    return made
+
+
+def with_tokenizer(path: Path, family: str = "sd15", **files: dict[str, Any] | None) -> Path:
+    """A small folder with entries of its tokenizer's files changed (vocab=...: of vocab.json), or without them (None)."""
+    made = folder(path, family)
+    for name, entries in files.items():
+        file = made / "tokenizer" / f"{name}.json"
+        if entries is None:
+            file.unlink()
+        else:
+            change_json(file, **entries) if file.is_file() else file.write_text(json.dumps(entries))
+    return made
+
+
+def saved_today(path: Path, **changes: Any) -> Path:
+    """A small folder with its tokenizer in tokenizer.json, and with these changes there."""
+    made = folder(path)
+    CLIPTokenizer.from_pretrained(made / "tokenizer").save_pretrained(path / "new")
+    without(made, *(f"tokenizer/{file.name}" for file in (made / "tokenizer").iterdir()))
+    for file in (path / "new").iterdir():
+        file.rename(made / "tokenizer" / file.name)
+    change_json(made / "tokenizer/tokenizer.json", **changes)
+    return made
+
+
 # ---------------------------------------------------------------- the rows
 
 FOLDER = "a folder with `.safetensors` or `.bin` files, whole or in shards, in variants fp16 and bf16, old or new names"
@@ -237,7 +267,71 @@ NUMBERS = "weights that are no floats of 16, 32 or 64 bits (8-bit floats, intege
 DEVICE = "a device, a FIFO, a symbolic link to itself, a path that is too long"
 
 EPS, V = "epsilon", "v_prediction"
+TODAY = "a tokenizer in `tokenizer.json` alone, as it is saved today; without a config; with any `model_max_length`"
+SAMPLERS_OWN = "a scheduler's class, spacing, thresholds, clipping, `steps_offset` 0, values that are null"
+CARD_FILE = "a card (`diffedit.json`) that names a file or a model, or says what its methods can't be told"
+CARD_METHOD = "a card with a method that isn't known here"
+KINDS = "a value in a config that is of a wrong kind or out of range"
+PIPELINE = "another kind of model: a diffusion transformer, Kandinsky, video, SD XL's refiner, an upscaler"
+TEXT_KIND = "another text encoder or tokenizer than CLIP's"
+MIXED = "networks of different models: widths, channels or numbers of text encoders that don't fit together"
+TOKENS = "a damaged tokenizer, tokens that the text encoder doesn't know, two different vocabularies"
+SMALLER = "a tokenizer with far fewer tokens than the text encoder knows, or without tokens for some letters"
+PREVIEW = "unet/config.json", "vae/config.json", "text_encoder/config.json"
+
 CASES = [
+    Case(TODAY, "read", saved_today),
+    Case(TODAY, "read", lambda path: with_tokenizer(path, tokenizer_config=None, special_tokens_map=None)),
+    *(Case(TODAY, "read", lambda path, length=length: with_tokenizer(path, tokenizer_config={
+        "model_max_length": length})) for length in (10**30, 2**53, "77")),
+    *(Case(SAMPLERS_OWN, "read", lambda path, entry=entry: folder(path, scheduler=entry)) for entry in (
+        {"steps_offset": 0}, {"steps_offset": None, "num_train_timesteps": None, "beta_schedule": None},
+        {"timestep_spacing": "linspace", "clip_sample": True, "thresholding": True, "sample_max_value": 1.0},
+        {"prediction_type": "sample"}, {"_class_name": "UniPCMultistepScheduler", "use_karras_sigmas": True})),
+    Case(CARD_METHOD, "warned", lambda path: with_card(path, of_a_plugin={"x": 1}), "'of_a_plugin' is not a method"),
+    Case(SMALLER, "warned", lambda path: with_tokenizer(path, vocab={"Q</w>": None, "lemons</w>": 268})
+         if False else lacks_letters(path), "lacks tokens for 1 of the 256 bytes"),
+    Case(CARD_FILE, "refused", lambda path: with_card(path, unitune={"save": "x.safetensors"}), "save names a file"),
+    Case(CARD_FILE, "refused", lambda path: with_card(path, diffedit={"steps": "5"}), "steps must be a whole number"),
+    *(Case(KINDS, "refused", lambda path, entry=entry: folder(path, scheduler=entry), message) for entry, message in (
+        ({"num_train_timesteps": 3 * 10**8}, "num_train_timesteps = 300000000 is not supported"),
+        ({"beta_start": "0.00085"}, "beta_start = '0.00085' is not supported"),
+        ({"beta_end": -0.012}, "beta_end = -0.012 is not supported"),
+        ({"beta_end": float("nan")}, "beta_end = nan is not supported"),
+        ({"beta_schedule": "squaredcos_cap_v2"}, "(only scaled_linear or linear)"),
+        ({"steps_offset": 10**60}, "is not supported (only 0 or 1)"),
+        ({"set_alpha_to_one": "false"}, "set_alpha_to_one = 'false' is not supported"),
+        ({"trained_betas": [0.1, None]}, "trained_betas = [0.1, None] is not supported"))),
+    *(Case(KINDS, "refused", lambda path, file=file, entry=entry: changed(path, file=file, **entry), message)
+      for file, entry, message in (
+        ("unet/config.json", {"upcast_attention": "false"}, "upcast_attention = 'false' is not true or false"),
+        ("unet/config.json", {"norm_eps": float("nan")}, "norm_eps = nan"),
+        ("vae/config.json", {"force_upcast": "no"}, "force_upcast = 'no' is not true or false"),
+        ("vae/config.json", {"scaling_factor": True}, "scaling_factor = True is not a number"),
+        ("text_encoder/config.json", {"layer_norm_eps": float("nan")}, "layer_norm_eps = nan"),
+        ("text_encoder/config.json", {"hidden_act": "swish"}, "(only quick_gelu or gelu)"),
+        ("text_encoder/config.json", {"architectures": "CLIPTextModel"}, "is not a list of names"),
+        ("model_index.json", {"force_zeros_for_empty_prompt": "false"}, "'false' is not true or false"),
+        ("model_index.json", {"unet": "UNet2DConditionModel"}, "is not a library and a class"))),
+    *(Case(PIPELINE, "refused", lambda path, entry=entry: folder(path, **entry), message) for entry, message in (
+        ({"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}, "FluxPipeline has a"),
+        ({"_class_name": "StableDiffusion3Pipeline", "transformer": ["diffusers", "SD3Transformer2DModel"]},
+         "StableDiffusion3Pipeline has a transformer"),
+        ({"_class_name": "StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score": True}, "refiner"),
+        ({"text_encoder": [None, None], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "refiner"),
+        ({"unet": ["diffusers", "UNetSpatioTemporalConditionModel"]}, "UNetSpatioTemporalConditionModel"),
+        ({"vae": ["diffusers", "AutoencoderTiny"]}, "class 'AutoencoderTiny', which is not supported"),
+        ({"low_res_scheduler": ["diffusers", "DDPMScheduler"]}, "a model that enlarges pictures"))),
+    Case(TEXT_KIND, "refused", lambda path: changed(path, file="text_encoder/config.json", model_type="t5"), "'t5'"),
+    Case(TEXT_KIND, "refused", lambda path: with_tokenizer(path, tokenizer_config={"tokenizer_class": "T5Tokenizer"}),
+         "its tokenizer_class is 'T5Tokenizer'"),
+    Case(TEXT_KIND, "refused", lambda path: saved_today(path, model={"type": "Unigram"}), "tokenizer.json is of another"),
+    Case(MIXED, "refused", lambda path: folder_of(path, "sd21-base", text_encoder="sd15", hidden_size=24),
+         "has cross_attention_dim = 16, but the tokens are 24 wide"),
+    Case(TOKENS, "refused", lambda path: with_tokenizer(path, vocab={"bowl</w>": 2**40}), "the id of its token"),
+    Case(TOKENS, "refused", lambda path: with_tokenizer(path, added_tokens={"<a>": 655}), "belongs to another model"),
+    Case(TOKENS, "refused", lambda path: shutil.copy(TINY / "tokenizer/vocab.json", (
+        made := saved_today(path, added_tokens=[])) / "tokenizer") and swapped(made), "hold another vocabulary"),
     Case(FOLDER, "read", folder, EPS),
     Case(FOLDER, "read", lambda path: folder(path, "sdxl"), EPS),
     Case(FOLDER, "read", lambda path: folder(path, "sd21-768"), V),

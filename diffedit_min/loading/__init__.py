@@ -14,7 +14,7 @@ checked against them, and only then are the weights read, each of them once. Cod
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -133,23 +133,33 @@ def compile_unet(model: StableDiffusion) -> None:
 
 def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> StableDiffusion:
     """The model of a checkpoint; dtype None means "auto". All networks are checked before any weight is read."""
-    schedule, networks = schedule_of(checkpoint), empty_networks(checkpoint)
+    schedule, networks, texts = checked_parts(checkpoint)
     dtype = dtype or best_dtype(networks["unet"], device)
-    for part, module in networks.items():
-        network = checkpoint.networks[part]
-        check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
-                      network.described_by)
     for part, module in networks.items():
         keep_float32 = part == "vae" and module.config.force_upcast and dtype in HALF   # this VAE overflows in half
         fill(module, checkpoint.networks[part], device, torch.float32 if keep_float32 else dtype)
-    encoders = [module for part, module in networks.items() if "text" in part]
-    texts = text_models(encoders, checkpoint.tokenizers)
     prediction_type = checkpoint.prediction_type or checkpoint.usual or "epsilon"
     return StableDiffusion(
         networks["unet"], networks["vae"], texts, schedule, prediction_type,
         bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
         checkpoint.card.get("defaults", {}), checkpoint.name,
     )
+
+
+def checked_parts(checkpoint: Checkpoint) -> tuple[Schedule, dict[str, nn.Module], tuple[TextModel, ...]]:
+    """Noise levels, networks without weights, and these text encoders with their tokenizers.
+
+    Raises ValueError, in one line, for configs and tokenizers that can't be, and for weights that don't fit them.
+    """
+    schedule = Schedule.from_config(checkpoint.scheduler, f"{checkpoint.name}: {SCHEDULER}")
+    networks = empty_networks(checkpoint)
+    for part, module in networks.items():
+        network = checkpoint.networks[part]
+        check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
+                      network.described_by)
+    check_together(networks, checkpoint.name)
+    encoders = [module for part, module in networks.items() if "text" in part]
+    return schedule, networks, text_models(encoders, checkpoint.tokenizers)
 
 
 def text_models(encoders: Sequence[nn.Module], folders: Sequence[Path]) -> tuple[TextModel, ...]:
@@ -160,11 +170,6 @@ def text_models(encoders: Sequence[nn.Module], folders: Sequence[Path]) -> tuple
     for tokenizer in tokenizers:
         tokenizer.model_max_length = min(each.model_max_length for each in tokenizers)
     return tuple(map(TextModel, encoders, tokenizers))
-
-
-def schedule_of(checkpoint: Checkpoint) -> Schedule:
-    """The noise levels that a checkpoint's scheduler_config.json describes; ValueError that names a value it can't."""
-    return Schedule.from_config(checkpoint.scheduler, f"{checkpoint.name}: {SCHEDULER}")
 
 
 def empty_networks(checkpoint: Checkpoint) -> dict[str, nn.Module]:
@@ -180,6 +185,27 @@ def empty_networks(checkpoint: Checkpoint) -> dict[str, nn.Module]:
             else:
                 networks[part] = make_text_encoder(network.config, where, projected=part == "text_encoder_2")
     return networks
+
+
+def check_together(networks: Mapping[str, nn.Module], name: str) -> None:
+    """Raise ValueError unless the networks fit together, which their own weights and configs don't show."""
+    unet, latent = networks["unet"].config, networks["vae"].config.latent_channels
+    encoders = [module.config for part, module in networks.items() if "text" in part]
+    other = "they are of different models"
+    if unet.has_summary != (len(encoders) == 2):
+        raise ValueError(f"{name}: a U-Net with addition_embed_type = {unet.addition_embed_type!r} needs "
+                         f"{1 + unet.has_summary} text encoders, not {len(encoders)}: {other}")
+    if unet.cross_attention_dim != (width := sum(encoder.hidden_size for encoder in encoders)):
+        raise ValueError(f"{name}: the U-Net has cross_attention_dim = {unet.cross_attention_dim}, but the tokens "
+                         f"are {width} wide: {other}")
+    if unet.out_channels != latent or unet.in_channels < latent:
+        raise ValueError(f"{name}: latents have {latent} channels, but the U-Net takes {unet.in_channels} and makes "
+                         f"{unet.out_channels}: {other}")
+    wanted = unet.has_summary and encoders[1].projection_dim + 6 * unet.addition_time_embed_dim
+    if wanted and unet.projection_class_embeddings_input_dim != wanted:
+        raise ValueError(f"{name}: the U-Net has projection_class_embeddings_input_dim = "
+                         f"{unet.projection_class_embeddings_input_dim}, but the prompt's vector and the six sizes are "
+                         f"{wanted} wide: {other}")
 
 
 def fill(module: nn.Module, network: Network, device: torch.device, dtype: torch.dtype) -> None:

@@ -18,10 +18,10 @@ from ..core import __version__
 from ..core.options import Declared, declared, name_of
 from ..core.schedule import Schedule
 from ..core.state import Sampler
-from ..loading import empty_networks, random_model, schedule_of
+from ..loading import checked_parts, random_model
 from ..loading.files import WEIGHT_DTYPES, Weights, check_finite, open_weights
 from ..loading.known import LICENCES, MOVED, known_file, sha256
-from ..loading.names import PARTS, UNUSED, check_exactly
+from ..loading.names import PARTS, UNUSED
 from ..loading.sources import (
     Checkpoint,
     Family,
@@ -87,13 +87,10 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
 
 def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     """A checkpoint without its files. Raises ValueError if the weights don't fit the configs."""
-    modules, stored = empty_networks(checkpoint), {}
-    for part, module in modules.items():
-        network = checkpoint.networks[part]
-        check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
-                      network.described_by)
-        stored[part] = [network.weights.header[origin.name] for origin in network.origins.values()]
-    return describe_networks(name, modules, stored, checkpoint.prediction_type, schedule_of(checkpoint),
+    schedule, modules, _ = checked_parts(checkpoint)
+    stored = {part: [network.weights.header[origin.name] for origin in network.origins.values()]
+              for part, network in checkpoint.networks.items()}
+    return describe_networks(name, modules, stored, checkpoint.prediction_type, schedule,
                              checkpoint.card.get("defaults", {})) | {"said by": checkpoint.said_by}
 
 
