@@ -324,8 +324,8 @@ def test_a_command_line_that_cannot_be_parsed_is_code_2(run, arguments):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    code = ("from diffedit_min.studio.console import one_line_errors\n"
-            "with one_line_errors(False):\n    print('x' * 10**6)")
+    code = ("from diffedit_min.studio.streams import prepare_streams\n"
+            "prepare_streams()\nprint('x' * 10**6)\nprint('y', flush=True)")
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as stdout:

@@ -340,7 +340,7 @@ def refused(message, monkeypatch):
     ({"encoding_ratio": 1.1}, "encoding_ratio must be from 0 to 1, not 1.1"),
     ({"save": "t.ckpt"}, "save 't.ckpt' must be a .safetensors file"),
     ({"tuned": "t.pt"}, "tuned 't.pt' must be a .safetensors file"),
-    ({"save": "nowhere/t.safetensors"}, "save 'nowhere/t.safetensors': its folder does not exist"),
+    ({"save": "nowhere/t.safetensors"}, "there is no folder 'nowhere': make it first"),
     ({"save": "a.safetensors", "tuned": "b.safetensors"},
      "save 'a.safetensors' has nothing to save: tuned='b.safetensors' skips the tuning"),
 ])

@@ -272,4 +272,4 @@ def peak(plan: Plan, dtype: str, program: str, side: int, threads: int) -> tuple
 
 def held(kind: str) -> int:
     """Bytes of this process: "VmRSS" now, "VmHWM" at most."""
-    return 1024 * int(re.search(rf"{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
+    return 1024 * int(re.search(rf"{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text("ascii", "replace"))[1])

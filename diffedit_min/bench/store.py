@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from ..core import __version__
 from ..networks.stable_diffusion import StableDiffusion
+from ..pictures.writing import lock, make_folder, not_written
 from .datasets.item import Dataset, Item
 from .tables import Rows, as_csv, put
 
@@ -34,19 +36,41 @@ class Appender:
     """One process's file of one kind. Lines given together are written together."""
 
     def __init__(self, out: Path, name: str, rank: int):
-        folder = out / "parts"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{name}-{rank}.jsonl"
+        self.path = path_of(out, name, rank)
         if self.path.exists():
             with self.path.open("rb+") as file:
                 file.truncate(file.read().rfind(b"\n") + 1)
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Raises NotWritten if the disk is full."""
         lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-        with self.path.open("ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise not_written(self.path, error) from None
+
+
+@contextmanager
+def alone(out: Path, name: str, rank: int = 0) -> Iterator[None]:
+    """Within the block, no other run appends to this file. Raises ValueError if one does already."""
+    make_folder(out)
+    try:
+        file = path_of(out, name, rank).open("ab")
+    except OSError as error:
+        raise not_written(out, error) from None
+    with file:
+        if not lock(file, wait=False):
+            raise ValueError(f"another run is writing to {str(out)!r}: wait for its end, or give another --out")
+        yield
+
+
+def path_of(out: Path, name: str, rank: int) -> Path:
+    """One process's file of one kind, in a folder that is there."""
+    make_folder(out / "parts")
+    return out / "parts" / f"{name}-{rank}.jsonl"
 
 
 def read_all(out: Path, name: str) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,8 @@ from ..core.task import Outcome, Step, Task
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import Context
 from ..networks.unet import UNet
+from ..pictures.picture_files import check_target
+from ..pictures.writing import NotWritten, replacing
 from . import sdedit
 from .help import GUIDED_STEP, Text
 from .method import Method
@@ -58,13 +60,10 @@ class UniTuneOptions(RatioOptions):
             raise ValueError("rare is empty: give a word that the text model hardly knows")
         for name in ("save", "tuned"):
             path = getattr(self, name)
-            if path and (not path.endswith(".safetensors") or Path(path).is_dir()):
+            if path and (not path.endswith(".safetensors") or os.path.isdir(path)):
                 raise ValueError(f"{name} {path!r} must be a .safetensors file")
-        folder = Path(self.save).absolute().parent
-        if self.save and not folder.is_dir():
-            raise ValueError(f"save {self.save!r}: its folder does not exist")
-        if self.save and not os.access(folder, os.W_OK):
-            raise ValueError(f"save {self.save!r}: its folder can't be written to")
+        if self.save:
+            check_target(Path(self.save), (".safetensors",))
         if self.save and self.tuned:
             raise ValueError(f"save {self.save!r} has nothing to save: tuned={self.tuned!r} skips the tuning")
 
@@ -141,13 +140,13 @@ def descend(
 
 def save_tuned(unet: UNet, options: UniTuneOptions) -> None:
     """Write the U-Net to the file `save`, as a whole or not at all."""
-    part = f"{options.save}.part"
     weights = {name: weight.contiguous() for name, weight in unet.state_dict().items()}
-    try:
-        save_file(weights, part, {"format": "pt", "rare": options.rare})
-        os.replace(part, options.save)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with replacing(options.save) as file:
+        try:
+            save_file(weights, file.name, {"format": "pt", "rare": options.rare})
+        except SafetensorError as error:    # so it calls the system's own
+            raise NotWritten(f"save {options.save!r} can't be written ({error}): make room there, or choose another "
+                             "place") from None
 
 
 def read_tuned(options: UniTuneOptions, like: UNet) -> UNet:

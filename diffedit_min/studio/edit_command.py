@@ -113,7 +113,7 @@ def edit_one(told: Mapping[str, Any]) -> None:
     job = job_of(told, picture, told["out"] or Path(f"{Path(picture or 'generated').stem}-edit.png"))
     if source_out and not job.asked.method.remakes:
         raise ValueError(f"{job.asked.method.dashed} has no source branch: leave out --source-out {str(source_out)!r}")
-    check_targets(job.out, source_out, strip, report=report)
+    check_targets(job.out, source_out, strip, report=report, reads=[job.image, job.mask, told["like"]])
     opened = open_job(job)
     network, source = load(told, [job])
     [(edit, image)], seconds = timed(edit_jobs, told["quiet"], network, source, [opened],
@@ -131,12 +131,13 @@ def edit_many(told: Mapping[str, Any]) -> None:
     """Several pictures, or a table of them: a line for each, a bar on stderr if that is a terminal, and a summary."""
     from tqdm import tqdm
 
+    from ..pictures.writing import NotWritten
     from .jobs.run import done_before, run
 
     jobs = jobs_of(told)
     network, source = load(told, jobs)
     done = done_before(jobs, network, source, told["overwrite"])
-    make_folder(told["out"] or FOLDER, jobs)
+    check_places(told["out"] or FOLDER, told, jobs)
     started, made, rows, failed = time.perf_counter(), 0, 0, []
     with tqdm(total=len(jobs) - len(done), unit="picture", disable=told["quiet"] or None) as bar:
         def on_step(step: Step) -> None:
@@ -154,7 +155,7 @@ def edit_many(told: Mapping[str, Any]) -> None:
                 made, rows = made + 1, rows + result.rows
                 unchanged = ": nothing to change was found" if result.empty_mask else ""
                 bar.write(f"wrote {job.out}{unchanged}", file=sys.stdout)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, NotWritten):
             bar.close()
             print(f"stopped: {len(done) + made} of {len(jobs)} pictures are done, and the same command goes on from "
                   "there", file=sys.stderr)
@@ -185,12 +186,11 @@ def jobs_of(told: Mapping[str, Any]) -> list[Job]:
     return jobs
 
 
-def make_folder(folder: Path, jobs: list[Job]) -> None:
-    """The folder for results, if any goes there; refused where it can't be written to."""
+def check_places(folder: Path, told: Mapping[str, Any], jobs: list[Job]) -> None:
+    """Refuse results that can't be written where they are to go; the folder is made, if any goes there."""
+    from ..pictures.writing import make_folder
+
     if any(job.out.parent == folder for job in jobs):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"the folder {str(folder)!r} can't be made ({error.strerror}): choose another") from None
+        make_folder(folder)
     for job in jobs:
-        check_targets(job.out)
+        check_targets(job.out, reads=[told["like"]])

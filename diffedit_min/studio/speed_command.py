@@ -64,5 +64,5 @@ def speed(
         raise
     finally:
         torch.set_num_threads(before)
-    print((out / "table.md").read_text())
+    print((out / "table.md").read_text(encoding="utf-8"))
     print(f"wrote {out / 'table.md'}, {out / 'table.csv'}")
