@@ -330,9 +330,9 @@ def refused(message, monkeypatch):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"tuning_steps": -1}, "tuning_steps must be at least 0, not -1"),
+    ({"tuning_steps": -1}, "tuning_steps must be from 0 to 100000, not -1"),
     ({"tuning_steps": 1.5}, "tuning_steps must be a whole number, not 1.5"),
-    ({"batch": 0}, "batch must be at least 1, not 0"),
+    ({"batch": 0}, "batch must be from 1 to 1000, not 0"),
     ({"learning_rate": 0}, "learning_rate must be above 0, not 0.0"),
     ({"learning_rate": float("nan")}, "learning_rate must be above 0, not nan"),
     ({"learning_rate": float("inf")}, "learning_rate must be a finite number, not inf"),

@@ -34,6 +34,7 @@ from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import TextModel, make_text_encoder, make_tokenizer
 from ..networks.unet import Summary, UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
+from ..pictures.picture import check_size
 from ..tiny.scenes import demo_scenes
 
 OURS = "diffedit_min"                           # as the tables have it
@@ -68,6 +69,14 @@ class Plan:
     copied: int = 2**27                         # and of copying so many bytes, more than a cache holds
 
 
+FLOAT16 = ("avx512_fp16", "amx_fp16", "fp16", "sve")      # names of instructions
+
+
+def capabilities() -> dict[str, Any]:
+    """What the processor can do, by names of instructions; nothing is known in a torch before 2.7."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
 class Programs:
     """The plan's model in one dtype, and another program with the same weights, if there is one. Made when first used.
 
@@ -78,7 +87,12 @@ class Programs:
         self.plan, self.dtype = plan, dtype
         model = (UNetConfig(), VAEConfig()) if plan.model == SHAPE else (self.model.unet.config, self.model.vae.config)
         multiple, usual = (model[1].factor * cells for cells in (model[0].multiple, model[0].sample_size))
+        if dtype == "float16" and model[0].block_out_channels[0] >= UNetConfig().block_out_channels[0] and not (
+                set(FLOAT16) & {name for name, there in capabilities().items() if there}):
+            raise ValueError("--dtype float16: this processor doesn't multiply it, so that a call of a full-size U-Net "
+                             "takes many minutes and gigabytes: choose bfloat16 or float32")
         for side in plan.sizes:
+            check_size(side)
             if side < multiple or side % multiple:
                 raise ValueError(f"--size {side}: {plan.model} takes multiples of {multiple} pixels")
         self.sides = tuple(dict.fromkeys(plan.sizes)) or (usual,)       # px

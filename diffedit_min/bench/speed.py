@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..loading import HALF, compile_unet
 from ..pictures.writing import make_folder
-from .programs import CLEAR, OURS, PAIR, Ours, Plan, Programs, in_a_process, inputs, peak, task, vae_inputs
+from .programs import CLEAR, OURS, PAIR, Ours, Plan, Programs, capabilities, in_a_process, inputs, peak, task, vae_inputs
 from .tables import as_csv, as_markdown, put
 
 COMPILED = f"{OURS}, compiled"
@@ -339,7 +339,7 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     text = info.read_text("utf-8", "replace") if info.exists() else ""
     names = re.findall(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}     # newer than torch 2.6
+    known = capabilities()
     sets = [torch.backends.cpu.get_cpu_capability(),
             *(name for name, there in known.items() if there is True and re.search("bf16|fp16|vnni|i8mm|amx", name))]
     return (f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores "

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -109,12 +110,17 @@ def digest(thing: Any) -> str:
 
 
 def hash_of(model: StableDiffusion) -> str:
-    """Of all weights, whatever the file they came from."""
-    found = hashlib.sha256()
+    """16 digits of all weights in their dtype, the schedule and what the U-Net predicts; not of files' names or dates.
+
+    Every number counts: a checksum of each tensor, 1 to 3 GB a second on one core, so some two seconds for Stable
+    Diffusion 1.5 in float32. (SHA-256 of the numbers themselves takes about three times as long.)
+    """
+    sums: list[Any] = [model.prediction_type, model.zero_empty_prompt, list(model.schedule.abar)]
     for network in (model.unet, model.vae, *(text.encoder for text in model.texts)):
-        for tensor in network.state_dict().values():
-            found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+        for name, tensor in network.state_dict().items():
+            numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            sums.append([name, list(tensor.shape), str(tensor.dtype), zlib.crc32(numbers)])
+    return digest(sums)
 
 
 # ---------------------------------------------------------------- studies

@@ -46,10 +46,11 @@ class UniTuneOptions(RatioOptions):
     guidance_scale: float = option(32.0, "s, how much the query counts while decoding", least=0, usual=(0, 40),
                                    stage="decoding")
     rare: str = option("beikkpic", "the rare word or words under which the picture is learnt", stage="encoding")
-    tuning_steps: int = option(128, "the number of tuning steps", least=0, stage="encoding")
+    tuning_steps: int = option(128, "the number of tuning steps", least=0, most=100_000, usual=(0, 500),
+                              stage="encoding")
     learning_rate: float = option(1e-4, "the learning rate of the tuning", above=0, stage="encoding")
     batch: int = option(4, "rows in each tuning step; they run one after the other, with the memory of one", least=1,
-                        stage="encoding")
+                        most=1000, usual=(1, 16), stage="encoding")
     checkpointing: bool = option(False, "needs less memory but more time, for full-size models", stage="cost")
     save: str = option("", "a .safetensors file to write the tuned U-Net to", file=True, stage="cost")
     tuned: str = option("", "a file that `save` has written, to use instead of tuning", file=True, stage="encoding")

@@ -54,7 +54,7 @@ def bench(
         "openai/clip-vit-large-patch14",
     dino: Annotated[str, Option(help="PIE-Bench's structure distance's, likewise.")] = "facebook/dino-vitb8",
     class_means: Annotated[Path | None, Option(help="CSFID's reference: see bench/metrics/class_means.py.")] = None,
-    batch: Annotated[int, Option(min=1, help="Items that are edited at once.")] = 10,
+    batch: Annotated[int, Option(min=1, max=1000, help="Items that are edited at once.")] = 10,
     pictures: Annotated[int, Option(min=0, help="Of how many items the results are kept and shown as sheets.")] = 6,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try again what failed before.")] = False,
     size: Size = None, quiet: Quiet = False, **how_loaded: Any,

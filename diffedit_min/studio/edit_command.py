@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +58,7 @@ def edit(
     jobs: Annotated[Path | None, Option(metavar="TABLE.csv", help="Many edits, one a line: columns image, query, "
                                         "reference, seed, mask, out, steps and so on. The command line holds where a "
                                         "cell is empty. What is done already is skipped.")] = None,
-    batch: Annotated[int, Option(min=1, help="Of many pictures, how many are edited at once.")] = 4,
+    batch: Annotated[int, Option(min=1, max=1000, help="Of many pictures, how many are edited at once.")] = 4,
     overwrite: Annotated[bool, Option("--overwrite", help="Of many pictures, replace those made with other settings.")]
         = False,
     report: Report = None, strip: Strip = None,
@@ -90,7 +91,8 @@ def all_told(ctx: typer.Context, given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dict[str, Any]]:
-    """The model, and where its files come from besides its name."""
+    """The model; and for the settings where its files come from besides its name, and what is in them."""
+    from ..bench.store import hash_of
     from ..loading.held import Models
 
     methods = [job.asked.method for job in jobs]
@@ -98,7 +100,12 @@ def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dic
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names.values())} have no embedded model in common: give a table for each")
     models = Models(**{name: told[name] for name in LOADING})
-    return models.get(*names), models.source
+    model = models.get(*names)
+    weights = hash_of(model)
+    if told.get("weights") not in (None, weights):
+        warnings.warn(f"{model.name!r} has other weights today than those that made {told['like']!r}: the result will "
+                      "differ", stacklevel=2)
+    return model, {**models.source, "weights": weights}
 
 
 def edit_one(told: Mapping[str, Any]) -> None:
