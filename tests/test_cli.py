@@ -204,7 +204,6 @@ EARLY = [
     (("demo", "--query", " "), "the query is empty: say what the edited picture should show"),
     ((*EDIT, "--size", "0"), "size is 0: give the side in pixels, from 1 to 8192"),
     ((*EDIT, "--size", "2147483648"), "size is 2147483648: give the side in pixels, from 1 to 8192"),
-    ((*EDIT, "--device", "meta"), "device 'meta' can't be used: Tensor.item() cannot be called on meta tensors"),
     ((*EDIT, "--source-out", "s.png"), "diffedit has no source branch: leave out --source-out 's.png'"),
     (("edit", "--query", "a bowl"), "diffedit needs a picture to edit: give its file, IMAGE"),
     ((*P2P, "-o", "word_windows=pears:1.5"), "word_windows of 'pears' must be from 0 to 1, not 1.5"),

@@ -36,7 +36,20 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..loading import HALF, compile_unet
 from ..pictures.writing import make_folder
-from .programs import CLEAR, OURS, PAIR, Ours, Plan, Programs, capabilities, in_a_process, inputs, peak, task, vae_inputs
+from .programs import (
+    CLEAR,
+    OURS,
+    PAIR,
+    Ours,
+    Plan,
+    Programs,
+    capabilities,
+    in_a_process,
+    inputs,
+    peak,
+    task,
+    vae_inputs,
+)
 from .tables import as_csv, as_markdown, put
 
 COMPILED = f"{OURS}, compiled"

@@ -144,7 +144,7 @@ def edit_many(told: Mapping[str, Any]) -> None:
     jobs = jobs_of(told)
     network, source = load(told, jobs)
     done = done_before(jobs, network, source, told["overwrite"])
-    check_places(told["out"] or FOLDER, told, jobs)
+    check_places(told["out"] or FOLDER, jobs)
     started, made, rows, failed = time.perf_counter(), 0, 0, []
     with tqdm(total=len(jobs) - len(done), unit="picture", disable=told["quiet"] or None) as bar:
         def on_step(step: Step) -> None:
@@ -189,15 +189,15 @@ def jobs_of(told: Mapping[str, Any]) -> list[Job]:
         check_readable(image)
     jobs = read_table(table, told, folder) if table else [
         job_of(told, image, folder / f"{Path(image).stem}-edit.png") for image in images]
-    check(jobs, folder)
+    check(jobs, folder, told["like"])
     return jobs
 
 
-def check_places(folder: Path, told: Mapping[str, Any], jobs: list[Job]) -> None:
+def check_places(folder: Path, jobs: list[Job]) -> None:
     """Refuse results that can't be written where they are to go; the folder is made, if any goes there."""
     from ..pictures.writing import make_folder
 
     if any(job.out.parent == folder for job in jobs):
         make_folder(folder)
     for job in jobs:
-        check_targets(job.out, reads=[told["like"]])
+        check_targets(job.out)

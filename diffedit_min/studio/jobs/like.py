@@ -50,13 +50,14 @@ def told_by(path: str | os.PathLike) -> dict[str, Any]:
 def over(earlier: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
     """What an earlier result says, with what was typed over it: a preset, which belongs to a method, over its options.
 
-    Raises ValueError if those name a file to write, which no picture is to decide.
+    Raises ValueError if those name a file or a model besides `model`, which no picture is to decide.
     """
     told, method = {**earlier, **typed}, find_method(typed.get("method", earlier["method"]))
     named = {text.partition("=")[0].strip() for text in typed.get("option") or ()}
-    if earlier["options"].get("save") and "save" not in named:
-        raise ValueError(f"the earlier edit saved its tuning as {earlier['options']['save']!r}, but a picture is not "
-                         "to say which files are written: add -o save=FILE, or -o save= for none")
+    for name, option in method.known.items():
+        if option.file and earlier["options"].get(name) and name not in named:
+            raise ValueError(f"the earlier edit was made with {name}={earlier['options'][name]!r}, but a picture is "
+                             f"not to say which files are read or written: add -o {name}=FILE, or -o {name}= for none")
     if OF_MODEL.keys() & typed:
         told.pop("weights", None)
     if "preset" in typed:

@@ -24,14 +24,15 @@ from .editing import Opened, edit_jobs, open_job, open_white, settings_of
 from .job import Job
 
 
-def check(jobs: Sequence[Job], folder: Path) -> None:
+def check(jobs: Sequence[Job], folder: Path, like: str | None = None) -> None:
     """Refuse, before any work, masks without white, and jobs that would overwrite each other or what they read.
 
-    folder: for the results.
+    folder: for the results. like: the earlier result that is repeated.
     """
     if folder.is_file() or (folder.suffix.lower() in FORMATS and not folder.exists()):
         raise ValueError(f"--out {str(folder)!r} is one file, but several are to be written: give a folder")
-    read_by = {identity(file): job for job in jobs for file in (job.image, job.mask) if file is not None}
+    read_by = {} if like is None else {identity(like): "--like"}
+    read_by.update({identity(file): named(job) for job in jobs for file in (job.image, job.mask) if file is not None})
     written_by: dict[tuple, Job] = {}
     for job in jobs:
         target = identity(job.out)
@@ -41,7 +42,7 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
                              "rename one, or give each an `out` in a table, --jobs")
         if target in read_by:
             raise ValueError(f"the result of {named(job)} would replace {str(job.out)!r}, "
-                             f"which {named(read_by[target])} reads: give another --out")
+                             f"which {read_by[target]} reads: give another --out")
     for mask in {job.mask for job in jobs if job.mask is not None}:
         open_white(mask)
     for group in groups(jobs):
