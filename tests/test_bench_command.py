@@ -187,7 +187,7 @@ def test_what_is_refused_before_any_work(run, no_loading, arguments, message):
 def test_a_folder_that_cannot_be_written_is_refused(run, tmp_path):
     (tmp_path / "file").write_text("")
     done = run(*SMALL[:-1], "file", "--methods", "sdedit", "--ratios", "0.5")
-    assert (done.code, done.err) == (1, "error: --out 'file' can't be written to (File exists): give another folder\n")
+    assert (done.code, done.err) == (1, "error: the folder 'file' can't be made (File exists): choose another\n")
 
 
 def test_methods_without_words_are_refused():

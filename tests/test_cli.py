@@ -208,7 +208,8 @@ EARLY = [
     (("demo", "--preset", "slow"), "diffedit has no preset 'slow'; it has paper, fast"),
     (("mask", "a.png", "--query", ""), "the query is empty: say what the edited picture should show"),
     (("demo", "--query", " "), "the query is empty: say what the edited picture should show"),
-    ((*EDIT, "--size", "0"), "size is 0: give the side in pixels, 1 or more"),
+    ((*EDIT, "--size", "0"), "size is 0: give the side in pixels, from 1 to 8192"),
+    ((*EDIT, "--size", "2147483648"), "size is 2147483648: give the side in pixels, from 1 to 8192"),
     ((*EDIT, "--source-out", "s.png"), "diffedit has no source branch: leave out --source-out 's.png'"),
     (("edit", "--query", "a bowl"), "diffedit needs a picture to edit: give its file, IMAGE"),
     ((*P2P, "-o", "word_windows=pears:1.5"), "word_windows of 'pears' must be from 0 to 1, not 1.5"),
@@ -330,8 +331,8 @@ def test_a_command_line_that_cannot_be_parsed_is_code_2(run, arguments):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    code = ("from diffedit_min.studio.console import one_line_errors\n"
-            "with one_line_errors(False):\n    print('x' * 10**6)")
+    code = ("from diffedit_min.studio.streams import prepare_streams\n"
+            "prepare_streams()\nprint('x' * 10**6)\nprint('y', flush=True)")
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as stdout:

@@ -350,7 +350,7 @@ def test_bad_options(method, change, message, model):
 
 
 @pytest.mark.parametrize(("method", "change", "message"), [
-    (CYCLE, {"trials": 0}, "trials must be at least 1, not 0"),
+    (CYCLE, {"trials": 0}, "trials must be from 1 to 1000, not 0"),
     (CYCLE, {"trials": 3}, "trials = 3 needs clip=, a CLIP model's folder or Hub id, to choose by"),
     (CYCLE, {"reference": " "}, "cycle_diffusion needs a reference: a caption of the input picture"),
     (FRIENDLY, {"reference": ""}, "edit_friendly needs a reference: a caption of the input picture"),

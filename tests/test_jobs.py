@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import diffedit_min as dm
 from diffedit_min import loading
-from diffedit_min.pictures import picture, picture_files
+from diffedit_min.pictures import picture
 from diffedit_min.pictures.compositing import at_size
 from diffedit_min.studio.jobs import editing, run
 from diffedit_min.studio.jobs.table import read_table
@@ -144,17 +144,46 @@ def test_a_batch_that_fails_is_done_one_by_one(command, monkeypatch):
     assert done.err.startswith("failed: p2.png: RuntimeError: out of memory (--debug shows where)\n")
 
 
-def test_a_result_that_cannot_be_written_stops_no_other(command, monkeypatch):
-    true = picture_files.save
+def test_a_full_disk_names_the_file_and_ends_the_run(command, monkeypatch, batches):
+    true = os.replace
 
-    def full(image, path, text=None):
-        if path.name == "p0-edit.png":
+    def full(source, target):
+        if target.name == "p1-edit.png":
             raise OSError(28, "No space left on device")
-        true(image, path, text)
+        true(source, target)
 
-    monkeypatch.setattr(run, "save", full)
-    done = command("edit", "p0.png", "p1.png", *WORDS)
-    assert done.code == 1 and sorted(files("edits")) == ["p1-edit.png"] and "No space left on device" in done.err
+    monkeypatch.setattr(os, "replace", full)
+    three = ("edit", "p0.png", "p1.png", "p2.png", *WORDS, "--batch", "1")
+    done = command(*three)
+    assert done.code == 1 and sorted(files("edits")) == ["p0-edit.png"]
+    assert done.err == ("stopped: 1 of 3 pictures are done, and the same command goes on from there\n"
+                        "error: 'edits/p1-edit.png' can't be written (No space left on device): make room there, or "
+                        "choose another place\n")
+    assert batches == [["p0.png"], ["p1.png"]]
+    monkeypatch.setattr(os, "replace", true)
+    assert command(*three).out.count("wrote") == 2
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_what_another_run_writes_meanwhile_is_not_replaced(command, monkeypatch, same):
+    """Another run's result appears where this one is about to write: of other words, or of the same."""
+    two = ("edit", "p0.png", "p1.png", *WORDS)
+    assert command(*two, "--out", "other", *(() if same else ("--reference", "a bowl"))).code == 0
+    theirs, true = files("other"), editing.edit_jobs
+
+    def slowly(*given, **rest):
+        made = true(*given, **rest)
+        os.makedirs("edits", exist_ok=True)
+        os.replace("other/p0-edit.png", "edits/p0-edit.png")
+        return made
+
+    monkeypatch.setattr(run, "edit_jobs", slowly)
+    done = command(*two)
+    assert files("edits")["p0-edit.png"] == theirs["p0-edit.png"]
+    assert (done.code, sorted(files("edits"))) == ((0, sorted(theirs)) if same else (1, ["p0-edit.png"]))
+    message = ("'edits/p0-edit.png' was written by another program meanwhile: wait for its end, or choose another "
+               "place")
+    assert same or f"error: {message}\n" in done.err
 
 
 def test_in_a_batch_only_what_was_found_is_grown_and_edited(command, network):

@@ -269,7 +269,7 @@ def test_an_unknown_dtype():
 
 
 def test_unknown_devices():
-    for device in ("gpu", "cpu:x"):
+    for device in ("gpu", "cpu:x", "meta", "hpu"):      # "meta" computes nothing, "hpu" needs a package
         message = refusal("random", device=device)
         assert message.startswith(f"device {device!r} can't be used: ")
     if not torch.cuda.is_available():

@@ -210,6 +210,6 @@ def test_a_picture_names_no_file_that_is_written(tmp_path):
     options = dataclasses.asdict(dm.METHODS["unitune"].options(save=str(tmp_path / "x.safetensors")))
     about = {name: SETTINGS[name] for name in ("model", "query", "reference", "seed")}
     told = told_by(write(tmp_path / "a.png", {**about, "method": "unitune", **options}))
-    with pytest.raises(ValueError, match="a picture is not to say which files are written: add -o save=FILE"):
+    with pytest.raises(ValueError, match="a picture is not to say which files are read or written: add -o save=FILE"):
         over(told, {"option": ("steps=3",)})
     assert over(told, {"option": ("save=",)})

@@ -489,7 +489,8 @@ def test_class_means_refuses_and_leaves_the_old_file(class_folders, tmp_path, mo
         raise OSError("the disk is full")
 
     monkeypatch.setattr(np, "savez", full)
-    assert one_line(lambda: run_class_means(class_folders, out), SystemExit) == "error: the disk is full"
+    assert one_line(lambda: run_class_means(class_folders, out), SystemExit) == (
+        f"error: {str(out)!r} can't be written (the disk is full): make room there, or choose another place")
     assert out.read_text() == "old" and not list(tmp_path.glob(".*"))
 
 

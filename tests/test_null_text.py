@@ -424,7 +424,7 @@ def test_rows(model, steps, ratio, iterations):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"iterations": -1}, "iterations must be at least 0, not -1"),
+    ({"iterations": -1}, "iterations must be from 0 to 1000, not -1"),
     ({"iterations": 2.5}, "iterations must be a whole number, not 2.5"),
     ({"learning_rate": -0.1}, "learning_rate must be at least 0, not -0.1"),
     ({"learning_rate": float("nan")}, "learning_rate must be at least 0, not nan"),

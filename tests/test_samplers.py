@@ -353,7 +353,7 @@ def test_bad_settings(model):
     for options, message in (
         ({"sampler": "euler"}, "sampler 'euler' is not known; known are ddim, fixed_point, edict, bdia, belm, "
                                 "dpm_solver"),
-        ({"sampler": "fixed_point:iterations=-1"}, "iterations must be at least 0, not -1"),
+        ({"sampler": "fixed_point:iterations=-1"}, "iterations must be from 0 to 1000, not -1"),
         ({"sampler": "edict:p=0"}, "p must be above 0 and at most 1, not 0.0"),
         ({"sampler": "edict:p=1.5"}, "p must be above 0 and at most 1, not 1.5"),
         ({"sampler": "edict:p=much"}, "p must be a number, not 'much'"),

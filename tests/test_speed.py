@@ -176,6 +176,7 @@ def test_the_command_prints_the_tables_and_gives_threads_back(run):
     (("--dtype", "float8"), "--dtype 'float8' is not known; known are float32, float64, float16, bfloat16"),
     (("--parts", "unet", "gpu"), "--parts 'gpu' is not known; known are unet, operations, vae, edit, memory, compile"),
     (("--size", "30"), "--size 30: random takes multiples of 8 pixels"),
+    (("--size", "2147483648"), "size is 2147483648: give the side in pixels, from 1 to 8192"),
     (("--model", "sd15-shape", "--size", "100"), "--size 100: sd15-shape takes multiples of 64 pixels"),
     (("--against", "nobody"), "--against 'nobody': there is no tests/against_nobody.py beside the package; it comes "
                               "with a checkout, or give the path of such a file"),
@@ -183,7 +184,7 @@ def test_the_command_prints_the_tables_and_gives_threads_back(run):
                                        "a checkout, or give the path of such a file"),
     (("--preset", "paper", "best"), "diffedit has no preset 'best'; it has paper"),
     (("-o", "steps=none"), "steps must be a whole number, not 'none'"),
-    (("--out", __file__), f"--out {__file__!r} can't be written to (File exists): give another folder"),
+    (("--out", __file__), f"the folder {__file__!r} can't be made (File exists): choose another"),
 ])
 def test_what_is_refused_before_any_work(run, arguments, message):
     done = run(*("--model", "random") * ("--model" not in arguments), *arguments)

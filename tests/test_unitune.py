@@ -330,9 +330,9 @@ def refused(message, monkeypatch):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"tuning_steps": -1}, "tuning_steps must be at least 0, not -1"),
+    ({"tuning_steps": -1}, "tuning_steps must be from 0 to 100000, not -1"),
     ({"tuning_steps": 1.5}, "tuning_steps must be a whole number, not 1.5"),
-    ({"batch": 0}, "batch must be at least 1, not 0"),
+    ({"batch": 0}, "batch must be from 1 to 1000, not 0"),
     ({"learning_rate": 0}, "learning_rate must be above 0, not 0.0"),
     ({"learning_rate": float("nan")}, "learning_rate must be above 0, not nan"),
     ({"learning_rate": float("inf")}, "learning_rate must be a finite number, not inf"),
@@ -340,7 +340,7 @@ def refused(message, monkeypatch):
     ({"encoding_ratio": 1.1}, "encoding_ratio must be from 0 to 1, not 1.1"),
     ({"save": "t.ckpt"}, "save 't.ckpt' must be a .safetensors file"),
     ({"tuned": "t.pt"}, "tuned 't.pt' must be a .safetensors file"),
-    ({"save": "nowhere/t.safetensors"}, "save 'nowhere/t.safetensors': its folder does not exist"),
+    ({"save": "nowhere/t.safetensors"}, "there is no folder 'nowhere': make it first"),
     ({"save": "a.safetensors", "tuned": "b.safetensors"},
      "save 'a.safetensors' has nothing to save: tuned='b.safetensors' skips the tuning"),
 ])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..pictures.picture_files import replacing
+from ..pictures.writing import replacing
 from .metrics.base import Column
 from .report import Line, Value
 

@@ -35,6 +35,7 @@ from ..networks.text import TextModel, make_text_encoder
 from ..networks.tokenizer import make_tokenizer
 from ..networks.unet import Summary, UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
+from ..pictures.picture import check_size
 from ..tiny.scenes import demo_scenes
 
 OURS = "diffedit_min"                           # as the tables have it
@@ -69,6 +70,14 @@ class Plan:
     copied: int = 2**27                         # and of copying so many bytes, more than a cache holds
 
 
+FLOAT16 = ("avx512_fp16", "amx_fp16", "fp16", "sve")      # names of instructions
+
+
+def capabilities() -> dict[str, Any]:
+    """What the processor can do, by names of instructions; nothing is known in a torch before 2.7."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
 class Programs:
     """The plan's model in one dtype, and another program with the same weights, if there is one. Made when first used.
 
@@ -79,7 +88,12 @@ class Programs:
         self.plan, self.dtype = plan, dtype
         model = (UNetConfig(), VAEConfig()) if plan.model == SHAPE else (self.model.unet.config, self.model.vae.config)
         multiple, usual = (model[1].factor * cells for cells in (model[0].multiple, model[0].sample_size))
+        if dtype == "float16" and model[0].block_out_channels[0] >= UNetConfig().block_out_channels[0] and not (
+                set(FLOAT16) & {name for name, there in capabilities().items() if there}):
+            raise ValueError("--dtype float16: this processor doesn't multiply it, so that a call of a full-size U-Net "
+                             "takes many minutes and gigabytes: choose bfloat16 or float32")
         for side in plan.sizes:
+            check_size(side)
             if side < multiple or side % multiple:
                 raise ValueError(f"--size {side}: {plan.model} takes multiples of {multiple} pixels")
         self.sides = tuple(dict.fromkeys(plan.sizes)) or (usual,)       # px
@@ -275,4 +289,4 @@ def peak(plan: Plan, dtype: str, program: str, side: int, threads: int) -> tuple
 
 def held(kind: str) -> int:
     """Bytes of this process: "VmRSS" now, "VmHWM" at most."""
-    return 1024 * int(re.search(rf"{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
+    return 1024 * int(re.search(rf"{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text("ascii", "replace"))[1])

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..pictures.drawing import overlay, stacked, strip
 from ..pictures.picture_files import open_mask, open_picture, save, to_rgb
+from ..pictures.writing import make_folder
 from .metrics.base import Column
 from .run import Entry, Plan, finished, picture_path
 from .store import read_all, unpacked
@@ -278,7 +279,7 @@ def sheet(plan: Plan, item: Any) -> None:
         if row:
             rows.append(strip(*zip(*row, strict=True)))
     path = plan.out / "sheets" / f"{item.id}.png"
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     save(stacked(rows), path)
 
 

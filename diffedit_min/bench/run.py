@@ -23,6 +23,7 @@ from ..core.state import Sampler
 from ..methods import Edit, Method
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture_files import save, to_rgb
+from ..pictures.writing import NotWritten, make_folder
 from .datasets.item import Dataset, Item
 from .metrics.base import Column, Metric, Shown
 from .store import Appender, digest, hash_of, packed, read_all, versions
@@ -145,19 +146,15 @@ def begin(plan: Plan) -> None:
     path, record = plan.out / "run.json", plan.record()
     if path.exists():
         try:
-            before = json.loads(path.read_text())["versions"]
+            before = json.loads(path.read_text(encoding="utf-8"))["versions"]
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{str(path)!r} is not a run's record: give another --out") from None
         for name, version in record["versions"].items():
             if before.get(name) != version:
                 raise ValueError(f"{str(plan.out)!r} holds results made with {name} {before.get(name)}, and this is "
                                  f"{version}: give another --out")
-    try:
-        plan.out.mkdir(parents=True, exist_ok=True)
-        put(path, json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise ValueError(f"--out {str(plan.out)!r} can't be written to ({error.strerror}): give another folder"
-                         ) from None
+    make_folder(plan.out)
+    put(path, json.dumps(record, indent=2) + "\n")
 
 
 def work(plan: Plan, rank: int = 0, world: int = 1, retry: bool = False, quiet: bool = False) -> None:
@@ -218,6 +215,8 @@ def do(plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Var
     try:
         pictures = [opened[item.id].input for item in good]
         edited = list(sweep(plan.model_of(variants[0]), good, pictures, variants, plan.size)) if good else []
+    except NotWritten:
+        raise
     except Exception as error:
         if len(good) == 1:
             made["results"] += [failure(plan, good[0], variant, error) for variant in variants]
@@ -230,6 +229,8 @@ def do(plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Var
         for item, edit in zip(good, edits, strict=True):
             try:
                 entry, vectors = measured(plan, variant, edit, opened[item.id])
+            except NotWritten:      # the item isn't to blame: nothing is stored of it, and the run ends
+                raise
             except Exception as error:
                 made["results"].append(failure(plan, item, variant, error))
                 continue
@@ -250,7 +251,7 @@ def measured(plan: Plan, variant: Variant, edit: Edit, inputs: Shown) -> tuple[E
     vectors = {name: {"vector": packed(metric.feature(shown))} for name, metric in plan.features.items()}
     if item in plan.dataset.items[: plan.pictures]:
         path = picture_path(plan, item, variant)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         save(edit.image, path, {"diffedit": json.dumps(edit.settings)})
         if edit.mask_image is not None:
             save(edit.mask_image, path.with_suffix(".mask.png"))

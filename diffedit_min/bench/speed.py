@@ -35,7 +35,21 @@ from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..loading import HALF, compile_unet
-from .programs import CLEAR, OURS, PAIR, Ours, Plan, Programs, in_a_process, inputs, peak, task, vae_inputs
+from ..pictures.writing import make_folder
+from .programs import (
+    CLEAR,
+    OURS,
+    PAIR,
+    Ours,
+    Plan,
+    Programs,
+    capabilities,
+    in_a_process,
+    inputs,
+    peak,
+    task,
+    vae_inputs,
+)
 from .tables import as_csv, as_markdown, put
 
 COMPILED = f"{OURS}, compiled"
@@ -297,10 +311,7 @@ def measure(plan: Plan, out: Path, tell: Callable[[str], None]) -> None:
 
     Both are written anew after each line, so that a run that is stopped leaves what is done.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {str(out)!r} can't be written to ({error.strerror}): give another folder") from None
+    make_folder(out)
     tables: dict[str, list[Line]] = {title: [] for title in TABLES}
     for dtype in plan.dtypes:
         bench = Bench(plan, dtype)
@@ -339,8 +350,9 @@ def cell(column: str, value: Any) -> str:
 def machine() -> str:
     """The processor's name, its cores, what torch uses of it, and its instruction sets for short numbers."""
     info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}     # newer than torch 2.6
+    text = info.read_text("utf-8", "replace") if info.exists() else ""
+    names = re.findall(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    known = capabilities()
     sets = [torch.backends.cpu.get_cpu_capability(),
             *(name for name, there in known.items() if there is True and re.search("bf16|fp16|vnni|i8mm|amx", name))]
     return (f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..pictures.picture_files import replacing
+from ..pictures.writing import replacing
 
 Rows = Sequence[Sequence[Any]]
 

@@ -43,7 +43,7 @@ class MapOptions(IntervalOptions):
     mask_noise_ratio: float = option(0.5, "how noisy the latents of step 1 are, as a part of the training timeline",
                                      least=0, most=1, stage="map")
     mask_samples: int = option(10, "n, the noises that the map is averaged over: 2n U-Net rows", least=1,
-                               usual=(1, 20), stage="map")
+                               most=1000, usual=(1, 20), stage="map")
     # What the paper leaves open:
     mask_norm: str = option("l1", "how the differences of the channels become one number", choices=NORMS, stage="map")
     mask_average: str = option("maps", "what is averaged over the noises: the norms (maps), or the differences before "

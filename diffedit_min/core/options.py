@@ -39,7 +39,7 @@ class Option:
     above: float | None = None          # value > above,
     most: float | None = None           # value <= most
     choices: tuple[Any, ...] = ()       # the allowed values; empty: any
-    usual: tuple[float, float] | None = None    # a slider's ends, where the range has no end
+    usual: tuple[float, float] | None = None    # a slider's ends, where the range has none or goes far
     stage: str | None = None            # one of STAGES
     needs: Mapping[str, Any] = field(default_factory=dict)      # values of other options that it has no effect without
     file: bool = False                  # True: it names a file or a model
@@ -142,7 +142,7 @@ def option(default: Any, sentence: str, **declared: Any) -> Any:
 
     least, above, most: the range of a number. choices: the allowed texts. stage: the first stage that depends on it,
     one of `STAGES`. needs: values of other options that it has no effect without. file: True if it names a file or a
-    model. usual: (low, high), the ends of a slider where the range has no end.
+    model. usual: (low, high), the ends of a slider where the range has none or goes far.
     """
     known = [f.name for f in fields(Option) if f.name not in ("name", "kind", "default", "sentence")]
     for name in declared:

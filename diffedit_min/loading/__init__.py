@@ -91,8 +91,10 @@ def usable_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
+        one = torch.ones((), device=device)
+        one.add(one).item()     # that of "meta" holds no numbers
+        return one.device
+    except (RuntimeError, AssertionError, ImportError) as error:     # the last: a kind that needs a package
         raise ValueError(f"device {device!r} can't be used: {first_line(error)}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from ..pictures.picture import Frame, fit, fit_mask
 from ..pictures.picture_files import to_rgb
 from .call import SEED, Call
 from .edit import Edit, as_trajectory
+
+FAR_LARGER = 4      # a size of so many times the model's own is warned of
 
 # ---------------------------------------------------------------- one request for each picture
 
@@ -111,6 +114,10 @@ class Fitted:
 def batches(model: StableDiffusion, wanted: Sequence[Request], size: int | None) -> list[list[Fitted]]:
     """The requests in groups whose pictures have one size in the network, so that each group can run as one batch."""
     side = math.isqrt(model.native_area)
+    if size is not None and size > FAR_LARGER * side:
+        times = (size / side) ** 2
+        warnings.warn(f"size {size} is far above the {side} pixels that {model.name!r} was made for: an edit takes "
+                      f"{times:,.0f} to {times * times:,.0f} times as long, and as much memory", stacklevel=2)
     groups: dict[torch.Size, list[Fitted]] = {}
     for request in wanted:
         picture = Image.new("RGB", (side, side)) if request.picture is None else to_rgb(request.picture)

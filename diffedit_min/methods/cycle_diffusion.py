@@ -54,8 +54,8 @@ class CycleOptions(StochasticOptions):
                                    "/ steps", least=0, most=1, stage="levels")
     guidance_scale: float = option(3.0, "s, how much the query counts while decoding", least=0, usual=(0, 40),
                                    stage="decoding")
-    trials: int = option(1, "how many sets of noises to try; `clip` keeps the best", least=1, stage="decoding",
-                         needs={"clip": "a CLIP model"})
+    trials: int = option(1, "how many sets of noises to try; `clip` keeps the best", least=1, most=1000, usual=(1, 20),
+                         stage="decoding", needs={"clip": "a CLIP model"})
     clip: str = option("", "a CLIP model's folder or Hub id", file=True, stage="decoding")
 
     def __post_init__(self) -> None:

@@ -34,7 +34,8 @@ from .words import without_weights
 class NullTextOptions(AttentionOptions):
     """The paper's numbers."""
 
-    iterations: int = option(10, "the iterations of the tuning at each level", least=0, stage="decoding")
+    iterations: int = option(10, "the iterations of the tuning at each level", least=0, most=1000,
+                             usual=(0, 50), stage="decoding")
     learning_rate: float = option(0.01, "the learning rate of the tuning", least=0, stage="decoding")
     stop_at: float = option(1e-5, "the mean squared error below which a level's tuning stops", least=0,
                             stage="decoding")

@@ -29,6 +29,8 @@ from ..networks.finite import NotFinite
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import Context
 from ..networks.unet import UNet
+from ..pictures.picture_files import check_target
+from ..pictures.writing import NotWritten, replacing
 from . import sdedit
 from .help import GUIDED_STEP, Text
 from .method import Method
@@ -45,10 +47,11 @@ class UniTuneOptions(RatioOptions):
     guidance_scale: float = option(32.0, "s, how much the query counts while decoding", least=0, usual=(0, 40),
                                    stage="decoding")
     rare: str = option("beikkpic", "the rare word or words under which the picture is learnt", stage="encoding")
-    tuning_steps: int = option(128, "the number of tuning steps", least=0, stage="encoding")
+    tuning_steps: int = option(128, "the number of tuning steps", least=0, most=100_000, usual=(0, 500),
+                              stage="encoding")
     learning_rate: float = option(1e-4, "the learning rate of the tuning", above=0, stage="encoding")
     batch: int = option(4, "rows in each tuning step; they run one after the other, with the memory of one", least=1,
-                        stage="encoding")
+                        most=1000, usual=(1, 16), stage="encoding")
     checkpointing: bool = option(False, "needs less memory but more time, for full-size models", stage="cost")
     save: str = option("", "a .safetensors file to write the tuned U-Net to", file=True, stage="cost")
     tuned: str = option("", "a file that `save` has written, to use instead of tuning", file=True, stage="encoding")
@@ -59,13 +62,10 @@ class UniTuneOptions(RatioOptions):
             raise ValueError("rare is empty: give a word that the text model hardly knows")
         for name in ("save", "tuned"):
             path = getattr(self, name)
-            if path and (not path.endswith(".safetensors") or Path(path).is_dir()):
+            if path and (not path.endswith(".safetensors") or os.path.isdir(path)):
                 raise ValueError(f"{name} {path!r} must be a .safetensors file")
-        folder = Path(self.save).absolute().parent
-        if self.save and not folder.is_dir():
-            raise ValueError(f"save {self.save!r}: its folder does not exist")
-        if self.save and not os.access(folder, os.W_OK):
-            raise ValueError(f"save {self.save!r}: its folder can't be written to")
+        if self.save:
+            check_target(Path(self.save), (".safetensors",))
         if self.save and self.tuned:
             raise ValueError(f"save {self.save!r} has nothing to save: tuned={self.tuned!r} skips the tuning")
 
@@ -148,13 +148,13 @@ def descend(
 
 def save_tuned(unet: UNet, options: UniTuneOptions) -> None:
     """Write the U-Net to the file `save`, as a whole or not at all."""
-    part = f"{options.save}.part"
     weights = {name: weight.contiguous() for name, weight in unet.state_dict().items()}
-    try:
-        save_file(weights, part, {"format": "pt", "rare": options.rare})
-        os.replace(part, options.save)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with replacing(options.save) as file:
+        try:
+            save_file(weights, file.name, {"format": "pt", "rare": options.rare})
+        except SafetensorError as error:    # so it calls the system's own
+            raise NotWritten(f"save {options.save!r} can't be written ({error}): make room there, or choose another "
+                             "place") from None
 
 
 def read_tuned(options: UniTuneOptions, like: UNet) -> UNet:

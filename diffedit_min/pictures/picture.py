@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .picture_files import flattened, to_rgb
 
+LARGEST_SIDE = 8192  # px; the largest `size`
 WHITE_FROM = 128  # a mask pixel this bright or brighter (0..255) means "edit"
 MOST_PADDED = 4     # a network takes so many times its area at once, at most: a padded picture's, in `fit`
 HEAT = ((0, 0, 4), (87, 15, 109), (187, 55, 84), (249, 142, 8), (252, 255, 164))  # "inferno" at 0, 1/4, 1/2, 3/4, 1
@@ -107,9 +108,9 @@ def fit(image: Image.Image, multiple: int, area: int, size: int | None = None) -
 
 
 def check_size(size: int | None) -> None:
-    """ValueError unless `size` is one that `fit` takes: None, or 1 or more."""
-    if size is not None and size < 1:
-        raise ValueError(f"size is {size}: give the side in pixels, 1 or more")
+    """ValueError unless `size` is one that `fit` takes: None, or from 1 to `LARGEST_SIDE`."""
+    if size is not None and not 1 <= size <= LARGEST_SIDE:
+        raise ValueError(f"size is {size}: give the side in pixels, from 1 to {LARGEST_SIDE}")
 
 
 def unfit(pixels: Tensor, frame: Frame) -> Image.Image:

@@ -3,21 +3,21 @@
 The formats in `READ` are read; PNG, JPEG and WebP are written. Every picture that this package reads is opened here.
 """
 
+import io
 import os
 import re
-import secrets
 import shlex
+import stat
 import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from .long_texts import without_long_texts
+from .writing import Version, replacing
 
 # In these, people keep pictures, and each is decoded by a library in common use. Pillow can read forty more, and looks
 # at a file's content, not at its name: an EPS file named a.png would be run as a program by Ghostscript.
@@ -211,13 +211,15 @@ def _reason(error: Exception) -> str:
 # ---- to files
 
 
-def save(image: Image.Image, path: str | os.PathLike, text: Mapping[str, str] | None = None) -> None:
+def save(
+    image: Image.Image, path: str | os.PathLike, text: Mapping[str, str] | None = None, over: Version | bool = True
+) -> None:
     """Write a picture completely or not at all: an old file at `path` stays until the new one is complete.
 
     The suffix decides the format: .png (lossless), .jpg, .jpeg, .webp. A PNG gets all of `text` as text chunks; the
     other formats get the texts named in `TEXTS`, as EXIF, unless they are too long for it. The colour profile of an RGB
-    image is kept. Raises ValueError, in one line, for another suffix, a size that the format can't hold, a missing
-    folder, or a folder at `path`.
+    image is kept. Raises ValueError, in one line, for a size that the format can't hold, for a path that `check_target`
+    refuses, and what `replacing` raises, which takes `over`, what may be replaced.
     """
     path = Path(path)
     check_target(path)
@@ -235,8 +237,10 @@ def save(image: Image.Image, path: str | os.PathLike, text: Mapping[str, str] | 
             options["exif"] = exif
     if profile := image.info.get("icc_profile"):
         options["icc_profile"] = profile
-    with replacing(path) as file:
-        image.save(file, **options)
+    encoded = io.BytesIO()      # so that what Pillow says of a picture isn't taken for what the disk says
+    image.save(encoded, **options)
+    with replacing(path, over) as file:
+        file.write(encoded.getbuffer())
 
 
 def _exif(text: Mapping[str, str]) -> bytes:
@@ -275,36 +279,26 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
 
     To be called before long work, so that its result isn't lost.
     """
+    name = _short(path)
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{str(path)!r} has the suffix {path.suffix!r}: use one of {', '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {str(path.parent)!r}: make it first")
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder: give the path of a file")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"the folder {str(path.parent)!r} can't be written to: choose another")
-
-
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A new file beside `path`: it replaces `path` when the block ends, and is deleted if the block raises."""
-    beside = Path(path).with_name(f"{_mark(path)}{secrets.token_hex(4)}.part")
+        raise ValueError(f"{name} has the suffix {path.suffix!r}: use one of {', '.join(suffixes)}")
     try:
-        with open(beside, "xb") as file:  # files of tempfile could be read only by their owner
-            yield file
-        os.replace(beside, path)
-    except BaseException:  # Ctrl-C too
-        beside.unlink(missing_ok=True)
-        raise
+        there = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        there = stat.S_IFREG        # it will be
+        if not path.parent.is_dir():
+            raise ValueError(f"there is no folder {_short(path.parent)}: make it first") from None
+    except (OSError, ValueError) as error:      # a name that is too long, links in a circle, a null byte
+        raise ValueError(f"{name} can't be written ({_reason(error)}): choose another path") from None
+    if stat.S_ISDIR(there):
+        raise ValueError(f"{name} is a folder: give the path of a file")
+    if not stat.S_ISREG(there):
+        raise ValueError(f"{name} is not a file but a pipe or a device: choose another path")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"the folder {_short(path.parent)} can't be written to: choose another")
 
 
-def leftovers(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """Unfinished files that `replacing` left beside these paths because their process was killed."""
-    marks = {(Path(path).parent, _mark(path)) for path in paths}
-    return [part for folder in {folder for folder, _ in marks} for part in folder.glob(".*.part")
-            if (folder, part.name[:10]) in marks]
-
-
-def _mark(path: str | os.PathLike) -> str:
-    """The first 10 letters of the name of every unfinished file for `path`, whatever the length of its name."""
-    return f".{zlib.crc32(os.fsencode(Path(path).name)):08x}-"
+def _short(path: str | os.PathLike) -> str:
+    """A path to show in a message, not longer than about 300 characters."""
+    text = repr(os.fspath(path))
+    return text if len(text) <= 300 else f"{text[:140]}...{text[-140:]}"

@@ -29,7 +29,7 @@ STILL_MOVES = 0.01      # if the last iteration changed the latent by this part 
 class FixedPoint(Declared):
     """DDIM whose encoding steps are solved by iteration; with 0 iterations it is plain DDIM."""
 
-    iterations: int = option(20, "the number of iterations in each encoding step", least=0)
+    iterations: int = option(20, "the number of iterations in each encoding step", least=0, most=1000)
 
     name, title, source = "fixed_point", "Fixed-point DDIM", "arXiv:2309.04907"
     equation = "x_{to} = step(x_{from}, ε(x_{to}, t_{to})), solved for x_{to} by iteration"

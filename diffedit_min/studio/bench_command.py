@@ -54,7 +54,7 @@ def bench(
         "openai/clip-vit-large-patch14",
     dino: Annotated[str, Option(help="PIE-Bench's structure distance's, likewise.")] = "facebook/dino-vitb8",
     class_means: Annotated[Path | None, Option(help="CSFID's reference: see bench/metrics/class_means.py.")] = None,
-    batch: Annotated[int, Option(min=1, help="Items that are edited at once.")] = 10,
+    batch: Annotated[int, Option(min=1, max=1000, help="Items that are edited at once.")] = 10,
     pictures: Annotated[int, Option(min=0, help="Of how many items the results are kept and shown as sheets.")] = 6,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try again what failed before.")] = False,
     size: Size = None, quiet: Quiet = False, **how_loaded: Any,
@@ -66,6 +66,7 @@ def bench(
     from ..bench.datasets.item import Location
     from ..bench.metrics.base import Files
     from ..bench.run import Plan
+    from ..bench.store import alone
     from ..loading.held import Models
 
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -88,8 +89,9 @@ def bench(
             raise ValueError(f"--preset {preset} is for one process: start it without torchrun")
         found, name = read(Location(data, images, split)), model or "tiny"
         found = replace(found, items=found.items[: limit or 30])
-        told = (theory.main(models.get(name), found, out, quiet) if preset == "theory" else
-                dtypes.main({each: models.in_dtype(each).get(name) for each in dtypes.DTYPES}, found, out, quiet))
+        with alone(out, preset):
+            told = (theory.main(models.get(name), found, out, quiet) if preset == "theory" else
+                    dtypes.main({each: models.in_dtype(each).get(name) for each in dtypes.DTYPES}, found, out, quiet))
         print("\n".join(told))
         return
     wanted = chosen(methods, option, preset)
@@ -102,7 +104,8 @@ def bench(
         print(line, flush=True)
     plan = Plan(found, tuple(variants), lambda variant: models.get(model or variant.method.embedded_model),
                 measured, out, batch, size, pictures, wanted.paired)
-    run(plan, rank, world, retry_failed, quiet)
+    with alone(out, "results", rank):
+        run(plan, rank, world, retry_failed, quiet)
 
 
 def chosen(methods: list[str] | None, option: list[str] | None, preset: str | None) -> Preset:
@@ -162,7 +165,7 @@ def run(plan: Plan, rank: int, world: int, retry_failed: bool, quiet: bool) -> N
     found = report.write(plan, entries)
     drawn = curves.draw(found, report.drawable(plan), plan.dataset.panels, plan.out)
     failed = sum("error" in entry for entry in entries)
-    print((plan.out / "table.md").read_text())
+    print((plan.out / "table.md").read_text(encoding="utf-8"))
     print(f"wrote {', '.join(map(str, [plan.out / 'table.md', plan.out / 'table.csv', *drawn]))}")
     print(f"{len(entries) - failed} edits measured, {failed} failed"
           + (": --retry-failed tries them again" if failed else ""))

@@ -38,6 +38,7 @@ from .options import (
     shared,
 )
 from .speed_command import speed
+from .streams import heed_signals, prepare_streams
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -145,7 +146,7 @@ def mask_command(
     from ..pictures.metadata import texts
 
     out, map_out = out or Path(f"{Path(image).stem}-mask.png"), map_out or Path(f"{Path(image).stem}-map.png")
-    check_targets(out, map_out)
+    check_targets(out, map_out, reads=[image])
     opened, options = picture_files.open_picture(image), METHODS["diffedit"].parsed(option or ())
     asked = Asked(METHODS["diffedit"], query, reference, seed, size, preset, options).without_levels()
     network = loading.load(model, **how_loaded)
@@ -174,7 +175,7 @@ def invert(
     from ..pictures.metadata import texts
 
     out = out or Path(f"{Path(image).stem}-inverted.png")
-    check_targets(out)
+    check_targets(out, reads=[image])
     opened, options = picture_files.open_picture(image), METHODS["invert"].parsed(option or ())
     asked = Asked(METHODS["invert"], reference=reference, size=size, options=options)
     network = loading.load(model, **how_loaded)
@@ -217,6 +218,13 @@ for name, command in (("bench", bench), ("speed", speed), ("app", serve)):
 
 def main() -> None:
     """The entry point."""
-    for stream in (sys.stdout, sys.stderr):     # a name that the terminal can't show must not end in an error
-        stream.reconfigure(errors="backslashreplace")
-    app(prog_name="diffedit-min")
+    prepare_streams()
+    heed_signals()
+    try:
+        app(prog_name="diffedit-min")
+    finally:
+        try:
+            sys.stdout.flush()
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)

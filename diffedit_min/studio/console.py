@@ -1,7 +1,7 @@
 """What the commands share besides options: progress, what is said of a run, and errors in one line.
 
-Exit codes: 0 done; 2 the command line can't be parsed; 130 Ctrl-C; 1 anything else, with one line `error: ...` on
-stderr. torch is not imported here.
+Exit codes: 0 done; 2 the command line can't be parsed; 130 Ctrl-C; 143 SIGTERM or SIGHUP; 1 anything else, with one
+line `error: ...` on stderr. torch is not imported here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 import typer.core
 
+from .streams import Terminated
+
 if TYPE_CHECKING:
     from ..core.task import Step
     from ..methods import Edit
@@ -32,17 +34,29 @@ def check_known(values: Sequence[str], known: Collection[str], option: str) -> N
             raise ValueError(f"{option} {value!r} is not known; known are {', '.join(known)}")
 
 
-def check_targets(*pictures: Path | None, report: Path | None = None) -> None:
-    """Refuse, before any work, files that couldn't be written after it. None: that one is not asked for."""
+def check_targets(
+    *pictures: Path | None, report: Path | None = None, reads: Sequence[str | os.PathLike | None] = ()
+) -> None:
+    """Refuse, before any work, files that couldn't be written after it, or that would replace one that is read.
+
+    reads: the files that this command reads. None anywhere: that one is not asked for.
+    """
     from ..pictures.picture_files import check_target
+    from ..pictures.writing import identity
 
     asked = [path for path in pictures if path is not None]
     for path in asked:
         check_target(path)
-    if len({path.resolve() for path in asked}) < len(asked):
-        raise ValueError(f"{str(asked[0])!r} can't hold two results: give each a file of its own")
     if report is not None:
         check_target(report, (".html", ".htm"))
+        asked.append(report)
+    if len({identity(path) for path in asked}) < len(asked):
+        raise ValueError(f"{str(asked[0])!r} can't hold two results: give each a file of its own")
+    read = {identity(path): path for path in reads if path is not None}
+    for path in asked:
+        if identity(path) in read:
+            raise ValueError(f"{str(path)!r} would replace {str(read[identity(path)])!r}, which is read: "
+                             "give another path")
 
 
 # ---- a run, and what is said of it
@@ -106,12 +120,10 @@ def one_line_errors(debug: bool) -> Iterator[None]:
             warnings.simplefilter("ignore", DeprecationWarning)     # between libraries, not for the user
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
             yield
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except BrokenPipeError:     # the reader has seen enough, as in `diffedit-min info | head -1`: that is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt as stopped:
+        ended = isinstance(stopped, Terminated)
+        print("terminated" if ended else "interrupted", file=sys.stderr)
+        raise typer.Exit(stopped.exit_code if ended else 130) from None
     except Exception as error:
         if hasattr(error, "exit_code"):     # typer's own: it says and ends it itself
             raise

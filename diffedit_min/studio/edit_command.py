@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +58,7 @@ def edit(
     jobs: Annotated[Path | None, Option(metavar="TABLE.csv", help="Many edits, one a line: columns image, query, "
                                         "reference, seed, mask, out, steps and so on. The command line holds where a "
                                         "cell is empty. What is done already is skipped.")] = None,
-    batch: Annotated[int, Option(min=1, help="Of many pictures, how many are edited at once.")] = 4,
+    batch: Annotated[int, Option(min=1, max=1000, help="Of many pictures, how many are edited at once.")] = 4,
     overwrite: Annotated[bool, Option("--overwrite", help="Of many pictures, replace those made with other settings.")]
         = False,
     report: Report = None, strip: Strip = None,
@@ -90,7 +91,8 @@ def all_told(ctx: typer.Context, given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dict[str, Any]]:
-    """The model, and where its files come from besides its name."""
+    """The model; and for the settings where its files come from besides its name, and what is in them."""
+    from ..bench.store import hash_of
     from ..loading.held import Models
 
     methods = [job.asked.method for job in jobs]
@@ -98,7 +100,12 @@ def load(told: Mapping[str, Any], jobs: list[Job]) -> tuple[StableDiffusion, dic
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names.values())} have no embedded model in common: give a table for each")
     models = Models(**{name: told[name] for name in LOADING})
-    return models.get(*names), models.source
+    model = models.get(*names)
+    weights = hash_of(model)
+    if told.get("weights") not in (None, weights):
+        warnings.warn(f"{model.name!r} has other weights today than those that made {told['like']!r}: the result will "
+                      "differ", stacklevel=2)
+    return model, {**models.source, "weights": weights}
 
 
 def edit_one(told: Mapping[str, Any]) -> None:
@@ -113,7 +120,7 @@ def edit_one(told: Mapping[str, Any]) -> None:
     job = job_of(told, picture, told["out"] or Path(f"{Path(picture or 'generated').stem}-edit.png"))
     if source_out and not job.asked.method.remakes:
         raise ValueError(f"{job.asked.method.dashed} has no source branch: leave out --source-out {str(source_out)!r}")
-    check_targets(job.out, source_out, strip, report=report)
+    check_targets(job.out, source_out, strip, report=report, reads=[job.image, job.mask, told["like"]])
     opened = open_job(job)
     network, source = load(told, [job])
     [(edit, image)], seconds = timed(edit_jobs, told["quiet"], network, source, [opened],
@@ -131,12 +138,13 @@ def edit_many(told: Mapping[str, Any]) -> None:
     """Several pictures, or a table of them: a line for each, a bar on stderr if that is a terminal, and a summary."""
     from tqdm import tqdm
 
+    from ..pictures.writing import NotWritten
     from .jobs.run import done_before, run
 
     jobs = jobs_of(told)
     network, source = load(told, jobs)
     done = done_before(jobs, network, source, told["overwrite"])
-    make_folder(told["out"] or FOLDER, jobs)
+    check_places(told["out"] or FOLDER, jobs)
     started, made, rows, failed = time.perf_counter(), 0, 0, []
     with tqdm(total=len(jobs) - len(done), unit="picture", disable=told["quiet"] or None) as bar:
         def on_step(step: Step) -> None:
@@ -154,7 +162,7 @@ def edit_many(told: Mapping[str, Any]) -> None:
                 made, rows = made + 1, rows + result.rows
                 unchanged = ": nothing to change was found" if result.empty_mask else ""
                 bar.write(f"wrote {job.out}{unchanged}", file=sys.stdout)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, NotWritten):
             bar.close()
             print(f"stopped: {len(done) + made} of {len(jobs)} pictures are done, and the same command goes on from "
                   "there", file=sys.stderr)
@@ -181,16 +189,15 @@ def jobs_of(told: Mapping[str, Any]) -> list[Job]:
         check_readable(image)
     jobs = read_table(table, told, folder) if table else [
         job_of(told, image, folder / f"{Path(image).stem}-edit.png") for image in images]
-    check(jobs, folder)
+    check(jobs, folder, told["like"])
     return jobs
 
 
-def make_folder(folder: Path, jobs: list[Job]) -> None:
-    """The folder for results, if any goes there; refused where it can't be written to."""
+def check_places(folder: Path, jobs: list[Job]) -> None:
+    """Refuse results that can't be written where they are to go; the folder is made, if any goes there."""
+    from ..pictures.writing import make_folder
+
     if any(job.out.parent == folder for job in jobs):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"the folder {str(folder)!r} can't be made ({error.strerror}): choose another") from None
+        make_folder(folder)
     for job in jobs:
         check_targets(job.out)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ...pictures.picture_files import FORMATS, open_picture, replacing
+from ...pictures.picture_files import FORMATS, open_picture
+from ...pictures.writing import replacing
 from .base import Files
 from .inception import features, why_not
 

@@ -72,7 +72,7 @@ def looks(option: Option, value: Any) -> dict[str, Any]:
 def span_of(option: Option) -> tuple[float, float, float] | None:
     """From where to where a slider goes, and its step. None for what has no two ends: a text, or a number or None."""
     low = option.above if option.least is None else option.least
-    ends = (low, option.most) if low is not None and option.most is not None else option.usual
+    ends = option.usual or ((low, option.most) if low is not None and option.most is not None else None)
     if option.kind not in (int, float) or option.optional or ends is None or not ends[0] < ends[1]:
         return None
     low, high = ends

@@ -64,7 +64,7 @@ def sha256(image: Image.Image) -> str:
 def settings_of(opened: Opened, model: StableDiffusion, source: Mapping[str, Any]) -> dict[str, Any]:
     """All that a job's result depends on, as its picture will hold it; known before the work.
 
-    source: where the model's files come from, as `load` takes it besides the name.
+    source: where the model's files come from, as `load` takes it besides the name, and a hash of what is in them.
     """
     job = opened.job
     around = {name: getattr(job, name) for name in AROUND if name != "mask"}

@@ -14,12 +14,12 @@ from .job import TOLD
 # What the settings hold besides the method's options: what a job can be told, what is the model's, and what only tells
 # this edit's inputs and program apart from others.
 OF_MODEL = {"model": str, "prediction_type": str, "config": str, "revision": str, "dtype": str}
-RECORDED = {"given": list, "input_sha256": str, "mask_sha256": str, "version": str}
+RECORDED = {"given": list, "input_sha256": str, "mask_sha256": str, "weights": str, "version": str}
 KNOWN = {**{name: kind for name, kind in TOLD.items() if name != "mask"}, **OF_MODEL, **RECORDED}
 
 
 def told_by(path: str | os.PathLike) -> dict[str, Any]:
-    """What the settings in a picture say, as `job_of` takes it, and its `OF_MODEL`.
+    """What the settings in a picture say, as `job_of` takes it, its `OF_MODEL`, and the weights that made it.
 
     Raises ValueError, in one line that names the path, for names and types that this version doesn't know.
     """
@@ -43,20 +43,23 @@ def told_by(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{name} has damaged settings: {str(error)[:200]}") from None
     # What else may be `given`, a map or an encoding of the same picture and settings, is made again.
     by_hand = "mask" in (settings.get("given") or ()) or settings.get("mask_sha256") is not None
-    told = {key: settings[key] for key in (*TOLD, *OF_MODEL) if settings.get(key) is not None}
+    told = {key: settings[key] for key in (*TOLD, *OF_MODEL, "weights") if settings.get(key) is not None}
     return {**told, "options": options, "needs_mask": by_hand}
 
 
 def over(earlier: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
     """What an earlier result says, with what was typed over it: a preset, which belongs to a method, over its options.
 
-    Raises ValueError if those name a file to write, which no picture is to decide.
+    Raises ValueError if those name a file or a model besides `model`, which no picture is to decide.
     """
     told, method = {**earlier, **typed}, find_method(typed.get("method", earlier["method"]))
     named = {text.partition("=")[0].strip() for text in typed.get("option") or ()}
-    if earlier["options"].get("save") and "save" not in named:
-        raise ValueError(f"the earlier edit saved its tuning as {earlier['options']['save']!r}, but a picture is not "
-                         "to say which files are written: add -o save=FILE, or -o save= for none")
+    for name, option in method.known.items():
+        if option.file and earlier["options"].get(name) and name not in named:
+            raise ValueError(f"the earlier edit was made with {name}={earlier['options'][name]!r}, but a picture is "
+                             f"not to say which files are read or written: add -o {name}=FILE, or -o {name}= for none")
+    if OF_MODEL.keys() & typed:
+        told.pop("weights", None)
     if "preset" in typed:
         preset = method.preset(typed["preset"])
         told["options"] = {name: value for name, value in earlier["options"].items() if name not in preset}

@@ -19,29 +19,31 @@ from ...methods import Edit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.masks import open_white
 from ...pictures.metadata import read, texts
-from ...pictures.picture_files import FORMATS, leftovers, save
+from ...pictures.picture_files import FORMATS, save
+from ...pictures.writing import NotWritten, Version, clear_leftovers, identity, version_of
 from .editing import Opened, edit_jobs, open_job, settings_of
 from .job import Job
 
 
-def check(jobs: Sequence[Job], folder: Path) -> None:
+def check(jobs: Sequence[Job], folder: Path, like: str | None = None) -> None:
     """Refuse, before any work, masks without white, and jobs that would overwrite each other or what they read.
 
-    folder: for the results.
+    folder: for the results. like: the earlier result that is repeated.
     """
     if folder.is_file() or (folder.suffix.lower() in FORMATS and not folder.exists()):
         raise ValueError(f"--out {str(folder)!r} is one file, but several are to be written: give a folder")
-    read_by = {Path(file).resolve(): job for job in jobs for file in (job.image, job.mask) if file is not None}
-    written_by: dict[Path, Job] = {}
+    read_by = {} if like is None else {identity(like): "--like"}
+    read_by.update({identity(file): named(job) for job in jobs for file in (job.image, job.mask) if file is not None})
+    written_by: dict[tuple, Job] = {}
     for job in jobs:
-        target = job.out.resolve()
+        target = identity(job.out)
         other = written_by.setdefault(target, job)
         if other is not job:
             raise ValueError(f"the results of {named(other)} and {named(job)} would both be {str(job.out)!r}: "
                              "rename one, or give each an `out` in a table, --jobs")
         if target in read_by:
             raise ValueError(f"the result of {named(job)} would replace {str(job.out)!r}, "
-                             f"which {named(read_by[target])} reads: give another --out")
+                             f"which {read_by[target]} reads: give another --out")
     for mask in {job.mask for job in jobs if job.mask is not None}:
         open_white(mask)
     for group in groups(jobs):
@@ -95,9 +97,13 @@ def run(
     jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], done: set[Job], batch: int,
     on_step: Callable[[Step], None] | None = None,
 ) -> Iterator[tuple[Job, Edit | Exception]]:
-    """Make what is not done, and write it: of each job its edit, which is on disk by then, or why there is none."""
-    for part in leftovers(job.out for job in jobs):
-        part.unlink(missing_ok=True)
+    """Make what is not done, and write it: of each job its edit, which is on disk by then, or why there is none.
+
+    Raises NotWritten where a result can't be written, or where another run has written meanwhile: the next ones would
+    fare no better.
+    """
+    clear_leftovers(job.out for job in jobs)
+    before = {job: version_of(job.out) for job in jobs}
     for group in groups(jobs):
         for start in range(0, len(group), batch):
             together = group[start : start + batch]
@@ -105,7 +111,7 @@ def run(
                 continue
             for job, made in make(together, model, source, on_step):
                 if job not in done:
-                    yield job, made if isinstance(made, Exception) else written(job, *made)
+                    yield job, made if isinstance(made, Exception) else written(job, *made, before[job])
 
 
 def make(
@@ -129,10 +135,13 @@ def make(
                 yield from make([each.job], model, source, on_step)
 
 
-def written(job: Job, edit: Edit, image: Image.Image) -> Edit | Exception:
-    """The edit, with its picture on disk; or why that can't be."""
+def written(job: Job, edit: Edit, image: Image.Image, before: Version) -> Edit | Exception:
+    """The edit, with its picture on disk; or why it can't be a picture of that format."""
     try:
-        save(image, job.out, texts(edit.settings, image.size))
+        save(image, job.out, texts(edit.settings, image.size), over=before)
+    except NotWritten:
+        if version_of(job.out) == before or difference_of(job.out, edit.settings) is not None:
+            raise
     except Exception as error:
         return error
-    return edit
+    return edit     # if not written here, then by another run that was told the same

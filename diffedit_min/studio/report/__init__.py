@@ -44,7 +44,8 @@ def write(
     Files are written whole or not at all; the edit's latents are decoded once for both. on_step: see Method.
     """
     from ...pictures.metadata import texts
-    from ...pictures.picture_files import replacing, save
+    from ...pictures.picture_files import save
+    from ...pictures.writing import replacing
     from .rendering import as_page, as_sheet
     from .sections import tell
 
