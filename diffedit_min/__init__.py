@@ -51,6 +51,8 @@ else:
 
     def __getattr__(name: str) -> Any:
         if name in _HOME:
+            if name == "load":
+                _methods()      # they check what the card of a checkpoint recommends for their options
             return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
         if name in _ROOMS:
             return importlib.import_module(f".{name}", __name__)

@@ -350,15 +350,6 @@ def test_a_config_that_is_a_list(refusal, tmp_path, sd15):
     assert refusal(copy) == f"{copy / 'vae/config.json'} holds list instead of a JSON object"
 
 
-def test_sd2_in_one_file_without_its_prediction_type(refusal, tmp_path):
-    configs = checkpoints.small("sd21-base")
-    path = checkpoints.write_single_file(tmp_path / "x.ckpt", configs, checkpoints.random_weights(configs))
-    assert refusal(path) == (
-        f"{path} is of SD 2.x, and whether it predicts epsilon or v is not in the file: give "
-        "prediction_type=epsilon (512-px models) or v_prediction (768-px models)"
-    )
-
-
 # ---------------------------------------------------------------- inert leftovers
 
 

@@ -186,9 +186,10 @@ def test_abar(changes):
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("steps", STEPS)
 def test_the_grid(steps, offset):
-    down = their_scheduler(diffusers.DDIMScheduler, steps, steps_offset=offset)
-    up = their_scheduler(diffusers.DDIMInverseScheduler, steps, steps_offset=offset)
-    ours = [level.t for level in Schedule.from_config({"steps_offset": offset}).levels(steps)[1:]]
+    changes = {"steps_offset": offset, "set_alpha_to_one": offset == 0}     # else their last step would change nothing
+    down = their_scheduler(diffusers.DDIMScheduler, steps, **changes)
+    up = their_scheduler(diffusers.DDIMInverseScheduler, steps, **changes)
+    ours = [level.t for level in Schedule.from_config(changes).levels(steps)[1:]]
     assert up.timesteps.tolist() == ours and down.timesteps.tolist() == ours[::-1]
 
 

@@ -14,7 +14,7 @@ import diffedit_min as dm
 from diffedit_min import testing as kit
 from diffedit_min.core.ddim import DDIM, step
 from diffedit_min.core.options import written
-from diffedit_min.core.schedule import Schedule, even_in_log_snr, levels_used, log_snr
+from diffedit_min.core.schedule import Level, Schedule, even_in_log_snr, levels_used, log_snr
 from diffedit_min.core.state import State
 from diffedit_min.samplers import sampler_of
 from diffedit_min.samplers.bdia import BDIA
@@ -288,8 +288,17 @@ def test_a_samplers_name_is_read_as_it_is_written(sampler):
 
 
 def test_belm_refuses_levels_of_equal_noise():
-    levels = Schedule.from_config({"steps_offset": 0}).levels(10)
+    levels = (Level(0, LEVELS[1].abar), *LEVELS[1:])
     start = State(1, levels[1], X0)
     for call in (lambda: encoded(BELM(), None, levels), lambda: decoded(BELM(), None, start, levels)):
-        with pytest.raises(ValueError, match="^O-BELM needs rising noise, but t = 0 and t = 0 are equally noisy$"):
+        with pytest.raises(ValueError, match="^O-BELM needs rising noise, but t = 0 and t = 1 are equally noisy$"):
             call()
+
+
+@pytest.mark.parametrize("one", [False, True])
+@pytest.mark.parametrize("name", dm.SAMPLERS)
+def test_every_sampler_goes_both_ways_with_a_published_offset_of_0(name, one):
+    levels = Schedule.from_config({"steps_offset": 0, "set_alpha_to_one": one}).levels(5)
+    up = encoded(dm.SAMPLERS[name], lambda x, t: 0.1 * x, levels)
+    down = decoded(dm.SAMPLERS[name], lambda x, t: 0.1 * x, up[-1], levels)
+    assert len(down) == 6 and all(state.latent.isfinite().all() for state in (*up, *down))

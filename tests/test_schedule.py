@@ -6,6 +6,7 @@ Euler step; random numbers that depend on their seed, stream and index alone.
 
 import hashlib
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from diffedit_min.core.schedule import (
     x0_from_eps,
     x_from_u,
 )
+from diffedit_min.core.scheduler_config import ENTRIES
 
 SD = Schedule.from_config({})
 quick = settings(deadline=None, database=None, derandomize=True, max_examples=100)
@@ -76,16 +78,65 @@ def test_other_configs():
     assert one.levels(10)[:2] == (Level(0, 1.0), Level(0, one.abar[0]))
 
 
+NAN, INF = float("nan"), float("inf")
+
+
 @pytest.mark.parametrize(("raw", "message"), [
-    ({"beta_schedule": "squaredcos_cap_v2"},
-     "beta_schedule 'squaredcos_cap_v2' is not known; known are scaled_linear and linear"),
-    ({"rescale_betas_zero_snr": True},
-     "rescale_betas_zero_snr is not supported: abar would be 0 at the last level"),
+    ({"beta_schedule": "squaredcos_cap_v2"}, "(only scaled_linear or linear)"),
+    ({"beta_schedule": ["linear"]}, "(only scaled_linear or linear)"),
+    ({"rescale_betas_zero_snr": True}, "(only false: with it, abar would be 0 at the last time)"),
+    ({"rescale_betas_zero_snr": "false"}, "(only false: with it, abar would be 0 at the last time)"),
+    *(({"num_train_timesteps": value}, "(only a whole number from 2 to 10000)")
+      for value in ("1000", 1000.0, True, 0, 1, -5, 10_001, 3 * 10**8, 10**60, [1000], {"T": 1000}, NAN)),
+    *(({key: value}, "(only a number between 0 and 1)") for key in ("beta_start", "beta_end")
+      for value in ("0.01", "0.01+0j", 0, 0.0, -0.01, 1, 1.5, NAN, INF, 10**60, True, [0.01], {})),
+    *(({"steps_offset": value}, "(only 0 or 1)") for value in ("1", 1.0, True, -1, 2, 999, 10**60, [1])),
+    *(({"set_alpha_to_one": value}, "(only true or false)") for value in ("false", 0, 1, [], {})),
+    *(({"trained_betas": value}, "(only a list of 2 to 10000 numbers between 0 and 1)")
+      for value in ("0.1", 0.1, [], [0.1], [0.1, "0.2"], [0.1, NAN], [0.1, -0.2], [0.1, 1.0], [[0.1, 0.2]], [0.1, None],
+                    {"0": 0.1, "1": 0.2}, [0.001] * 10_001)),
 ])
-def test_configs_refused(raw, message):
+def test_values_of_a_wrong_kind_or_out_of_range_are_refused(raw, message):
+    key, value = next(iter(raw.items()))
+    with pytest.raises(ValueError) as error:
+        Schedule.from_config(raw, "model/scheduler_config.json")
+    assert str(error.value) == f"model/scheduler_config.json: {key} = {value!r:.60} is not supported {message}"
+
+
+@pytest.mark.parametrize(("raw", "message"), [
+    ({"trained_betas": [0.1, 0.2], "num_train_timesteps": 1000},
+     "trained_betas has 2 numbers, but num_train_timesteps = 1000"),
+    ({"beta_start": 1e-300, "beta_end": 0.01},
+     "a beta is so small that abar does not fall (the least is 1e-300)"),
+    ({"beta_end": 0.9}, "the betas are too large: abar falls to 3.87e-211, below 1e-08"),
+    ({"trained_betas": [0.9999] * 3}, "the betas are too large: abar falls to 1e-12, below 1e-08"),
+])
+def test_betas_that_make_no_schedule_are_refused(raw, message):
     with pytest.raises(ValueError) as error:
         Schedule.from_config(raw)
-    assert str(error.value) == message
+    assert str(error.value) == f"scheduler_config.json: {message}"
+
+
+def test_what_is_null_is_as_what_is_missing():
+    assert Schedule.from_config(dict.fromkeys(ENTRIES)) == SD
+    assert Schedule.from_config({"num_train_timesteps": None, "trained_betas": [0.1, 0.2]}).T == 2
+
+
+def test_what_only_other_programs_samplers_use_is_not_read():
+    unused = {"timestep_spacing": "trailing", "clip_sample": True, "thresholding": "?", "_class_name": 3}
+    assert Schedule.from_config(unused) == SD
+
+
+@pytest.mark.parametrize("one", [None, False, True])
+@pytest.mark.parametrize("offset", [0, 1, None])
+@pytest.mark.parametrize("N", [1, 50, 999])
+def test_no_two_levels_have_the_same_abar_whatever_the_offset(offset, one, N):
+    abar = [level.abar for level in Schedule.from_config({"steps_offset": offset, "set_alpha_to_one": one}).levels(N)]
+    assert len(abar) == N + 1 and all(a > b for a, b in pairwise(abar))
+
+
+def test_an_offset_of_0_is_1_where_the_clean_level_is_at_t_0():
+    assert Schedule.from_config({"steps_offset": 0}).levels(50) == SD.levels(50)
 
 
 # ---------------------------------------------------------------- levels

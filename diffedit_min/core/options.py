@@ -64,24 +64,24 @@ class Option:
         """
         if value is None and self.optional:
             return None
-        if self.kind is float and type(value) is int:
+        if self.kind is float and type(value) is int and abs(value) < 2**1023:      # larger than any float
             value = float(value)
         if self.kind is tuple and type(value) is list:      # as JSON has it
             value = tuple(value)
         of_kind = isinstance(value, Sampler) if self.kind is Sampler else type(value) is self.kind
         if not of_kind:
-            raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
+            raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r:.60}")
         if self.length is not None and len(value) != self.length:
-            raise ValueError(f"{self.name} must be {self.length} numbers, not {value!r}")
+            raise ValueError(f"{self.name} must be {self.length} numbers, not {value!r:.60}")
         if self.choices and value not in self.choices:
-            raise ValueError(f"{self.name} {value!r} is not known; known are {', '.join(map(str, self.choices))}")
+            raise ValueError(f"{self.name} {value!r:.60} is not known; known are {', '.join(map(str, self.choices))}")
         for number in value if self.kind is tuple else (value,) if self.kind in (int, float) else ():
             if type(number) not in (int, float):
-                raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r}")
+                raise ValueError(f"{self.name} must be {KINDS[self.kind]}, not {value!r:.60}")
             if not self._holds(number):
-                raise ValueError(f"{self.name} must be {self.range}, not {value}")
-            if not math.isfinite(number):
-                raise ValueError(f"{self.name} must be a finite number, not {value}")
+                raise ValueError(f"{self.name} must be {self.range}, not {value!r:.60}")
+            if type(number) is float and not math.isfinite(number):
+                raise ValueError(f"{self.name} must be a finite number, not {value!r:.60}")
         return value
 
     def _holds(self, number: float) -> bool:

@@ -8,12 +8,14 @@ Shapes: x, x0, eps and v are (B, C, h, w); any other shape will do, if it is the
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .scheduler_config import noise_levels
 
 
 @dataclass(frozen=True)
@@ -33,26 +35,12 @@ class Schedule:
     clean_abar: float | None = None     # of the clean level; None: abar[0], as Stable Diffusion has it
 
     @classmethod
-    def from_config(cls, raw: dict[str, Any]) -> "Schedule":
+    def from_config(cls, raw: Mapping[str, Any], where: str = "scheduler_config.json") -> "Schedule":
         """From a parsed scheduler_config.json. What it doesn't say is as in Stable Diffusion.
 
-        Raises ValueError, which names it, for a beta_schedule or a setting that isn't known.
+        Raises ValueError, which names the file `where`, the key and the value, for what can't be (scheduler_config.py).
         """
-        T = raw.get("num_train_timesteps", 1000)
-        start, end = raw.get("beta_start", 0.00085), raw.get("beta_end", 0.012)
-        kind = raw.get("beta_schedule", "scaled_linear")
-        if raw.get("trained_betas") is not None:
-            betas = torch.tensor(raw["trained_betas"], dtype=torch.float64)
-        elif kind == "scaled_linear":       # linear in sqrt(beta): the schedule of latent diffusion
-            betas = torch.linspace(start**0.5, end**0.5, T, dtype=torch.float64) ** 2
-        elif kind == "linear":
-            betas = torch.linspace(start, end, T, dtype=torch.float64)
-        else:
-            raise ValueError(f"beta_schedule {kind!r} is not known; known are scaled_linear and linear")
-        if raw.get("rescale_betas_zero_snr"):
-            raise ValueError("rescale_betas_zero_snr is not supported: abar would be 0 at the last level")
-        abar = torch.cumprod(1 - betas, dim=0)
-        return cls(tuple(abar.tolist()), raw.get("steps_offset", 1), 1.0 if raw.get("set_alpha_to_one") else None)
+        return cls(*noise_levels(raw, where))
 
     @property
     def T(self) -> int:
@@ -69,12 +57,14 @@ class Schedule:
         """The clean level and N noisy ones, by rising noise: t_i = offset + floor(i T / N), i = 0..N-1.
 
         Where N divides T this is the usual "leading" grid. ratio: of the N levels only the first k (`levels_used`).
+        Where the clean level has abar[0], the offset is at least 1: no two levels are equally noisy.
         Raises ValueError unless 1 <= N < T.
         """
         if not 1 <= N < self.T:
             raise ValueError(f"steps must be from 1 to {self.T - 1}, not {N}")
+        offset = max(self.steps_offset, 1) if self.clean_abar is None else self.steps_offset
         clean = Level(0, self.abar[0] if self.clean_abar is None else self.clean_abar)
-        return (clean, *(self.at(self.steps_offset + i * self.T // N) for i in range(levels_used(ratio, N))))
+        return (clean, *(self.at(offset + i * self.T // N) for i in range(levels_used(ratio, N))))
 
     def noised(self, ratio: float) -> Level:
         """The level at part `ratio` (0..1) of the training timeline: t = ratio T, rounded."""
@@ -125,6 +115,10 @@ def v_from_eps(x: Tensor, eps: Tensor, abar: float) -> Tensor:
 def eps_from_v(x: Tensor, v: Tensor, abar: float) -> Tensor:
     """eps = sqrt(abar) v + sqrt(1 - abar) x: `v_from_eps` solved for eps."""
     return math.sqrt(abar) * v + math.sqrt(1 - abar) * x
+
+
+# What a network may predict -> the noise in x from it: `READINGS[prediction_type](x, predicted, abar)`.
+READINGS = {"epsilon": lambda x, eps, abar: eps, "v_prediction": eps_from_v, "sample": eps_from_x0}
 
 
 # ---------------------------------------------------------------- Eq. (3): the ODE variables

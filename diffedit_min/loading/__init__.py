@@ -14,19 +14,22 @@ checked against them, and only then are the weights read, each of them once. Cod
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..core.schedule import Schedule
+from ..networks.finite import finite
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import TextModel, make_text_encoder, make_tokenizer
 from ..networks.unet import UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
-from .files import WEIGHT_DTYPES, check_finite, finite, first_line
+from .asking import settled
+from .files import WEIGHT_DTYPES, check_finite, first_line
 from .names import check_exactly, own_names
-from .sources import TINY, Checkpoint, Network, find
+from .sources import EMBEDDED, TINY, Checkpoint, Network, find
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 HALF = (torch.float16, torch.bfloat16)
@@ -51,7 +54,8 @@ def load(
 
     device: "auto" (cuda, mps or cpu) or a torch device.
     dtype: "auto" (see `best_dtype`), "float32", "float64", "float16" or "bfloat16".
-    prediction_type: "epsilon" or "v_prediction", instead of what the scheduler's config says.
+    prediction_type: "epsilon", "v_prediction" or "sample", instead of what the checkpoint says. If it says nothing, the
+    network is asked (asking.py); and if the network clearly contradicts what is said, there is a warning.
     config: for a single file, the folder or Hub id whose configs and tokenizer are used.
     revision, token: for the Hub. seed: for the weights of "random".
     compile: use torch.compile for the U-Net (see `compile_unet`).
@@ -66,9 +70,13 @@ def load(
     if str(name) == "random":
         model = random_model(seed, prediction_type or "epsilon", torch_device, torch_dtype or torch.float32)
     else:
-        checkpoint = find(str(name), half=torch_dtype in HALF, prediction_type=prediction_type, config=config,
-                          revision=revision, token=token)
+        found = partial(find, str(name), half=torch_dtype in HALF, config=config, revision=revision, token=token)
+        checkpoint = found(prediction_type=prediction_type)
         model = build(checkpoint, torch_device, torch_dtype)
+        if str(name) not in EMBEDDED:       # of those it is known
+            model.prediction_type = settled(checkpoint, model)
+        if checkpoint.usual is None and config is None and model.prediction_type != checkpoint.prediction_type:
+            model = build(found(prediction_type=model.prediction_type), torch_device, torch_dtype)  # other configs fit
     model.rows_per_batch = rows_per_batch
     if compile:
         compile_unet(model)
@@ -139,9 +147,10 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
         fill(module, checkpoint.networks[part], device, torch.float32 if keep_float32 else dtype)
     encoders = [module for part, module in networks.items() if "text" in part]
     texts = tuple(map(text_model, encoders, checkpoint.tokenizers))
+    prediction_type = checkpoint.prediction_type or checkpoint.usual or "epsilon"
     return StableDiffusion(
-        networks["unet"], networks["vae"], texts, Schedule.from_config(checkpoint.scheduler),
-        checkpoint.prediction_type, bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
+        networks["unet"], networks["vae"], texts, Schedule.from_config(checkpoint.scheduler), prediction_type,
+        bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
         checkpoint.card.get("defaults", {}), checkpoint.name,
     )
 

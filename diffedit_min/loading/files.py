@@ -19,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..networks.finite import finite
+
 # Dtypes as safetensors writes them.
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
@@ -179,15 +181,6 @@ def file_kind(path: Path) -> str:
         if start.lstrip().lower().startswith(signature.lower()):
             return kind
     return f"nothing known (it begins with {start[:16]!r})"
-
-
-def finite(weight: Tensor) -> bool:
-    """Whether every number is finite.
-
-    If the sum is finite, all numbers are. The sum can also overflow by itself; only then is every number tested, which
-    takes longer than reading the file.
-    """
-    return bool(weight.sum().isfinite()) or bool(weight.isfinite().all())
 
 
 def check_finite(weight: Tensor, where: str) -> None:

@@ -16,12 +16,15 @@ from typing import Any
 from ..networks.text import check_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
+from .card import checked_card
 from .files import Weights, foreign, open_weights
 from .hub import WHAT_TO_GIVE, hub_folder, is_hub_id
 from .known import known_file, sha256
 from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files, tokenizers_of, weight_files
 from .names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
+from .sayings import Saying, of_option, of_scheduler
 
+LARGEST_JSON = 2**26    # bytes; published tokenizers have at most a tenth of it
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
 EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}
 
@@ -45,7 +48,9 @@ class Checkpoint:
     tokenizers: tuple[Path, ...]        # a folder for each text encoder
     scheduler: dict[str, Any]
     index: dict[str, Any]               # model_index.json
-    prediction_type: str
+    prediction_type: str | None         # "epsilon" or "v_prediction"; None: nothing says it
+    said_by: str = ""                   # what says it, in words for messages; "": nothing
+    usual: str | None = None            # what models of this family predict; None: some epsilon, some v
     card: dict[str, Any] = field(default_factory=dict)
 
 
@@ -84,17 +89,21 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
         raise ValueError(f"{str(path)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}"
                          f"{hint(path, listing)}")
     networks = {part: network(path, part, files) for part, files in weight_files(listing, half)[0].items()}
-    made = with_configs(name, networks, path, prediction_type)
-    return replace(made, card=read_json(path / CARD)) if CARD in listing else made
-
-
-def with_configs(name: str, networks: dict[str, Network], path: Path, prediction_type: str | None) -> Checkpoint:
-    """These networks with the tokenizers, schedule and index of the folder `path`."""
     scheduler = read_json(path / SCHEDULER)
-    return Checkpoint(
-        name, networks, tuple(path / tokenizer for tokenizer in tokenizers_of(networks)), scheduler,
-        read_json(path / INDEX), prediction_type or scheduler.get("prediction_type", "epsilon"),
-    )
+    said = of_option(prediction_type) or of_scheduler(scheduler, SCHEDULER) or Saying(
+        "epsilon", f"{SCHEDULER}, which has no prediction_type,")
+    made = with_configs(name, networks, path, scheduler, said, "epsilon")
+    return replace(made, card=checked_card(read_json(path / CARD), str(path / CARD))) if CARD in listing else made
+
+
+def with_configs(
+    name: str, networks: dict[str, Network], path: Path, scheduler: dict[str, Any], said: Saying | None,
+    usual: str | None,
+) -> Checkpoint:
+    """These networks with the tokenizers and index of the folder `path`."""
+    tokenizers = tuple(path / tokenizer for tokenizer in tokenizers_of(networks))
+    prediction_type, said_by = said or (None, "")
+    return Checkpoint(name, networks, tokenizers, scheduler, read_json(path / INDEX), prediction_type, said_by, usual)
 
 
 def network(path: Path, part: str, files: Sequence[str]) -> Network:
@@ -112,7 +121,8 @@ def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
         return tiny
     own = EMBEDDED[name]
     unet = network(own, "unet", ["unet/diffusion_pytorch_model.safetensors"])
-    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=read_json(own / CARD))
+    return replace(tiny, networks={**tiny.networks, "unet": unet},
+                   card=checked_card(read_json(own / CARD), str(own / CARD)))
 
 
 def hint(path: Path, listing: Collection[str]) -> str:
@@ -129,8 +139,10 @@ def hint(path: Path, listing: Collection[str]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; ValueError that names the file if there is none."""
     try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes; expected at most {LARGEST_JSON:,}")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:     # ValueError: no UTF-8, no JSON, or an endless number
         raise ValueError(f"{path} can't be read as JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__} instead of a JSON object")
@@ -147,7 +159,12 @@ class Family:
     name: str           # "SD 1.x", "SD 2.x" or "SD XL"
     channels: int       # of the U-Net's input: 4, 9 for inpainting, 8 for InstructPix2Pix
 
-    def repository(self, prediction_type: str) -> str:
+    @property
+    def usual(self) -> str | None:
+        """What models of this family predict; None for SD 2.x, of which there are both kinds."""
+        return None if self.name == "SD 2.x" else "epsilon"
+
+    def repository(self, prediction_type: str | None) -> str:
         """The Hub repository whose configs and tokenizer fit."""
         if self.name == "SD XL":
             return "stabilityai/stable-diffusion-xl-base-1.0"
@@ -175,11 +192,11 @@ def single_file(
     """A checkpoint whose networks are all in one file, with configs from a folder or the Hub."""
     weights = open_weights([path])
     family = family_of(weights)
-    if prediction_type is None and config is None:
-        prediction_type = prediction_of(path, family)
+    said = of_option(prediction_type) or (of_hash(path, family) if config is None else None)
     if config is None:
         try:
-            where = hub_folder(family.repository(prediction_type), half, revision, token, weights=False)
+            owner = family.repository(said.prediction_type if said else None)
+            where = hub_folder(owner, half, revision, token, weights=False)
         except ValueError as error:
             raise ValueError(f"{path} holds no configs and no tokenizer: give config=, a folder or Hub id that has "
                              f"them ({error})") from None
@@ -199,15 +216,13 @@ def single_file(
         layers[part] = configs[part].get("num_hidden_layers", 12)
     origins = single_file_origins(weights.header, unet.layers_per_block, len(vae.block_out_channels), layers)
     networks = {part: Network(configs[part], weights, origins[part], (path,)) for part in parts}
-    return with_configs(name, networks, where, prediction_type)
+    scheduler = read_json(where / SCHEDULER)
+    if config is not None:
+        said = said or of_scheduler(scheduler, f"{where / SCHEDULER}")
+    return with_configs(name, networks, where, scheduler, said, family.usual)
 
 
-def prediction_of(path: Path, family: Family) -> str:
-    """What a single file's U-Net predicts. For SD 2.x only the file's hash shows it."""
-    if family.name != "SD 2.x":
-        return "epsilon"
-    known = known_file(sha256(path))
-    if known is None or known.prediction_type is None:
-        raise ValueError(f"{path} is of SD 2.x, and whether it predicts epsilon or v is not in the file: give "
-                         "prediction_type=epsilon (512-px models) or v_prediction (768-px models)")
-    return known.prediction_type
+def of_hash(path: Path, family: Family) -> Saying | None:
+    """What is known of a published file of SD 2.x, of which there are both kinds; the hash takes a while."""
+    found = known_file(sha256(path)) if family.usual is None else None
+    return Saying(found.prediction_type, "its hash") if found and found.prediction_type else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -17,6 +18,7 @@ from ..core.guidance import Rows
 from ..core.reuse import earlier_x0
 from ..core.state import State, Trajectory
 from ..core.task import Context, Offers, Task
+from ..networks.finite import NotFinite
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import Frame, fit, fit_mask
 from ..pictures.picture_files import to_rgb
@@ -114,6 +116,22 @@ def batches(model: StableDiffusion, wanted: Sequence[Request], size: int | None)
         fitted = Fitted(request, *fit(picture, model.multiple, model.native_area, size))
         groups.setdefault(fitted.pixels.shape, []).append(fitted)
     return list(groups.values())
+
+
+@contextmanager
+def naming_pictures(places: Sequence[int], count: int) -> Iterator[None]:
+    """Let an error about numbers that are not finite say in which pictures of the batch they are.
+
+    places: of the batch's pictures, among the `count` of the call. A network's rows are those of the pictures, several
+    times in a row; where they aren't, as in a tuning of each picture alone, no picture is named.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        if count == 1 or error.of % len(places):
+            raise
+        which = sorted({1 + places[row % len(places)] for row in error.rows})
+        raise NotFinite(f"{error} (picture {', '.join(map(str, which))} of {count})", error.rows, error.of) from None
 
 
 # ---------------------------------------------------------------- the task

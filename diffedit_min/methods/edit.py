@@ -115,6 +115,8 @@ def checked(outcome: Any, task: Task, name: str) -> Outcome:
             raise ValueError(f"{name}: Outcome.{field_} must be a tensor, not {type(value).__name__}")
         if tuple(value.shape) != shape:
             raise ValueError(f"{name}: Outcome.{field_} must have the shape {shape}, not {tuple(value.shape)}")
+        if not value.isfinite().all():
+            raise ValueError(f"{name}: Outcome.{field_} holds numbers that are not finite, though every network's were")
     if outcome.latent is None and (outcome.mask is None or outcome.mask.any()):
         raise ValueError(f"{name}: Outcome.latent is None, which means that no picture is to be changed, but "
                          + ("there is no mask" if outcome.mask is None else "the mask is not empty"))

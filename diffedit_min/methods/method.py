@@ -24,8 +24,9 @@ from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import unfit
 from ..pictures.picture_files import to_rgb
 from ..samplers import sampler_of
-from .batches import Fitted, batches, make_task, requests
+from .batches import Fitted, batches, make_task, naming_pictures, requests
 from .call import Call
+from .cards import numbers_and_rules
 from .edit import Edit, Pictures, checked, make_edit
 from .help import Text, about, check_names, help_text, signature
 
@@ -144,9 +145,10 @@ class Method:
 
         edits: dict[int, Edit] = {}
         for batch in batches(model, wanted, call.size):
-            task = make_task(model, batch, settings, call, self.to_prompt)
-            outcome = yield from self.outcome(task, settings)
-            edits |= self.edits(task, settings, outcome, batch, call)
+            with naming_pictures([fitted.request.index for fitted in batch], len(wanted)):
+                task = make_task(model, batch, settings, call, self.to_prompt)
+                outcome = yield from self.outcome(task, settings)
+                edits |= self.edits(task, settings, outcome, batch, call)
         return edits[0] if one else [edits[i] for i in range(len(wanted))]
 
     def outcome(self, task: Task, settings: Options) -> Generator[Step, None, Outcome]:
@@ -240,14 +242,16 @@ class Method:
         """The options that a model's card recommends for this method; `end` is ", " and a preset, or nothing.
 
         If the card doesn't name this method, its recommendations for the method that this one is based on hold, but not
-        for options that this method lacks or declares with another default.
+        for options that this method lacks or declares with another default. Raises ValueError for an option that names
+        a file or a model.
         """
         card = defaults.get(f"{self.name}{end}")
         if card is not None or self.based_on is None:
-            return dict(card or {})
+            return numbers_and_rules(card or {}, self.known)
         of_base = self.based_on.known
-        return {name: value for name, value in self.based_on.recommended(defaults, end).items()
-                if name in self.known and self.known[name].default == of_base[name].default}
+        found = {name: value for name, value in self.based_on.recommended(defaults, end).items()
+                 if name in self.known and self.known[name].default == of_base[name].default}
+        return numbers_and_rules(found, self.known)
 
     def preset(self, name: str) -> Mapping[str, Any]:
         """The options of a preset. Raises ValueError for a name that isn't known."""

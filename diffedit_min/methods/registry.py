@@ -19,6 +19,7 @@ from typing import Any
 
 from ..core.options import name_of
 from ..core.state import Sampler
+from ..loading.card import CHECKS
 from ..samplers import SAMPLERS
 from .method import Method
 
@@ -71,6 +72,28 @@ class Registry(Mapping[str, Method]):
 METHODS = Registry(method for file in FILES for method in vars(import_module(f".{file}", __package__)).values()
                    if isinstance(method, Method))
 OWN_SAMPLERS = frozenset(SAMPLERS)
+
+
+def check_card(defaults: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Raise ValueError, which names the card `where`, the key and the value, for what no method can be told.
+
+    A method that isn't known may be in a file that isn't loaded now, so there is only a warning.
+    """
+    for key in defaults:
+        name, comma, preset = key.partition(", ")
+        if name not in METHODS:
+            warnings.warn(f"{where}: {key!r} is not a method here, so what the card recommends for it is not used",
+                          stacklevel=2)
+            continue
+        method = METHODS[name]
+        try:
+            in_preset = {**method.preset(preset), **method.recommended(defaults, f", {preset}")} if comma else {}
+            method.made({**method.recommended(defaults), **in_preset})
+        except ValueError as error:
+            raise ValueError(f"{where}: {key!r}: {error}") from None
+
+
+CHECKS.append(check_card)
 
 
 def find_method(name: str) -> Method:

@@ -4,7 +4,7 @@
     decode   latents -> pixels              eps      (x, t, context) -> the noise in x
 
 Dtypes are converted only here: each network runs in its own dtype. `eps` returns the dtype of x; `encode` and `decode`
-return at least float32.
+return at least float32. All four raise `NotFinite`, a ValueError, for results that are NaN or infinite (finite.py).
 """
 
 import hashlib
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.schedule import Schedule, eps_from_v
+from ..core.schedule import READINGS, Schedule
 from .attention import Attend, repeat_rows
 from .blocks import Features
+from .finite import check_output
 from .text import Context, TextModel, dropped_text, encode_text, encode_text_twice, tokenize
 from .unet import Summary, UNet
 from .vae import VAE
@@ -35,16 +36,15 @@ class StableDiffusion:
     vae: VAE
     texts: tuple[TextModel, ...]                                # one; SD XL has two
     schedule: Schedule
-    prediction_type: str = "epsilon"                            # what the U-Net predicts: "epsilon" or "v_prediction"
+    prediction_type: str = "epsilon"                            # what the U-Net predicts, one of `READINGS`
     zero_empty_prompt: bool = False                             # SD XL: the empty text is embedded as zeros
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)   # the card's options, by method
     name: str = ""                                              # shown in records and messages
     rows_per_batch: int | None = None                           # how many rows the U-Net runs at once; None: by size
 
     def __post_init__(self) -> None:
-        kind = self.prediction_type
-        if kind not in ("epsilon", "v_prediction"):
-            raise ValueError(f"prediction_type {kind!r} is not known; known are epsilon and v_prediction")
+        if self.prediction_type not in READINGS:
+            raise ValueError(f"prediction_type {self.prediction_type!r} is not known; known are {', '.join(READINGS)}")
 
     def __repr__(self) -> str:
         """A summary that fits on a screen."""
@@ -109,8 +109,12 @@ class StableDiffusion:
                 warnings.warn(f"the prompt is too long; dropped: {dropped!r}", stacklevel=2)
         ids = [tokenize(text.tokenizer, prompts).to(self.device) for text in self.texts]    # (B, L) each
         if len(self.texts) == 1:
-            return Context(encode_text(self.text_encoder, ids[0]), ids=ids[0])              # tokens (B, L, D)
+            tokens = encode_text(self.text_encoder, ids[0])                                 # (B, L, D)
+            check_output(tokens, self.text_encoder, "the text encoder", {})
+            return Context(tokens, ids=ids[0])
         tokens, pooled = encode_text_twice([text.encoder for text in self.texts], ids)      # (B, L, D), (B, D')
+        both = nn.ModuleList(text.encoder for text in self.texts)
+        check_output(torch.cat([tokens.flatten(1), pooled], dim=1), both, "the text encoders", {})
         if self.zero_empty_prompt:
             filled = torch.tensor([prompt != "" for prompt in prompts], device=self.device)
             tokens, pooled = tokens * filled[:, None, None], pooled * filled[:, None]
@@ -122,12 +126,15 @@ class StableDiffusion:
         It takes the posterior's mode instead of a sample, so the same picture always gives the same latents.
         """
         mean, _ = self.vae.encode(pixels.to(self.device, next(self.vae.parameters()).dtype))
+        check_output(mean, self.vae, "the VAE's encoder", {"the pixels": pixels})
         return at_least_float32(mean) * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> pixels (B, 3, f h, f w), about [-1, 1] (not clamped)."""
         latents = latents / self.vae.config.scaling_factor
-        return at_least_float32(self.vae.decode(latents.to(next(self.vae.parameters()).dtype)))
+        pixels = self.vae.decode(latents.to(next(self.vae.parameters()).dtype))
+        check_output(pixels, self.vae, "the VAE's decoder", {"the latents": latents})
+        return at_least_float32(pixels)
 
     def eps(
         self,
@@ -141,7 +148,7 @@ class StableDiffusion:
     ) -> Tensor:
         """The noise prediction for x (B, C, h, w) at time t -> (m B, C, h, w), in x's dtype.
 
-        It is a noise prediction also for checkpoints that predict v.
+        It is a noise prediction also for checkpoints that predict v or the clean latent.
         context: B prompts; or m B prompts, where prompts i, B + i, 2B + i, ... all see x[i]. A plain tensor of tokens
         (m B, L, D) serves too.
         attend, features: read or change the U-Net's attention (networks/attention.py) and its residual blocks
@@ -168,11 +175,11 @@ class StableDiffusion:
             its_summary = None if summary is None else summary[chosen]
             out = self.unet(rows, time, tokens[chosen], attend, its_summary, checkpointing, features)
             parts.append(out.unflatten(0, seen_by.shape))                       # (m, rows, C, h, w)
-        out = torch.cat(parts, dim=1).flatten(0, 1).to(x.dtype)
-        if self.prediction_type == "epsilon":
-            return out
+        out = torch.cat(parts, dim=1).flatten(0, 1)
+        inputs = {"the latents": x, "the prompts' embeddings": context.tokens}
+        check_output(out, self.unet, f"the U-Net at t={t}", inputs, hooks=undivided)
         noisy = x[:, : out.shape[1]]                # drop InstructPix2Pix's image channels: they carry no noise
-        return eps_from_v(repeat_rows(noisy, len(out)), out, self.schedule.abar[t])
+        return READINGS[self.prediction_type](repeat_rows(noisy, len(out)), out.to(x.dtype), self.schedule.abar[t])
 
     def summary(self, x: Tensor, context: Context, sizes: tuple[int, ...] | None) -> Summary | None:
         """The conditioning that SD XL's U-Net needs besides the tokens; None for other models."""

@@ -33,12 +33,15 @@ def to_pixels(image: Image.Image) -> Tensor:
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """Pixels (1,3,H,W) or (3,H,W) in [-1, 1] as an RGB image: clamped, then rounded. Raises ValueError for NaN."""
+    """Pixels (1,3,H,W) or (3,H,W) in [-1, 1] as an RGB image: clamped, then rounded.
+
+    Raises ValueError for another shape, and for NaN and infinity.
+    """
     if pixels.ndim not in (3, 4) or pixels.shape[-3] != 3 or (pixels.ndim == 4 and len(pixels) != 1):
         raise ValueError(f"expected pixels of shape (1,3,H,W) or (3,H,W), not {tuple(pixels.shape)}")
     values = pixels.detach().to("cpu", torch.float32).reshape(pixels.shape[-3:])
-    if values.isnan().any():  # it would become black without an error
-        raise ValueError('the decoded picture holds NaN: half precision may have overflowed, try dtype="float32"')
+    if not values.isfinite().all():  # they would become black or white without an error
+        raise ValueError("the pixels hold numbers that are not finite: what made them is wrong")
     values = ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
 

@@ -94,7 +94,7 @@ def describe_networks(
     """
     unet, vae, schedule = modules["unet"].config, modules["vae"].config, Schedule.from_config(scheduler)
     method = next((method for method in METHODS.values() if method.channels == unet.in_channels), METHODS["diffedit"])
-    own = method.recommended(card)
+    own, (clean, noisy) = method.recommended(card), schedule.levels(1)
     return {
         "name": name, "family": family_name(unet), "predicts": prediction_type,
         "networks": {part: {"parameters": sum(p.numel() for p in module.parameters()), "dtypes": dtypes(stored[part])}
@@ -102,7 +102,7 @@ def describe_networks(
         "pixels": unet.sample_size * vae.factor, "multiple": unet.multiple * vae.factor,
         "latents": [vae.latent_channels, unet.sample_size, unet.sample_size], "factor": vae.factor,
         "schedule": {"times": schedule.T, "first abar": schedule.abar[0], "last abar": schedule.abar[-1],
-                     "offset": schedule.steps_offset, "clean abar": schedule.levels(1)[0].abar},
+                     "offset": noisy.t, "clean abar": clean.abar},
         "defaults": {"method": method.name, "values": method.made(own).record(), "from the card": sorted(own)},
     }
 

@@ -1,0 +1,28 @@
+"""A checkpoint's card, `diffedit.json`: the options that its authors recommend, by method, or by method and preset.
+
+    {"defaults": {"diffedit": {"steps": 25}, "diffedit, fast": {"guidance_scale": 5.0}}}
+
+A card comes from the same hands as the checkpoint. So it sets numbers and rules, but never says which files or models
+are used. What an option is, only its method knows: the methods add their check to `CHECKS`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+Defaults = dict[str, dict[str, Any]]
+
+# Each is called with a card's `defaults` and its path, and raises ValueError for what a card may not say.
+CHECKS: list[Callable[[Defaults, str], None]] = []
+
+
+def checked_card(card: dict[str, Any], path: str) -> dict[str, Defaults]:
+    """A parsed card, with `defaults`. Raises ValueError, in one line that names the card, the key and the value."""
+    if unknown := sorted(card.keys() - {"defaults"}):
+        raise ValueError(f"{path}: {unknown[0]!r} is not known; a card holds only 'defaults'")
+    defaults = card.get("defaults", {})
+    for key, values in {"defaults": defaults, **(defaults if isinstance(defaults, dict) else {})}.items():
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: {key!r} must be an object of names and values, not {values!r:.60}")
+    for check in CHECKS:
+        check(defaults, path)
+    return {"defaults": defaults}
