@@ -147,14 +147,16 @@ def inputs(model: StableDiffusion, side: int, rows: int) -> tuple[Any, ...]:
     count, cells = rows // PAIR if rows % PAIR == 0 else rows, side // model.factor
     x = torch.randn(count, model.unet.config.in_channels, cells, cells, generator=torch.Generator().manual_seed(0))
     context = model.embed([prompt for prompt in PROMPTS[-(rows // count):] for _ in range(count)])
-    return x.to(model.dtype), TIME, context.tokens.to(model.dtype), model.summary(x, context, None)
+    x = x.to(model.device, model.dtype)
+    return x, TIME.to(model.device), context.tokens.to(model.dtype), model.summary(x, context, None)
 
 
 def vae_inputs(model: StableDiffusion, side: int) -> dict[str, tuple[Tensor]]:
     """Of one picture: pixels (1, 3, H, W) in [-1, 1] to encode, latents (1, C, h, w) to decode."""
     random, config, cells = torch.Generator().manual_seed(0), model.vae.config, side // model.factor
     pixels = 2 * torch.rand(1, config.in_channels, side, side, generator=random) - 1
-    return {"encode": (pixels,), "decode": (torch.randn(1, config.latent_channels, cells, cells, generator=random),)}
+    latents = torch.randn(1, config.latent_channels, cells, cells, generator=random)
+    return {"encode": (pixels.to(model.device),), "decode": (latents.to(model.device),)}
 
 
 def task(side: int) -> tuple[Image.Image, str, str]:
