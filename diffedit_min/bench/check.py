@@ -10,8 +10,8 @@
     cost       seconds a row, of a whole edit; the peak of memory
 
 Each part is a function of a Check that yields Lines. A network whose numbers are not finite raises ValueError, which
-becomes a line too. The picture is the package's photograph; for the embedded models, which know only their scenes, it
-is a scene whose true edit is known.
+becomes a line too. The picture is the package's photograph. Models with the embedded models' words know only their
+scenes, so for them it is a scene, whose true edit is known.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ import gc
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -32,78 +30,30 @@ from torch import Tensor
 
 from .. import loading
 from ..loading.asking import ask
-from ..loading.sources import EMBEDDED
+from ..loading.files import first_line
 from ..methods import METHODS, Edit, Method
 from ..methods.method import MADE_FOR
 from ..networks.finite import finite
 from ..networks.stable_diffusion import StableDiffusion
-from ..networks.text import Context
-from ..pictures.drawing import overlay, strip
+from ..networks.text import make_tokenizer
+from ..pictures.drawing import overlay
 from ..pictures.photo import CAPTION, photograph
 from ..pictures.picture import fit, psnr, unfit
 from ..tiny.instructions import instruction
 from ..tiny.scenes import changed, demo_scenes
+from .agreement import MOST_ROUNDING, against_plain, compared, copy_in, given, outputs
+from .findings import Checked, Line
 from .measures import cell_mask, iou
-from .programs import CLEAR, PAIR, Ours, held, inputs, load_rival, rival_file, vae_inputs
+from .programs import CLEAR, PAIR, Ours, held, inputs, load_rival, rival_file
 
 QUERY, INSTRUCTION = "a glass of orange juice on a wooden table", "replace the coffee with orange juice"
 STEPS, RATIO = 20, 0.5      # of DDIM's round trip; the edits take as many steps
-SIDE = 256                  # px: networks are compared at up to this size
 
 # What is usual. The limits lie far from it: a checkpoint that misses one is of no use.
-USUAL_VAE = {4: "about 30 dB (the embedded one)", 8: "25 to 30 dB (Stable Diffusion's)"}    # by factor
+USUAL_VAE = {4: "about 36 dB (the embedded one's)", 8: "25 to 30 dB (Stable Diffusion's)"}    # by factor
 LEAST_VAE = 20.0            # dB, the VAE's round trip
 MOST_LOST = 0.5             # DDIM's round trip: |error| / |latent|
-LEAST_IOU = 0.8             # of the masks in two dtypes; the same dtype with other noises reaches 0.9
 LEAST_TRUE = 0.4            # IoU with the true mask of a scene, where 0.8 is usual
-MOST_ROUNDING = {"float32": 0.02, "float16": 0.05, "bfloat16": 0.2}      # of the networks: |difference| / |output|
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table."""
-
-    what: str
-    found: str
-    expected: str
-    wrong: str = ""         # what is wrong and what to do about it; "" = nothing
-    measured: bool = True   # False: there was nothing to compare
-
-    @property
-    def verdict(self) -> str:
-        return self.wrong or ("ok" if self.measured else "-")
-
-
-@dataclass
-class Checked:
-    """What `check` found. print() shows the table."""
-
-    model: str
-    device: str
-    lines: list[Line] = field(default_factory=list)
-    pictures: list[tuple[Image.Image, str]] = field(default_factory=list)       # with captions
-
-    @property
-    def wrong(self) -> list[Line]:
-        """The lines that are not as they should be."""
-        return [line for line in self.lines if line.wrong]
-
-    @property
-    def strip(self) -> Image.Image:
-        """The pictures in a row."""
-        return strip(*zip(*self.pictures, strict=True))
-
-    def record(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"model": self.model, "device": self.device, "ok": not self.wrong,
-                "lines": [{**asdict(line), "verdict": line.verdict} for line in self.lines]}
-
-    def __str__(self) -> str:
-        widths = [max(len(getattr(line, name)) for line in self.lines) for name in ("what", "found", "expected")]
-        rows = (f"{line.what:<{widths[0]}}  {line.found:<{widths[1]}}  {line.expected:<{widths[2]}}  {line.verdict}"
-                for line in self.lines)
-        return "\n".join([f"{self.model} on {self.device}: what was found, what is expected, and whether it is ok",
-                          *(row.rstrip() for row in rows)])
 
 
 def check(
@@ -138,17 +88,19 @@ class Check:
         self.name, self.make, self.device, self.dtype = name, make, device, dtype
         self.quick, self.tell = quick, tell
         self.checked = Checked(name, device)
-        self.plain: dict[str, Tensor] = {}      # the networks' outputs in float32
-        self.edits: dict[str, Edit] = {}        # by dtype
+        self.model: StableDiffusion | None = None
+        self.base = "float32"                   # the dtype that the others are held against
+        self.plain: dict[str, Tensor] = {}      # the networks' outputs in it
+        self.edit: Edit | None = None           # and the edit
 
     @torch.no_grad()
     def all(self) -> None:
         """All parts. What rests on a part that is wrong is left out."""
-        if self.part("files", "all names and shapes fit", self.open):
+        if self.part("files", "all names and shapes fit", self.open) or self.model is None:
             return
         wrong = self.part("predicts", "", self.predicts) + self.part("VAE", "", self.vae)
         wrong += self.part("DDIM", "", self.ddim) if self.method and self.method.channels == 4 else 0
-        self.part("float32", "", partial(self.in_dtype, "float32", wrong))
+        self.part(self.base, "", partial(self.in_dtype, self.base, wrong))
         self.part("cost", "", self.cost)
         self.part("diffusers", "", self.diffusers)
         for dtype in self.others():
@@ -170,6 +122,8 @@ class Check:
             found.append(Line(what, "an error", expected, str(error)))
         except (torch.OutOfMemoryError, MemoryError):
             found.append(Line(what, "did not fit into memory", expected, measured=False))
+        except RuntimeError as error:       # an operation that the device doesn't have, say
+            found.append(Line(what, "an error", expected, f"torch can't do this here: {first_line(error)}"))
         self.checked.lines += found
         return sum(bool(line.wrong) for line in found)
 
@@ -178,7 +132,12 @@ class Check:
     def open(self) -> Iterator[Line]:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            yield from self.load("float32")
+            try:
+                yield from self.load(self.base)
+            except torch.OutOfMemoryError:
+                yield Line("float32", "did not fit into memory", "", measured=False)
+                self.base = "bfloat16" if torch.device(self.device).type == "cpu" else "float16"
+                yield from self.load(self.base)
         parts = {"U-Net": [self.model.unet], "VAE": [self.model.vae],
                  "text": [text.encoder for text in self.model.texts]}
         for name, networks in parts.items():
@@ -199,7 +158,7 @@ class Check:
 
     def load(self, dtype: str) -> Iterator[Line]:
         with warnings.catch_warnings():
-            if dtype != "float32":
+            if dtype != self.base:
                 warnings.simplefilter("ignore")     # it was said already
             self.model = self.make(device=self.device, dtype=dtype)
         yield from ()
@@ -239,7 +198,7 @@ class Check:
             self.plain = found
             yield Line(dtype, "the networks' numbers are finite", "finite numbers")
         else:
-            yield compared(f"{dtype} to float32", found, self.plain, MOST_ROUNDING[dtype],
+            yield compared(f"{dtype} to {self.base}", found, self.plain, MOST_ROUNDING.get(dtype, 0.01),
                            f"rounding is too large here: use dtype {'bfloat16 or ' * (dtype == 'float16')}float32")
         if self.quick or wrong_before or self.method is None:
             why = "--quick" if self.quick else "no method edits with it" if self.method is None else "see above"
@@ -248,20 +207,20 @@ class Check:
         seconds = self.row_seconds(self.picture.width * self.picture.height)
         self.tell(f"edit in {dtype}: {self.rows(steps=STEPS)} rows, about {seconds * self.rows(steps=STEPS):.0f} s")
         edit = self.method(self.model, self.picture, *self.texts, steps=STEPS)
-        self.edits[dtype] = edit
         if edit.mask_image is not None:
             self.checked.pictures.append((overlay(edit.input, edit.mask_image), f"mask, {dtype}"))
         self.checked.pictures.append((edit.image, f"{self.texts[0]}, {dtype}"))
         yield self.judged(dtype, edit)
+        self.edit = self.edit or edit
 
     def judged(self, dtype: str, edit: Edit) -> Line:
-        """An edit against that in float32; that one against the true answer, where this is known."""
-        what, plain = f"edit in {dtype}", self.edits.get("float32")
+        """An edit against the first one; that one against the true answer, where this is known."""
+        what = f"edit in {dtype}"
         if edit.empty_mask:
             return Line(what, "an empty mask", "a mask", "nothing to change was found: is it a model of texts and "
                         "pictures, as Stable Diffusion is?")
-        if plain is not None and plain is not edit:
-            return against_float32(what, edit, plain)
+        if self.edit is not None:
+            return against_plain(what, edit, self.edit, self.base)
         if self.scenes:
             before, after = (scene.render(self.picture.width) for scene in self.scenes)
             if edit.mask is not None:
@@ -287,7 +246,7 @@ class Check:
         theirs = {"U-Net": networks.unet(*of_unet), "encode": networks.encode(*of_vae["encode"]),
                   "decode": networks.decode(*of_vae["decode"])}
         theirs = {name: numbers.float().cpu() for name, numbers in theirs.items()}
-        yield compared("to diffusers", self.plain, theirs, MOST_ROUNDING["float32"], "one of the two reads these files "
+        yield compared("to diffusers", self.plain, theirs, MOST_ROUNDING[self.base], "one of the two reads these files "
                        "wrongly: please report this table")
 
     def cost(self) -> Iterator[Line]:
@@ -299,7 +258,7 @@ class Check:
         else:
             peak = f"; peak {held('VmHWM') / 1e9:.1f} GB" if CLEAR.exists() else ""
         edit = f"; an edit of {rows} rows {rows * seconds:.0f} s" if rows else ""
-        yield Line("cost in float32", f"{seconds:.2g} s a row at {side} px{edit}{peak}", "", measured=False)
+        yield Line(f"cost in {self.base}", f"{seconds:.2g} s a row at {side} px{edit}{peak}", "", measured=False)
 
     def cpu(self) -> Iterator[Line]:
         self.model = None
@@ -307,15 +266,16 @@ class Check:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.model = self.make(device="cpu", dtype="float32")
-        yield compared(f"{self.device} to CPU", self.plain, outputs(self.model), MOST_ROUNDING["float32"],
+        yield compared(f"{self.device} to CPU", self.plain, outputs(self.model), MOST_ROUNDING[self.base],
                        "the device computes something else: try another version of torch or of its driver")
 
     # ---- what the parts share
 
     @cached_property
     def scenes(self) -> tuple[Any, ...]:
-        """For the embedded models: a scene and its true edit."""
-        return demo_scenes(0, None) if self.model.name in EMBEDDED else ()
+        """A scene and its true edit, for models with the embedded models' words; other models know photographs."""
+        words = make_tokenizer(loading.TINY / "tokenizer").get_vocab()
+        return demo_scenes(0, None) if self.model.tokenizer.get_vocab() == words else ()
 
     @cached_property
     def picture(self) -> Image.Image:
@@ -359,55 +319,9 @@ class Check:
     def others(self) -> Sequence[str]:
         """The dtypes to check beside float32."""
         if self.dtype != "auto":
-            return [] if self.dtype == "float32" else [self.dtype]
+            return [] if self.dtype == self.base else [self.dtype]
         kind = torch.device(self.device).type
         small = sum(weight.numel() for weight in self.model.unet.parameters()) < loading.FULL_SIZE
-        if kind == "cpu":       # a large network in float16 takes minutes a row there
-            return ["bfloat16", "float16"] if small else ["bfloat16"]
-        return ["float16"] if kind == "mps" else ["float16", "bfloat16"]
-
-
-def copy_in(model: StableDiffusion, device: str, dtype: str) -> StableDiffusion:
-    """A copy of a model in another dtype, on another device."""
-    kind, moved = getattr(torch, dtype), {}
-    for name in ("unet", "vae"):
-        network = getattr(model, name)
-        keep = name == "vae" and network.config.force_upcast and kind in loading.HALF
-        moved[name] = deepcopy(network).to(device, torch.float32 if keep else kind)
-    texts = tuple(replace(text, encoder=deepcopy(text.encoder).to(device, kind)) for text in model.texts)
-    return replace(model, **moved, texts=texts)
-
-
-def outputs(model: StableDiffusion) -> dict[str, Tensor]:
-    """What each network makes of the same inputs, in float32 on the CPU."""
-    (x, t, tokens, summary), vae = given(model)
-    scaling, context = model.vae.config.scaling_factor, Context(tokens, summary and summary.pooled)
-    raw = replace(model, prediction_type="epsilon")         # what the U-Net puts out, as it is
-    found = {"text": tokens, "U-Net": raw.eps(x, int(t), context), "encode": model.encode(*vae["encode"]) / scaling,
-             "decode": model.decode(vae["decode"][0] * scaling)}
-    return {name: numbers.float().cpu() for name, numbers in found.items()}
-
-
-def given(model: StableDiffusion) -> tuple[tuple[Any, ...], dict[str, tuple[Tensor]]]:
-    """The inputs of the U-Net, and of the VAE."""
-    multiple = model.multiple
-    side = max(multiple, min(SIDE, math.isqrt(model.native_area)) // multiple * multiple)
-    return inputs(model, side, PAIR), vae_inputs(model, side)
-
-
-def compared(what: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], limit: float, to_do: str) -> Line:
-    """The line about the networks' outputs against the same made in another way."""
-    apart = {name: ((ours[name] - other).norm() / other.norm()).item() for name, other in theirs.items()}
-    found = ", ".join(f"{name} {number:.1g}" for name, number in apart.items())
-    return Line(what, found, f"differences below {limit:g} of the output", "" if max(apart.values()) < limit else to_do)
-
-
-def against_float32(what: str, edit: Edit, plain: Edit) -> Line:
-    """The line about an edit in another dtype."""
-    apart = psnr(edit.image, plain.image)
-    if edit.mask is None:
-        return Line(what, f"{apart:.1f} dB to that in float32", f"above {LEAST_VAE:.0f} dB",
-                    "" if apart > LEAST_VAE else "it makes another picture in this dtype: use float32")
-    overlap = iou(edit.mask.cpu().numpy(), plain.mask.cpu().numpy())
-    return Line(what, f"mask IoU {overlap:.2f} with float32's, {apart:.1f} dB", f"IoU above {LEAST_IOU}",
-                "" if overlap > LEAST_IOU else "it finds another mask in this dtype: use float32")
+        dtypes = {"cpu": ["bfloat16"] + ["float16"] * small,        # large ones in float16 take minutes a row there
+                  "mps": ["float16"]}.get(kind, ["float16", "bfloat16"])
+        return [dtype for dtype in dtypes if dtype != self.base]
