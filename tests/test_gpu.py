@@ -43,8 +43,8 @@ def picture():
 
 
 def edited(method, model, picture, **options):
-    return dm.METHODS[method](model, picture, ANSWER.caption, *[SCENE.caption] * ("reference" in dm.METHODS[method].uses),
-                              **options)
+    reference = [SCENE.caption] * ("reference" in dm.METHODS[method].uses)
+    return dm.METHODS[method](model, picture, ANSWER.caption, *reference, **options)
 
 
 METHODS = [name for name, method in dm.METHODS.items() if method.channels == 4 and method.takes_query]
