@@ -19,13 +19,14 @@ from torch import Tensor
 
 import diffedit_min as dm
 from diffedit_min import loading
-from diffedit_min.core.schedule import Schedule, eps_from_v
+from diffedit_min.core.schedule import Schedule, eps_from_v, eps_from_x0
 from diffedit_min.loading import files
 from diffedit_min.loading.layout import SCHEDULER, weight_files
 from diffedit_min.networks import bands, stable_diffusion
 from diffedit_min.networks.attention import AttentionRecorder
 from diffedit_min.networks.text import Context
 from diffedit_min.networks.unet import UNet, UNetConfig
+from diffedit_min.studio import info
 
 PROMPTS = ["a bowl of apples on sand", "", "a bucket of plums on grass"]
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
@@ -277,11 +278,13 @@ def test_unknown_devices():
 
 
 def test_an_unknown_prediction_type(folder, copied, rewrite):
-    for kind in ("sample", "eps"):
-        message = f"prediction_type {kind!r} is not known; known are epsilon and v_prediction"
+    for kind in ("eps", ["epsilon"], 5, True, {}):
+        message = f"prediction_type {kind!r} is not known; known are epsilon, v_prediction, sample"
         assert refusal(folder, prediction_type=kind) == message
         rewrite(copied / SCHEDULER, prediction_type=kind)
-        assert refusal(copied) == message
+        assert refusal(copied).endswith(message)
+        with pytest.raises(ValueError, match="prediction_type .* is not known"):
+            info.describe(str(copied))
     assert load(copied, prediction_type="epsilon").prediction_type == "epsilon"
 
 
@@ -561,15 +564,18 @@ def test_random_is_of_use_to_samplers(model):
 # ---------------------------------------------------------------- prediction types, dtypes, large batches
 
 
-def test_v_prediction_is_turned_into_noise(folder, copied, rewrite):
-    rewrite(copied / SCHEDULER, prediction_type="v_prediction")
+@pytest.mark.parametrize(("kind", "eps_from"), [("v_prediction", eps_from_v), ("sample", eps_from_x0)])
+def test_what_is_no_noise_prediction_is_turned_into_one(folder, copied, rewrite, kind, eps_from):
+    rewrite(copied / SCHEDULER, prediction_type=kind)
     x = latents()
-    for model in (load(copied, dtype="float64"), load(folder, dtype="float64", prediction_type="v_prediction")):
-        assert model.prediction_type == "v_prediction"
+    for model in (load(copied, dtype="float64"), load(folder, dtype="float64", prediction_type=kind)):
+        assert model.prediction_type == kind and info.describe(str(copied))["predicts"] == kind
         context = model.embed(PROMPTS)
         for t in (0, 431, 999):
-            v = model.unet(x, t, context.tokens)
-            assert torch.equal(model.eps(x, t, context), eps_from_v(x, v, model.schedule.abar[t]))
+            out = model.unet(x, t, context.tokens)
+            assert torch.equal(model.eps(x, t, context), eps_from(x, out, model.schedule.abar[t]))
+            both = model.eps(x[:1], t, context)         # the same x for several prompts
+            assert torch.allclose(both[0], model.eps(x[:1], t, context[[0]])[0], atol=1e-12)
     assert load(copied, prediction_type="epsilon").prediction_type == "epsilon"
 
 
@@ -841,8 +847,8 @@ def test_a_prompt_that_is_too_long_is_cut_off_with_a_warning(model, recwarn):
 
 def test_random_takes_a_prediction_type():
     assert load("random", prediction_type="v_prediction").prediction_type == "v_prediction"
-    with pytest.raises(ValueError, match="^prediction_type 'sample' is not known; known are epsilon and v_prediction$"):
-        load("random", prediction_type="sample")
+    with pytest.raises(ValueError, match="^prediction_type 'eps' is not known; known are epsilon, v_pred"):
+        load("random", prediction_type="eps")
 
 
 def test_loading_leaves_the_global_random_state_alone(folder):

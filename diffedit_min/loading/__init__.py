@@ -28,6 +28,7 @@ from ..networks.unet import UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
 from .asking import settled
 from .files import WEIGHT_DTYPES, check_finite, first_line
+from .layout import SCHEDULER
 from .names import check_exactly, own_names
 from .sources import EMBEDDED, TINY, Checkpoint, Network, find
 
@@ -54,8 +55,8 @@ def load(
 
     device: "auto" (cuda, mps or cpu) or a torch device.
     dtype: "auto" (see `best_dtype`), "float32", "float64", "float16" or "bfloat16".
-    prediction_type: "epsilon", "v_prediction" or "sample", instead of what the checkpoint says. If it says nothing, the
-    network is asked (asking.py); and if the network clearly contradicts what is said, there is a warning.
+    prediction_type: "epsilon", "v_prediction" or "sample" (the clean latent), instead of what the files say. If
+    they say nothing, the network is asked (asking.py); if it clearly contradicts what is said, there is a warning.
     config: for a single file, the folder or Hub id whose configs and tokenizer are used.
     revision, token: for the Hub. seed: for the weights of "random".
     compile: use torch.compile for the U-Net (see `compile_unet`).
@@ -137,7 +138,7 @@ def compile_unet(model: StableDiffusion, backend: str = "inductor") -> None:
 
 def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> StableDiffusion:
     """The model of a checkpoint; dtype None means "auto". All networks are checked before any weight is read."""
-    networks = empty_networks(checkpoint)
+    schedule, networks = schedule_of(checkpoint), empty_networks(checkpoint)
     dtype = dtype or best_dtype(networks["unet"], device)
     for part, module in networks.items():
         network = checkpoint.networks[part]
@@ -149,7 +150,7 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
     texts = tuple(map(text_model, encoders, checkpoint.tokenizers))
     prediction_type = checkpoint.prediction_type or checkpoint.usual or "epsilon"
     return StableDiffusion(
-        networks["unet"], networks["vae"], texts, Schedule.from_config(checkpoint.scheduler), prediction_type,
+        networks["unet"], networks["vae"], texts, schedule, prediction_type,
         bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
         checkpoint.card.get("defaults", {}), checkpoint.name,
     )
@@ -162,6 +163,11 @@ def text_model(encoder: nn.Module, folder: Path) -> TextModel:
         raise ValueError(f"{folder} has {len(tokenizer)} tokens, but the text encoder knows {known}: the tokenizer "
                          "belongs to another model")
     return TextModel(encoder, tokenizer)
+
+
+def schedule_of(checkpoint: Checkpoint) -> Schedule:
+    """The noise levels that a checkpoint's scheduler_config.json describes; ValueError that names a value it can't."""
+    return Schedule.from_config(checkpoint.scheduler, f"{checkpoint.name}: {SCHEDULER}")
 
 
 def empty_networks(checkpoint: Checkpoint) -> dict[str, nn.Module]:

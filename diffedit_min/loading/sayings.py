@@ -9,18 +9,20 @@ from typing import Any, NamedTuple
 
 from ..core.schedule import READINGS
 
+PREDICTIONS = tuple(READINGS)
+
 
 class Saying(NamedTuple):
     """That the U-Net predicts this."""
 
-    prediction_type: str        # one of core/schedule.py's `READINGS`
+    prediction_type: str        # one of `READINGS`
     by: str                     # what says it, in words for messages
 
 
 def known(prediction_type: Any, by: str) -> Saying:
     """The saying; ValueError unless it is a prediction that can be read."""
-    if prediction_type not in READINGS:
-        raise ValueError(f"prediction_type {prediction_type!r} is not known; known are {', '.join(READINGS)}")
+    if prediction_type not in PREDICTIONS:
+        raise ValueError(f"prediction_type {prediction_type!r} is not known; known are {', '.join(PREDICTIONS)}")
     return Saying(prediction_type, by)
 
 

@@ -48,7 +48,7 @@ class Checkpoint:
     tokenizers: tuple[Path, ...]        # a folder for each text encoder
     scheduler: dict[str, Any]
     index: dict[str, Any]               # model_index.json
-    prediction_type: str | None         # "epsilon" or "v_prediction"; None: nothing says it
+    prediction_type: str | None         # one of `READINGS`; None: nothing says it
     said_by: str = ""                   # what says it, in words for messages; "": nothing
     usual: str | None = None            # what models of this family predict; None: some epsilon, some v
     card: dict[str, Any] = field(default_factory=dict)
@@ -93,7 +93,12 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
     said = of_option(prediction_type) or of_scheduler(scheduler, SCHEDULER) or Saying(
         "epsilon", f"{SCHEDULER}, which has no prediction_type,")
     made = with_configs(name, networks, path, scheduler, said, "epsilon")
-    return replace(made, card=checked_card(read_json(path / CARD), str(path / CARD))) if CARD in listing else made
+    return replace(made, card=card_in(path)) if CARD in listing else made
+
+
+def card_in(path: Path) -> dict[str, Any]:
+    """The card in a checkpoint's folder, checked."""
+    return checked_card(read_json(path / CARD), str(path / CARD))
 
 
 def with_configs(
@@ -121,8 +126,7 @@ def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
         return tiny
     own = EMBEDDED[name]
     unet = network(own, "unet", ["unet/diffusion_pytorch_model.safetensors"])
-    return replace(tiny, networks={**tiny.networks, "unet": unet},
-                   card=checked_card(read_json(own / CARD), str(own / CARD)))
+    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=card_in(own))
 
 
 def hint(path: Path, listing: Collection[str]) -> str:

@@ -18,7 +18,7 @@ from ..core import __version__
 from ..core.options import Declared, declared, name_of
 from ..core.schedule import Schedule
 from ..core.state import Sampler
-from ..loading import empty_networks, random_model
+from ..loading import empty_networks, random_model, schedule_of
 from ..loading.files import WEIGHT_DTYPES, Weights, check_finite, open_weights
 from ..loading.known import LICENCES, MOVED, known_file, sha256
 from ..loading.names import PARTS, UNUSED, check_exactly
@@ -43,7 +43,7 @@ def describe(name: str = "tiny", *, verify: bool = False, **where: Any) -> dict[
         model = random_model(0, "epsilon", torch.device("cpu"), torch.float32)
         modules = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
         stored = {part: list(module.parameters()) for part, module in modules.items()}
-        record = describe_networks(name, modules, stored, "epsilon")
+        record = describe_networks(name, modules, stored, "epsilon", model.schedule)
     elif path.is_file():
         opened, files = [open_weights([path])], {path: path.name}
         record = describe_single_file(opened[0], where.get("prediction_type"))
@@ -80,19 +80,19 @@ def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         network = checkpoint.networks[part]
         check_exactly(module, network.origins, network.weights.header, str(network.weights.path))
         stored[part] = [network.weights.header[origin.name] for origin in network.origins.values()]
-    return describe_networks(name, modules, stored, checkpoint.prediction_type, checkpoint.scheduler,
+    return describe_networks(name, modules, stored, checkpoint.prediction_type, schedule_of(checkpoint),
                              checkpoint.card.get("defaults", {}))
 
 
 def describe_networks(
     name: str, modules: Mapping[str, nn.Module], stored: Mapping[str, list[torch.Tensor]], prediction_type: str,
-    scheduler: Mapping[str, Any] = {}, card: Mapping[str, Any] = {},
+    schedule: Schedule, card: Mapping[str, Any] = {},
 ) -> dict[str, Any]:
     """A model with these networks; `stored` holds the weights of each as they are in the files.
 
     Its defaults are those of the first method whose U-Net takes this number of channels: DiffEdit, if it can run that.
     """
-    unet, vae, schedule = modules["unet"].config, modules["vae"].config, Schedule.from_config(scheduler)
+    unet, vae = modules["unet"].config, modules["vae"].config
     method = next((method for method in METHODS.values() if method.channels == unet.in_channels), METHODS["diffedit"])
     own, (clean, noisy) = method.recommended(card), schedule.levels(1)
     return {

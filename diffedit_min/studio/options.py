@@ -21,7 +21,7 @@ Reference = Annotated[str, Option(help="What the picture shows now. It makes the
 MODEL_HELP = """"tiny" or "tiny-instruct" (the embedded models), "random" (random weights), a checkpoint's folder, a
 .safetensors or .ckpt file, or a Hub id, owner/name."""
 Model = Annotated[str, Option(help=MODEL_HELP)]
-Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon or v_prediction, for a file that doesn't say.")]
+Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon, v_prediction or sample, if no file says it.")]
 Config = Annotated[str | None, Option(help="For a single file: the folder or Hub id with its configs and tokenizer.")]
 Revision = Annotated[str | None, Option(help="A branch, tag or commit on the Hub.")]
 Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
