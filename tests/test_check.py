@@ -202,7 +202,7 @@ def test_a_v_model_passes_and_one_that_is_labelled_epsilon_fails_with_the_way_ou
     # diffusers, if it is installed, is given the weights alone, which are those of a network that predicts epsilon
     assert {line.what for line in right.wrong} <= {"to diffusers"}, str(right)
     assert [line.what for line in wrong.wrong][:1] == ["predicts"]
-    assert wrong.wrong[0].wrong == "it is read as epsilon: give prediction_type=v_prediction"
+    assert wrong.wrong[0].wrong == "it is read as epsilon: give prediction_type=v_prediction (--prediction-type)"
 
 
 @pytest.mark.slow

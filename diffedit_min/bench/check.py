@@ -168,7 +168,7 @@ class Check:
         found = answer.prediction_type
         errors = ", ".join(f"{error:.2f} as {reading}" for reading, error in answer.errors.items())
         wrong = ("" if found == said else "these weights predict nothing: they are random, damaged or of another model"
-                 if found is None else f"it is read as {said}: give prediction_type={found}")
+                 if found is None else f"it is read as {said}: give prediction_type={found} (--prediction-type)")
         errors += f"; {answer.scaling:.2f} without a network"
         yield Line("predicts", f"{found or 'nothing'}; error {errors}", f"{said}, clearly", wrong)
 
