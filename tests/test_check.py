@@ -90,6 +90,15 @@ def test_a_weight_that_is_not_finite_is_named(model):
     assert "U-Net: conv_in.weight holds NaN" in checked.wrong[0].wrong
 
 
+def test_a_network_whose_output_is_never_finite_fails_in_every_dtype_and_ends_no_check(model):
+    """Finite weights, but a norm whose epsilon makes NaN of everything."""
+    broken = copy_in(model, "cpu", "float32")
+    broken.unet.conv_norm_out.eps = -1e9
+    checked = dm.check(broken, quick=True)
+    for what in ("predicts", "float32", "bfloat16", "float16"):
+        assert "the U-Net at t=" in line_of(checked, what).wrong, what
+
+
 # ---------------------------------------------------------------- agreement
 
 

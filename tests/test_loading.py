@@ -660,7 +660,7 @@ def one_level(family: str) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["sd15", "sd21-768", "sdxl"])
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_a_compiled_unet_takes_every_size_and_number_of_rows_with_few_graphs(tmp_path, family):
     checkpoints.write_folder(tmp_path, one_level(family))
     plain, compiled = load(tmp_path), load(tmp_path)
@@ -670,7 +670,7 @@ def test_a_compiled_unet_takes_every_size_and_number_of_rows_with_few_graphs(tmp
     loading.compile_unet(compiled, "eager")     # one graph: a break in it would raise
     seen = []
     for size in ((4, 4), (4, 8), (6, 6), (8, 4), (5, 7), (12, 10)):
-        for count, prompts in ((1, 1), (1, 2), (2, 2), (3, 2), (5, 2)):
+        for count, prompts in ((1, 2), (2, 2), (3, 2), (5, 2)):
             x = torch.randn(count, 4, *size)
             context = plain.embed(PROMPTS[:1] * count * prompts)
             for t in (431, 1):
@@ -678,7 +678,7 @@ def test_a_compiled_unet_takes_every_size_and_number_of_rows_with_few_graphs(tmp
                 assert apart <= 1e-5, (size, count, prompts, t)
         seen.append(graphs["unique_graphs"])
     assert not torch._dynamo.utils.counters["graph_break"]
-    assert seen[0] <= 4 and seen[-1] == seen[2] <= 12, seen         # squares, others, and then no more
+    assert seen[0] <= 3 and seen[-1] == seen[2] <= 9, seen          # squares, others, and then no more
     torch._dynamo.reset()
 
 

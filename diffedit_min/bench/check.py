@@ -100,15 +100,16 @@ class Check:
             return
         wrong = self.part("predicts", "", self.predicts) + self.part("VAE", "", self.vae)
         wrong += self.part("DDIM", "", self.ddim) if self.method and self.method.channels == 4 else 0
-        self.part(self.base, "", partial(self.in_dtype, self.base, wrong))
+        wrong += self.part(self.base, "finite numbers", partial(self.in_dtype, self.base, wrong))
         self.part("cost", "", self.cost)
-        self.part("diffusers", "", self.diffusers)
+        if self.plain:
+            self.part("diffusers", "", self.diffusers)
         for dtype in self.others():
             self.model = None       # so that only one is in memory
             gc.collect()
             if not self.part(dtype, "finite numbers", partial(self.load, dtype)):
                 self.part(dtype, "finite numbers", partial(self.in_dtype, dtype, wrong))
-        if self.device != "cpu":
+        if self.plain and self.device != "cpu":
             self.part("CPU", "", self.cpu)
 
     def part(self, what: str, expected: str, lines: Callable[[], Iterator[Line]]) -> int:
@@ -194,8 +195,9 @@ class Check:
     def in_dtype(self, dtype: str, wrong_before: int) -> Iterator[Line]:
         """The networks in this dtype, and an edit."""
         found = outputs(self.model)
-        if not self.plain:
+        if dtype == self.base:
             self.plain = found
+        if found is self.plain or not self.plain:       # nothing to compare with
             yield Line(dtype, "the networks' numbers are finite", "finite numbers")
         else:
             yield compared(f"{dtype} to {self.base}", found, self.plain, MOST_ROUNDING.get(dtype, 0.01),
