@@ -27,6 +27,7 @@ _HOME = {
     "Method": "methods",
     "Edit": "methods",
     "register": "methods",
+    "check": "bench.check",
 }
 _ROOMS = ("core", "samplers", "methods", "networks", "loading", "pictures", "tiny", "testing", "bench", "studio")
 
@@ -35,6 +36,7 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:       # for type checkers, which do not see names that are looked up when they are used
     # ruff: noqa: F401
     from . import bench, core, loading, methods, networks, pictures, samplers, studio, testing, tiny
+    from .bench.check import check
     from .core.options import option
     from .core.schedule import Level
     from .core.state import State

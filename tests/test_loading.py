@@ -22,7 +22,8 @@ from diffedit_min import loading
 from diffedit_min.core.schedule import Schedule, eps_from_v, eps_from_x0
 from diffedit_min.loading import files
 from diffedit_min.loading.layout import SCHEDULER, weight_files
-from diffedit_min.networks import stable_diffusion
+from diffedit_min.networks import bands, stable_diffusion
+from diffedit_min.networks.attention import AttentionRecorder
 from diffedit_min.networks.text import Context
 from diffedit_min.networks.unet import UNet, UNetConfig
 from diffedit_min.studio import info
@@ -653,31 +654,71 @@ def test_compiling_needs_a_compiler(monkeypatch):
         "compile needs a C++ compiler (c++ or g++ or clang++): install one, or leave compile out")
 
 
+def one_level(family: str) -> dict:
+    """A family's configs with a single level: a small graph, which is soon traced."""
+    configs = checkpoints.small(family)
+    configs["unet"] |= {"block_out_channels": [32], "down_block_types": [checkpoints.CROSS], "layers_per_block": 1,
+                        "attention_head_dim": 2, "transformer_layers_per_block": 1}
+    return configs
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["sd15", "sd21-768", "bk-sdm-tiny", "sdxl"])
-def test_the_unet_compiles_to_one_graph_without_breaks(tmp_path, family):
-    checkpoints.write_folder(tmp_path, checkpoints.small(family))
-    model = load(tmp_path)
-    side = 2 * model.unet.config.multiple
-    x, context = torch.randn(1, 4, side, side), model.embed(PROMPTS[:2])
-    plain = model.eps(x, 431, context)
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_a_compiled_unet_takes_every_size_and_number_of_rows_with_few_graphs(tmp_path, family):
+    checkpoints.write_folder(tmp_path, one_level(family))
+    plain, compiled = load(tmp_path), load(tmp_path)
+    graphs = torch._dynamo.utils.counters["stats"]
     torch._dynamo.reset()
-    model.unet.compile(fullgraph=True, backend="eager")     # a break in the graph would raise
     torch._dynamo.utils.counters.clear()
-    compiled = [model.eps(x, t, context) for t in (431, 1, 999)]
-    assert (compiled[0] - plain).abs().max() <= 1e-5
-    counted = torch._dynamo.utils.counters
-    assert not counted["graph_break"] and counted["stats"]["unique_graphs"] == 1      # not one for each time
+    loading.compile_unet(compiled, "eager")     # one graph: a break in it would raise
+    seen = []
+    for size in ((4, 4), (4, 8), (6, 6), (8, 4), (5, 7), (12, 10)):
+        for count, prompts in ((1, 2), (2, 2), (3, 2), (5, 2)):
+            x = torch.randn(count, 4, *size)
+            context = plain.embed(PROMPTS[:1] * count * prompts)
+            for t in (431, 1):
+                apart = (compiled.eps(x, t, context) - plain.eps(x, t, context)).abs().max()
+                assert apart <= 1e-5, (size, count, prompts, t)
+        seen.append(graphs["unique_graphs"])
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert seen[0] <= 3 and seen[-1] == seen[2] <= 9, seen          # squares, others, and then no more
     torch._dynamo.reset()
 
 
-def test_load_compiles_the_unet(monkeypatch):
+@pytest.mark.slow
+def test_a_compiled_unet_can_be_read_and_changed(tmp_path):
+    checkpoints.write_folder(tmp_path, one_level("sd15"))
+    plain, compiled = load(tmp_path), load(tmp_path)
+    torch._dynamo.reset()
+    loading.compile_unet(compiled, "eager")
+    x, context = torch.randn(2, 4, 8, 8), plain.embed(PROMPTS[:2])
+
+    class Half:
+        def wants(self, place): return True
+        def __call__(self, x, place): return x / 2
+
+    for seam in ("attend", "features", "checkpointing"):
+        given = {"attend": AttentionRecorder(), "features": Half(), "checkpointing": True}[seam]
+        found = [model.eps(x, 431, context, **{seam: given}) for model in (plain, compiled)]
+        assert (found[0] - found[1]).abs().max() <= 1e-5, seam
+    torch._dynamo.reset()
+
+
+def test_load_compiles_the_unet_for_every_size(monkeypatch):
     asked = []
     monkeypatch.setenv("CXX", "c++")
     monkeypatch.setattr(UNet, "compile", lambda self, **options: asked.append((type(self).__name__, options)))
     load("random", compile=True)
     load("random")
-    assert asked == [("UNet", {"fullgraph": True})]
+    assert asked == [("UNet", {"fullgraph": True, "dynamic": True, "backend": "inductor"})]
+
+
+def test_large_maps_are_not_cut_into_bands_while_a_graph_is_made(monkeypatch):
+    monkeypatch.setattr(bands, "LARGE", 1)
+    x = torch.ones(1, 2, 4, 4)
+    assert bands.large(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not bands.large(x)
 
 
 @pytest.mark.parametrize("rows", [0, -1])

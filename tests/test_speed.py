@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import diffedit_min as dm
-from diffedit_min.bench import programs, speed
+from diffedit_min.bench import programs, shapes, speed
 from diffedit_min.networks.unet import UNetConfig
 from diffedit_min.networks.vae import VAEConfig
 
@@ -175,6 +175,7 @@ def test_the_command_prints_the_tables_and_gives_threads_back(run):
 @pytest.mark.parametrize("arguments, message", [
     (("--dtype", "float8"), "--dtype 'float8' is not known; known are float32, float64, float16, bfloat16"),
     (("--parts", "unet", "gpu"), "--parts 'gpu' is not known; known are unet, operations, vae, edit, memory, compile"),
+    (("--device", "toaster"), "device 'toaster' can't be used"),
     (("--size", "30"), "--size 30: random takes multiples of 8 pixels"),
     (("--size", "2147483648"), "size is 2147483648: give the side in pixels, from 1 to 8192"),
     (("--model", "sd15-shape", "--size", "100"), "--size 100: sd15-shape takes multiples of 64 pixels"),
@@ -205,21 +206,27 @@ def test_a_call_or_an_edit_that_costs_something_else_is_refused(model):
 # ---------------------------------------------------------------- full size, random weights
 
 
-def test_the_shape_is_as_published():
-    published = checkpoints.REAL["sd15"]
-    assert UNetConfig() == UNetConfig.from_dict(checkpoints.full_config("unet", published["unet"]))
-    assert VAEConfig() == VAEConfig.from_dict(published["vae"])
-    assert programs.VIT_L == {key: published["text_encoder"][key] for key in programs.VIT_L}
+@pytest.mark.parametrize("name, family", [("sd15-shape", "sd15"), ("sd21-shape", "sd21-768"), ("sdxl-shape", "sdxl")])
+def test_the_shapes_are_as_published(name, family):
+    published, shape = checkpoints.REAL[family], shapes.SHAPES[name]
+    assert shape.unet == UNetConfig.from_dict(checkpoints.full_config("unet", published["unet"]))
+    assert shape.vae == VAEConfig.from_dict(published["vae"])
+    texts = [config for part, config in published.items() if part.startswith("text_encoder")]
+    assert len(texts) == len(shape.texts)
+    for text, config in zip(shape.texts, texts, strict=True):
+        assert text == {key: config[key] for key in text}
+    assert shape.zeros == bool(published["index"].get("force_zeros_for_empty_prompt"))
 
 
-TEXT = {**programs.VIT_L, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+TEXT = {**shapes.VIT_L, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
 SMALL = UNetConfig(block_out_channels=(32, 64), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
                    attention_head_dim=2, cross_attention_dim=16, sample_size=8)
 
 
 def test_a_shape_is_a_model_whose_numbers_are_sane():
     """What comes out is finite and of about the size of what went in: no kernel is slowed down, or sped up, by it."""
-    model = programs.make(SMALL, VAEConfig(block_out_channels=(32, 32, 64)), TEXT, torch.bfloat16)
+    shape = shapes.Shape("small", SMALL, VAEConfig(block_out_channels=(32, 32, 64)), (TEXT,))
+    model = shapes.make(shape, torch.bfloat16)
     assert model.dtype == next(model.vae.parameters()).dtype == torch.bfloat16
     assert model.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)       # as load has it
     x, context = torch.randn(2, 4, 8, 8), model.embed(["", "a bowl of pears"])

@@ -1,7 +1,6 @@
 """The programs that `diffedit-min speed` measures: ours, and another one that does the same work (`--against`).
 
-The model is one that `load` takes, or "sd15-shape": Stable Diffusion 1.5's networks with random weights, since what a
-network costs depends on its shape only.
+The model is one that `load` takes, or a published shape with random weights (shapes.py).
 
 The other program comes as a file with a function rival(model) that returns two dictionaries, both by the names that the
 tables have and of functions without arguments that make objects like `Ours` of our model's weights: those for single
@@ -10,7 +9,6 @@ the package, which imports no other program.
 Shapes: B latents, R rows of the U-Net's batch, C channels, h x w cells, L tokens, D their width.
 """
 
-import math
 import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -26,17 +24,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core.schedule import Schedule
-from ..loading import load, memory_format_of
-from ..loading.sources import TINY
+from ..loading import load
 from ..methods.paper import diffedit
 from ..networks.stable_diffusion import StableDiffusion
-from ..networks.text import TextModel, make_text_encoder
-from ..networks.tokenizer import make_tokenizer
-from ..networks.unet import Summary, UNet, UNetConfig
-from ..networks.vae import VAE, VAEConfig
+from ..networks.unet import Summary, UNetConfig
 from ..pictures.picture import check_size
 from ..tiny.scenes import demo_scenes
+from .shapes import SHAPES, make
 
 OURS = "diffedit_min"                           # as the tables have it
 PAIR = 2                                        # rows that share x and t, as guidance and the mask have them
@@ -45,11 +39,6 @@ TIME = torch.tensor(500)                        # t, of a single call: the cost 
 STEPS = 4                                       # an edit of a few steps needs as much memory as one of many
 CLEAR = Path("/proc/self/clear_refs")           # writing "5" sets the peak, VmHWM, back
 FIRST_TO_END = Path("/proc/self/oom_score_adj")     # "1000": if memory runs out, the kernel ends this process
-
-SHAPE = "sd15-shape"
-PLACES = 77                                     # L, CLIP's
-VIT_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,
-         "max_position_embeddings": PLACES, "vocab_size": 49408, "hidden_act": "quick_gelu"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +49,7 @@ class Plan:
     sizes: Sequence[int] = ()                   # px, along each side of the picture; none: the model's own
     rows: Sequence[int] = (1, 2, 4, 8)
     dtypes: Sequence[str] = ("float32",)
+    device: str = "cpu"
     parts: Sequence[str] = ("unet", "operations", "vae", "edit")
     presets: Sequence[str] = ()                 # none: the edit as it is called by default
     options: Mapping[str, Any] = field(default_factory=dict)    # of the edit
@@ -86,10 +76,12 @@ class Programs:
 
     def __init__(self, plan: Plan, dtype: str):
         self.plan, self.dtype = plan, dtype
-        model = (UNetConfig(), VAEConfig()) if plan.model == SHAPE else (self.model.unet.config, self.model.vae.config)
+        known = SHAPES.get(plan.model)
+        model = (known.unet, known.vae) if known else (self.model.unet.config, self.model.vae.config)
         multiple, usual = (model[1].factor * cells for cells in (model[0].multiple, model[0].sample_size))
-        if dtype == "float16" and model[0].block_out_channels[0] >= UNetConfig().block_out_channels[0] and not (
-                set(FLOAT16) & {name for name, there in capabilities().items() if there}):
+        full = model[0].block_out_channels[0] >= UNetConfig().block_out_channels[0]
+        multiplied = plan.device != "cpu" or any(capabilities().get(name) for name in FLOAT16)
+        if dtype == "float16" and full and not multiplied:
             raise ValueError("--dtype float16: this processor doesn't multiply it, so that a call of a full-size U-Net "
                              "takes many minutes and gigabytes: choose bfloat16 or float32")
         for side in plan.sizes:
@@ -100,9 +92,9 @@ class Programs:
 
     @cached_property
     def model(self) -> StableDiffusion:
-        if self.plan.model == SHAPE:
-            return make(UNetConfig(), VAEConfig(), VIT_L, getattr(torch, self.dtype))
-        return load(self.plan.model, device="cpu", dtype=self.dtype)
+        if self.plan.model in SHAPES:
+            return make(SHAPES[self.plan.model], getattr(torch, self.dtype), self.plan.device)
+        return load(self.plan.model, device=self.plan.device, dtype=self.dtype)
 
     @cached_property
     def rival(self) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
@@ -164,14 +156,16 @@ def inputs(model: StableDiffusion, side: int, rows: int) -> tuple[Any, ...]:
     count, cells = rows // PAIR if rows % PAIR == 0 else rows, side // model.factor
     x = torch.randn(count, model.unet.config.in_channels, cells, cells, generator=torch.Generator().manual_seed(0))
     context = model.embed([prompt for prompt in PROMPTS[-(rows // count):] for _ in range(count)])
-    return x.to(model.dtype), TIME, context.tokens.to(model.dtype), model.summary(x, context, None)
+    x = x.to(model.device, model.dtype)
+    return x, TIME.to(model.device), context.tokens.to(model.dtype), model.summary(x, context, None)
 
 
 def vae_inputs(model: StableDiffusion, side: int) -> dict[str, tuple[Tensor]]:
     """Of one picture: pixels (1, 3, H, W) in [-1, 1] to encode, latents (1, C, h, w) to decode."""
     random, config, cells = torch.Generator().manual_seed(0), model.vae.config, side // model.factor
     pixels = 2 * torch.rand(1, config.in_channels, side, side, generator=random) - 1
-    return {"encode": (pixels,), "decode": (torch.randn(1, config.latent_channels, cells, cells, generator=random),)}
+    latents = torch.randn(1, config.latent_channels, cells, cells, generator=random)
+    return {"encode": (pixels.to(model.device),), "decode": (latents.to(model.device),)}
 
 
 def task(side: int) -> tuple[Image.Image, str, str]:
@@ -209,31 +203,6 @@ def load_rival(path: Path) -> Callable[[StableDiffusion], Any]:
     return module.rival
 
 
-# ---------------------------------------------------------------- full size, random weights
-
-
-@torch.no_grad()
-def make(unet: UNetConfig, vae: VAEConfig, text: dict[str, Any], dtype: torch.dtype) -> StableDiffusion:
-    """A model of that shape, on the CPU, in the layout that `load` would give it, with normal weights of variance
-    1 / inputs: the size of what goes through the networks stays the same."""
-    tokenizer, random = make_tokenizer(TINY / "tokenizer"), torch.Generator().manual_seed(0)
-    tokenizer.model_max_length = PLACES
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    with torch.device("meta"):
-        networks = UNet(unet), VAE(vae), make_text_encoder({**text, **ends})
-    for network in networks:
-        network.to(dtype).to_empty(device="cpu").eval().requires_grad_(False)
-        for name, weight in network.named_parameters():
-            if weight.ndim > 1:
-                weight.normal_(0, 1 / math.sqrt(weight[0].numel()), generator=random)
-            else:
-                weight.fill_(1.0 if name.endswith("weight") else 0.0)   # 1-dim weights are those of norms; biases are 0
-            weight.data = weight.contiguous(memory_format=memory_format_of(weight, dtype))
-        for buffer in network.buffers():        # the only one: in CLIP, the numbers of the token places
-            buffer.copy_(torch.arange(buffer.shape[-1]))
-    return StableDiffusion(*networks[:2], (TextModel(networks[2], tokenizer),), Schedule.from_config({}), name=SHAPE)
-
-
 # ---------------------------------------------------------------- the peak of an edit
 
 
@@ -254,7 +223,7 @@ def in_a_process(function: Callable[..., Any], *given: Any) -> Any | None:
         raise ValueError(f"the process that measures memory ended with exit code {process.exitcode} and no answer: run "
                          "it again, or leave out --parts memory") from None
     process.join()
-    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+    if isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error)):
         return None
     if error is not None:
         raise error
@@ -272,19 +241,29 @@ def answer(sender: Connection, function: Callable[..., Any], given: Sequence[Any
 @torch.no_grad()
 def peak(plan: Plan, dtype: str, program: str, side: int, threads: int) -> tuple[int, int]:
     """In a fresh process: the most that it held during an edit, above what it held with everything imported and no
-    network made; and the edit's weights. In bytes, as the kernel counts them."""
+    network made; and the edit's weights. In bytes, as the kernel counts them, or torch on a GPU."""
     torch.set_num_threads(threads)
     import transformers.models.clip.modeling_clip  # noqa: F401
     if plan.against:
         load_rival(Path(plan.against))      # for what it imports
-    given, before = task(side), held("VmRSS")
+    given, before = task(side), held("VmRSS") if CLEAR.exists() else 0
     editor = Programs(plan, dtype).editors()[program]()
     unet, vae, texts = editor.networks
     weights = sum(weight.nbytes for network in (unet, vae, *texts) for weight in network.parameters())
+    if torch.device(plan.device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(plan.device)
+        editor.edit(*given, steps=STEPS)
+        return torch.cuda.max_memory_allocated(plan.device), weights
     FIRST_TO_END.write_text("1000")
     CLEAR.write_text("5")
     editor.edit(*given, steps=STEPS)
     return held("VmHWM") - before, weights
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was told. A CPU does it at once."""
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
 
 
 def held(kind: str) -> int:

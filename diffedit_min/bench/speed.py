@@ -1,4 +1,4 @@
-"""What an edit costs, and how near that is to what the machine can do: `diffedit-min speed`, on the CPU.
+"""What an edit costs, and how near that is to what the machine can do: `diffedit-min speed`.
 
     unet         one call of the U-Net, by size and by rows
     operations   its time by kind of operation
@@ -49,6 +49,7 @@ from .programs import (
     peak,
     task,
     vae_inputs,
+    wait,
 )
 from .tables import as_csv, as_markdown, put
 
@@ -82,8 +83,9 @@ class Bench(Programs):
 
     def ceilings(self) -> dict[str, Callable[[], Tensor]]:
         """Calls that do nothing but multiply matrices, and copy memory."""
-        n, source = self.plan.matrix, torch.ones(self.plan.copied, dtype=torch.uint8)
-        a = torch.randn(n, n, generator=torch.Generator().manual_seed(0)).to(getattr(torch, self.dtype))
+        n, device = self.plan.matrix, self.model.device
+        source = torch.ones(self.plan.copied, dtype=torch.uint8, device=device)
+        a = torch.randn(n, n, generator=torch.Generator().manual_seed(0)).to(device, getattr(torch, self.dtype))
         return {"matrix product": partial(torch.matmul, a, a), "copy": partial(torch.empty_like(source).copy_, source)}
 
 
@@ -169,6 +171,8 @@ def kind_of(operation: str) -> str:
 
 def operations(bench: Bench) -> Lines:
     """The share of each kind in the time of a U-Net call with a pair of rows."""
+    if bench.model.device.type != "cpu":
+        raise ValueError("--parts operations: they are measured on the CPU only: leave it out")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")         # else the profiler writes lines to stderr
     from torch.profiler import ProfilerActivity, profile
 
@@ -198,6 +202,7 @@ def compiled(bench: Bench) -> Lines:
         with inductor.patch(force_disable_caches=True), warnings.catch_warnings():     # nothing from an earlier run
             warnings.simplefilter("ignore")
             calls[COMPILED]()
+            wait(bench.model.device)
         first = {COMPILED: {"to the first call's end": time.perf_counter() - begin}}
         for name, own in bench.seconds(calls).items():
             yield "torch.compile", {"size": side, "rows": PAIR, "program": name, "seconds": own, **first.get(name, {})}
@@ -212,32 +217,43 @@ def watched(editor: Any, side: int) -> tuple[float, Counter, Counter]:
     Forward hooks look on, so that nothing of a program has to be changed. (A Timer would run the edit twice.)
     """
     unet, vae, texts = editor.networks
+    device = next(unet.parameters()).device
     networks = [("unet", unet), ("encode", vae.encoder), ("decode", vae.decoder), *(("text", text) for text in texts)]
     inside, rows, hooks = Counter(), Counter(), []
 
     def before(name: str, *_: Any) -> None:
+        wait(device)
         inside[name] -= time.perf_counter()
 
     def after(name: str, _: Any, __: Any, output: Any) -> None:
+        wait(device)
         inside[name] += time.perf_counter()
         rows[name] += len(output if isinstance(output, Tensor) else output[0])
 
     for name, module in networks:
         hooks += [module.register_forward_pre_hook(partial(before, name)),
                   module.register_forward_hook(partial(after, name))]
-    given, begin = task(side), time.perf_counter()
-    editor.edit(*given)
-    seconds = time.perf_counter() - begin
+    seconds = timed_edit(editor, side)
     for hook in hooks:
         hook.remove()
+    if device.type != "cpu":        # there the looking on makes it slower, since each network is waited for
+        seconds = timed_edit(editor, side)
     return seconds, inside, rows
 
 
+def timed_edit(editor: Any, side: int) -> float:
+    """Seconds of one edit, until the picture is there."""
+    given, begin = task(side), time.perf_counter()
+    editor.edit(*given)
+    return time.perf_counter() - begin
+
+
 def edit(bench: Bench) -> Lines:
-    """A whole edit, measured up to EDIT_SIDE, composed for what is larger."""
+    """A whole edit, on the CPU measured up to EDIT_SIDE, and composed for what is larger."""
     editors, found = {name: made() for name, made in bench.editors().items()}, {}
-    for side in sorted({*(min(side, EDIT_SIDE) for side in bench.sides), *bench.sides}):
-        if side <= EDIT_SIDE:
+    largest = EDIT_SIDE if bench.model.device.type == "cpu" else max(bench.sides)
+    for side in sorted({*(min(side, largest) for side in bench.sides), *bench.sides}):
+        if side <= largest:
             for editor in editors.values():
                 editor.edit(*task(side), steps=WARMING)
             found = bench.in_turns({name: partial(watched, editor, side) for name, editor in editors.items()})
@@ -271,7 +287,7 @@ def compose(rounds: Sequence[tuple[float, Counter, Counter]], call: Mapping[str,
 
 def memory(bench: Bench) -> Lines:
     """Each program's peak beside its weights; "did not fit" where the kernel ended it for want of memory."""
-    if not CLEAR.exists():
+    if bench.plan.device == "cpu" and not CLEAR.exists():
         raise ValueError("--parts memory: peaks are read from /proc/self, which only Linux has: leave it out")
     names, threads = list(bench.editors()), torch.get_num_threads()
     bench.forget()     # this process needs no networks meanwhile
@@ -294,10 +310,10 @@ TABLES = {
     "U-Net": "One call. An even number of rows are pairs that share x and t and differ in the prompt.",
     "Operations": "Shares of one U-Net call's time, by kind of operation.",
     "VAE": "One picture.",
-    "Whole edit": "DiffEdit. Overhead: seconds / those inside the U-Net, VAE and text encoders. Above "
-                  f"{EDIT_SIDE} px seconds are composed: the rows x seconds a row at that size, + the VAE's calls "
+    "Whole edit": "DiffEdit. Overhead: seconds / those inside the U-Net, VAE and text encoders. On a CPU, above "
+                  f"{EDIT_SIDE} px, seconds are composed: the rows x seconds a row at that size, + the VAE's calls "
                   "there, + what was left over at the smaller size.",
-    "Memory": "Peak of a whole edit, in a process of its own.",
+    "Memory": "Peak of a whole edit, in a process of its own; on a GPU, of the GPU's memory.",
     "torch.compile": "The U-Net; to the first call's end: compiling included, nothing cached.",
     "Ceilings": "Measured in the same rounds. A product of two square matrices; memory copied, read and written bytes "
                 "together.",
@@ -324,7 +340,7 @@ def measure(plan: Plan, out: Path, tell: Callable[[str], None]) -> None:
 
 
 def write(plan: Plan, tables: Mapping[str, Sequence[Line]], out: Path) -> None:
-    text, told = [f"{plan.model} on {machine()}. Medians; ratios are of medians."], []
+    text, told = [f"{plan.model} on {machine(plan.device)}. Medians; ratios are of medians."], []
     for title, lines in tables.items():
         if lines:
             columns = columns_of(lines)
@@ -347,13 +363,15 @@ def cell(column: str, value: Any) -> str:
     return str(value)
 
 
-def machine() -> str:
-    """The processor's name, its cores, what torch uses of it, and its instruction sets for short numbers."""
+def machine(device: str = "cpu") -> str:
+    """The GPU's name, if the device is one; the processor's name, its cores, what torch uses of it, and its instruction
+    sets for short numbers."""
     info = Path("/proc/cpuinfo")
     text = info.read_text("utf-8", "replace") if info.exists() else ""
     names = re.findall(r"^model name\s*: (.*)$", text, re.MULTILINE)
     known = capabilities()
     sets = [torch.backends.cpu.get_cpu_capability(),
             *(name for name, there in known.items() if there is True and re.search("bf16|fp16|vnni|i8mm|amx", name))]
-    return (f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores "
+    gpu = f"{torch.cuda.get_device_name(device)}; " if torch.device(device).type == "cuda" else ""
+    return (f"{gpu}{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores "
             f"({', '.join(sets)}); torch {torch.__version__}, {torch.get_num_threads()} threads")

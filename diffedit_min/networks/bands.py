@@ -15,9 +15,17 @@ LARGE = 2**28       # bytes; a feature map larger than this is worked on in band
 BAND = 2**25        # bytes of one band
 
 
+def large(x: Tensor, scale: int = 1) -> bool:
+    """Whether x, enlarged by `scale` along each side, is worked on in bands.
+
+    Not while torch.compile makes a graph: the number of bands would tie the graph to one size.
+    """
+    return not torch.compiler.is_compiling() and scale**2 * x.nbytes > LARGE
+
+
 def norm_and_silu(norm: nn.GroupNorm, x: Tensor) -> Callable[[Tensor], Tensor]:
     """The function silu(norm(.)), to be called on x or on some rows of it; it uses the statistics of the whole x."""
-    if x.nbytes <= LARGE:
+    if not large(x):
         return lambda part: F.silu(norm(part))
     at_least_float32 = torch.promote_types(x.dtype, torch.float32)
     groups = x.unflatten(1, (norm.num_groups, -1))                              # (B, groups, C / groups, h, w)
@@ -41,14 +49,14 @@ def conv_in_bands(
     result's shape to which the result is added in place.
     """
     prepare = prepare or (lambda part: part)
-    size, (B, _, h, w) = scale**2 * x.nbytes, x.shape
-    if size <= LARGE:
+    if not large(x, scale):
         return conv(prepare(x)) if onto is None else onto.add_(conv(prepare(x)))
+    B, _, h, w = x.shape
     if onto is None:
         layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         onto = torch.empty(B, conv.out_channels, scale * h, scale * w, dtype=x.dtype, device=x.device,
                            memory_format=layout).zero_()
-    rows, halo = max(1, h * BAND // size), conv.kernel_size[0] // 2
+    rows, halo = max(1, h * BAND // (scale**2 * x.nbytes)), conv.kernel_size[0] // 2
     for top in range(0, h, rows):
         bottom = min(top + rows, h)
         above, below = min(top, halo), min(h - bottom, halo)                    # rows of x taken beyond the band

@@ -19,6 +19,7 @@ from typer import Argument, Option
 from ..core import __version__
 from .app.command import serve
 from .bench_command import bench
+from .check_command import check
 from .console import ListsCommand, check_targets, tell, timed, write_report
 from .edit_command import edit
 from .options import (
@@ -212,6 +213,7 @@ def info_command(
     print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 
 
+app.command("check")(shared(check))
 for name, command in (("bench", bench), ("speed", speed), ("app", serve)):
     app.command(name, cls=ListsCommand)(shared(command))
 

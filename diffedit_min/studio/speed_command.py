@@ -19,12 +19,13 @@ edit."""
 
 
 def speed(
-    model: Annotated[str, Option(help="sd15-shape (full size, random weights), or a model: "
+    model: Annotated[str, Option(help="sd15-shape, sd21-shape or sdxl-shape (full size, random weights), or a model: "
                                  + MODEL_HELP)] = "tiny",
     size: Annotated[list[int] | None, Option(help="Pixels along each side of the picture. Left out: the model's own. "
                                              "Whole edits run at 256 at most, and are composed for more.")] = None,
     rows: Annotated[list[int] | None, Option(min=1, max=1024, help="Of a U-Net call. Left out: 1 2 4 8.")] = None,
     dtype: Annotated[list[str] | None, Option(help="float32, bfloat16, float16 or float64. Left out: float32.")] = None,
+    device: Annotated[str, Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     parts: Annotated[list[str] | None, Option(help=PARTS_HELP)] = None,
     preset: Annotated[list[str] | None, Option(help="Of the edit, paper or fast; each is measured. Left out: "
                                               "paper.")] = None,
@@ -36,12 +37,12 @@ def speed(
         Path("runs/speed"),
     option: Options = None, quiet: Quiet = False,
 ) -> None:
-    """Measure an edit and its networks against this machine's own ceilings, on the CPU: tables with ratios."""
+    """Measure an edit and its networks against this machine's own ceilings: tables with ratios."""
     import torch
 
     from ..bench.programs import Plan, load_rival, rival_file
     from ..bench.speed import PARTS, measure
-    from ..loading import DTYPES
+    from ..loading import DTYPES, usable_device
     from ..methods.paper import diffedit
 
     for name in preset or ():
@@ -52,7 +53,8 @@ def speed(
     check_known(dtype or (), DTYPES, "--dtype")
     check_known(parts or (), PARTS, "--parts")
     settings = {"sizes": size, "rows": rows, "presets": preset, "dtypes": dtype, "parts": parts}
-    plan = Plan(model, options=diffedit.parsed(option or ()), repeats=repeats, against=against,
+    plan = Plan(model, options=diffedit.parsed(option or ()), device=str(usable_device(device)), repeats=repeats,
+                against=against,
                 **{name: tuple(dict.fromkeys(values)) for name, values in settings.items() if values})
     tell: Callable[[str], None] = (lambda _: None) if quiet else partial(print, file=sys.stderr, flush=True)
     before = torch.get_num_threads()
