@@ -22,7 +22,7 @@ MODEL_HELP = """"tiny" or "tiny-instruct" (the embedded models), "random" (rando
 .safetensors or .ckpt file, or a Hub id, owner/name."""
 Model = Annotated[str, Option(help=MODEL_HELP)]
 Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon, v_prediction or sample, if no file says it.")]
-Config = Annotated[str | None, Option(help="For a single file: the folder or Hub id with its configs and tokenizer, or its .yaml.")]
+Config = Annotated[str | None, Option(help="For a single file: a folder or Hub id with its configs; or its .yaml.")]
 Revision = Annotated[str | None, Option(help="A branch, tag or commit on the Hub.")]
 Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
 Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
