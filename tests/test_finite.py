@@ -108,11 +108,23 @@ def test_what_goes_in_is_named(model):
         model.encode(torch.full((1, 3, 32, 32), float("nan")))
 
 
-def test_latents_too_large_for_float16():
-    """Finite in float32, in which latents are kept between steps."""
+def test_latents_that_are_too_large():
+    """Between steps they are kept in at least float32. In half precision a network can't take all of that range."""
     model = load("random", device="cpu", dtype="float16")
-    with pytest.raises(NotFinite, match="the latents that went in reach 1e.05, which is too large for this dtype"):
+    with pytest.raises(NotFinite, match="the latents that went in reach 1e.05, far above what is usual, so what made"):
         model.eps(torch.full((1, 4, 4, 4), 1e5), 7, model.embed([""]))
+    with pytest.raises(NotFinite, match="the latents that went in reach .*far above what is usual"):
+        edit(load("random", device="cpu"), mask=MASK, guidance_scale=1e30)
+
+
+def test_a_tuning_that_goes_wrong():
+    model = load("random", device="cpu")
+    with pytest.raises(ValueError, match="^the tuning went wrong at step 2: give a smaller learning_rate than 1e.20 "):
+        dm.unitune(model, PICTURE, "a bowl of apples", steps=4, tuning_steps=3, batch=1, learning_rate=1e20)
+    with pytest.raises(NotFinite, match="the prompts' embeddings that went in reach .*far above what is usual"):
+        dm.null_text(model, PICTURE, **WORDS, steps=4, iterations=3, learning_rate=1e30)
+    with pytest.raises(NotFinite, match="its weights are not finite"):      # before any tuning
+        dm.unitune(damaged("unet"), PICTURE, "a bowl of apples", steps=4, tuning_steps=3, batch=1)
 
 
 def test_a_caller_s_attend_is_named_too(model):

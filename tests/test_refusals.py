@@ -7,6 +7,7 @@ table holds exactly the rows of `CASES`. To add a row: a line in the table, and 
 import json
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import checkpoints
 import pytest
 import torch
+from learnt import learnt
 from safetensors.torch import load_file, save_file
 
 from diffedit_min import loading
@@ -64,6 +66,23 @@ def changed(path: Path, family: str = SMALLEST, file: str = UNET, **entries: Any
     else:
         save_file({**load_file(made / file), **entries}, made / file)
     return made
+
+
+@cache
+def learnt_v() -> tuple[dict, dict[str, dict[str, torch.Tensor]]]:
+    with tempfile.TemporaryDirectory() as path:
+        return learnt("v_prediction", Path(path))
+
+
+def of_learnt_v(path: Path, single_file: bool = False) -> Any:
+    """A small checkpoint that predicts v: in a folder that says epsilon, or in a file of SD 2.x that says nothing."""
+    configs, weights = learnt_v()
+    configs = {**configs, "scheduler": {**configs["scheduler"], "prediction_type": "epsilon"}}
+    made = checkpoints.write_folder(path / "folder", configs, weights)
+    if not single_file:
+        return made
+    change_json(made / SCHEDULER, prediction_type=None)
+    return checkpoints.write_single_file(path / "x.safetensors", configs, weights), {"config": made}
 
 
 def without(made: Path, *files: str) -> Path:
@@ -209,6 +228,8 @@ FLOW = "flow matching: the classes `FlowMatch...`, `use_flow_sigmas`"
 UNKNOWN = "another scheduler class than those of DDPM"
 CONTRADICTION = "a file that says both epsilon and v"
 NEITHER = "a prediction that is not epsilon, v or the clean latent (`sample`)"
+SHOWN = "a file in which nothing says what it predicts, but whose network shows it"
+CONTRADICTED = "a checkpoint whose network clearly contradicts what is said of it"
 UNSAID = "a file of SD 1.x or SD XL in which nothing says what it predicts, and whose network doesn't show it"
 UNSAID_2 = "the same of SD 2.x, of which there are both kinds"
 YAML = "a `.yaml` that can't be read, or as `config=` is no original config"
@@ -336,6 +357,8 @@ CASES = [
     Case(NEITHER, "refused", lambda path: single(path, metadata={"modelspec.prediction_type": "score"}),
          "its metadata (modelspec.prediction_type) says that it predicts 'score', which is not known"),
     Case(NEITHER, "refused", lambda path: with_yaml(path, "parameterization: mu"), "x.yaml says that it predicts 'mu'"),
+    Case(SHOWN, "read", lambda path: of_learnt_v(path, single_file=True), V),
+    Case(CONTRADICTED, "warned", of_learnt_v, "says that it predicts epsilon, but it seems to predict v_prediction"),
     Case(UNSAID, "warned", single, "nothing says what it predicts, and its network doesn't show it"),
     Case(UNSAID, "warned", lambda path: single(path, "sdxl"), "it is read as epsilon, as is usual"),
     Case(UNSAID_2, "refused", lambda path: single(path, "sd21-768"), "nothing says whether it predicts epsilon or v"),

@@ -6,6 +6,7 @@ true noise than the other two.
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,14 +46,17 @@ class Answer:
 
     def __str__(self) -> str:
         errors = ", ".join(f"{error:.2f} read as {reading}" for reading, error in self.errors.items())
-        return f"on a noised photograph the error of what it predicts is {errors}"
+        return (f"on a noised photograph the error of what it predicts is {errors} (a multiple of the input: "
+                f"{self.scaling:.2f})")
 
 
 @torch.no_grad()
-def ask(model: StableDiffusion, picture: Image.Image | None = None, seed: int = 0) -> Answer:
-    """Ask the model's U-Net what it predicts, whatever `model.prediction_type` says: three rows, of one picture.
+def ask(
+    model: StableDiffusion, picture: Image.Image | None = None, seed: int = 0, abars: Sequence[float] = ABARS
+) -> Answer:
+    """Ask the model's U-Net what it predicts, whatever `model.prediction_type` says: one row for each noise level.
 
-    picture: another one than the package's photograph. seed: of the noise.
+    picture: another one than the package's photograph. seed: of the noise. abars: the noise levels, about.
     The picture is shrunk to at most 256 x 256 px, and the text is empty. Input channels beyond the latent's
     (InstructPix2Pix, inpainting) are zeros.
     """
@@ -60,15 +64,15 @@ def ask(model: StableDiffusion, picture: Image.Image | None = None, seed: int = 
     raw, context, schedule = replace(model, prediction_type="epsilon"), model.embed([""]), model.schedule
     more = x0.new_zeros(1, model.unet.config.in_channels - x0.shape[1], *x0.shape[2:])
     errors, scaling = dict.fromkeys(READINGS, 0.0), 0.0
-    for i, wanted in enumerate(ABARS):
+    for i, wanted in enumerate(abars):
         t = min(range(schedule.T), key=lambda t: abs(schedule.abar[t] - wanted))
         abar, eps = schedule.abar[t], standard_noise(x0, (seed,), "asking", i)
         x = add_noise(x0, eps, abar)
         out = raw.eps(torch.cat([x, more], dim=1), t, context)
         for reading, eps_from in READINGS.items():
-            errors[reading] += (eps_from(x, out, abar) - eps).square().mean().item() / len(ABARS)
+            errors[reading] += (eps_from(x, out, abar) - eps).square().mean().item() / len(abars)
         signal = abar * x0.square().mean().item()
-        scaling += signal / (signal + 1 - abar) / len(ABARS)
+        scaling += signal / (signal + 1 - abar) / len(abars)
     return Answer(errors, scaling)
 
 
@@ -82,11 +86,14 @@ def blurred(model: StableDiffusion, picture: Image.Image) -> torch.Tensor:
 def settled(checkpoint: Checkpoint, model: StableDiffusion) -> str:
     """What the U-Net predicts: what the checkpoint says; if it says nothing, what the network answers.
 
-    Warns if the network clearly contradicts what is said; and if nothing is said and the answer isn't clear, in which
-    case it is what models of this family usually predict. Raises ValueError if there is no such usual thing (SD 2.x).
+    Warns if the network clearly contradicts what is said (one row shows that there is no contradiction); and if nothing
+    is said and the answer isn't clear, in which case it is what models of this family usually predict. Raises
+    ValueError if there is no such usual thing (SD 2.x).
     """
     name, said = checkpoint.name, checkpoint.prediction_type
     try:
+        if said is not None and ask(model, abars=ABARS[1:2]).prediction_type in (None, said):
+            return said
         answer = ask(model)
     except NotFinite:
         if said is None:

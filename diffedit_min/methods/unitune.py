@@ -25,6 +25,7 @@ from ..core.options import option
 from ..core.schedule import add_noise, generator, standard_noise
 from ..core.state import Trajectory
 from ..core.task import Outcome, Step, Task
+from ..networks.finite import NotFinite
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import Context
 from ..networks.unet import UNet
@@ -112,7 +113,13 @@ def tune(task: Task, options: UniTuneOptions, i: int) -> Generator[Step, None, U
             random = generator(seed, "unitune t", step * options.batch + row)
             t = int(torch.randint(model.schedule.T, (), generator=random))
             eps = standard_noise(x0, (seed,), "unitune", step * options.batch + row)
-            descend(model, x0, t, eps, context, options)
+            try:
+                descend(model, x0, t, eps, context, options)
+            except NotFinite as error:
+                if step == 0:
+                    raise       # nothing is tuned yet
+                raise ValueError(f"the tuning went wrong at step {step + 1}: give a smaller learning_rate than "
+                                 f"{options.learning_rate:g} ({error})") from None
             task.rows.forward["tune"] += 1
             task.rows.backward["tune"] += 1
         optimizer.step()

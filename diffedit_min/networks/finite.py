@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 LARGEST_HALF = 65504        # the largest number in float16
+LARGEST_INPUT = 1000        # of pixels, latents and embeddings; usual ones are below 100
 
 
 class NotFinite(ValueError):
@@ -48,8 +49,8 @@ def cause(network: nn.Module, dtype: torch.dtype, inputs: Mapping[str, Tensor], 
     for name, numbers in inputs.items():
         if not finite(numbers):
             return f"{name} that went in were not finite already, so what made them is wrong"
-        if numbers.dtype.is_floating_point and not finite(numbers.to(dtype)):
-            return f"{name} that went in reach {numbers.abs().max():.3g}, which is too large for this dtype"
+        if (largest := numbers.abs().max()) > LARGEST_INPUT:
+            return f"{name} that went in reach {largest:.3g}, far above what is usual, so what made them is wrong"
     for name, weight in network.named_parameters():
         if not finite(weight):
             return (f"its weights are not finite ({name}): the file is damaged, which diffedit-min info MODEL --verify "

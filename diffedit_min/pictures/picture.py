@@ -41,7 +41,7 @@ def to_image(pixels: Tensor) -> Image.Image:
         raise ValueError(f"expected pixels of shape (1,3,H,W) or (3,H,W), not {tuple(pixels.shape)}")
     values = pixels.detach().to("cpu", torch.float32).reshape(pixels.shape[-3:])
     if not values.isfinite().all():  # they would become black or white without an error
-        raise ValueError("the pixels hold numbers that are not finite: what made them is wrong")
+        raise ValueError("the pixels hold NaN or infinity, not a colour: what made them is wrong")
     values = ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
 
