@@ -434,3 +434,10 @@ def test_the_numbers_arrive_where_they_belong(family):
         assert found.keys() == expected.keys()
         for name, weight in expected.items():
             assert torch.equal(found[name].reshape(weight.shape), weight), f"{part} {name}"
+
+
+def test_a_text_projection_is_transposed_only_under_openclip_s_name():
+    weight = torch.arange(6.0).reshape(2, 3)
+    for name, expected in (("text_projection", weight.T), ("text_projection.weight", weight)):
+        (ours, origin), = openclip_origins(f"conditioner.embedders.1.model.{name}", name, 3).items()
+        assert ours == "text_projection.weight" and torch.equal(origin.take(weight), expected)
