@@ -1,6 +1,8 @@
 """The page, `diffedit-min app`: pictures edited in a browser. It holds no algorithm, and needs the extra `app`.
 
     command      the options, and the server
+    guard        which requests reach the server at all
+    files        where its files lie, and when they go
     layout       what is on the page
     controls     the options of methods as controls, made from their declarations
     page         what answers when a person does something there

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from abc import ABCMeta
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import BlockFunction
 from gradio.components import Component
 from gradio.components.image_editor import EditorData
 from gradio.data_classes import ImageData
@@ -15,6 +17,7 @@ from ...core.options import Option
 from ...loading.held import Models
 from ...methods import METHODS
 from ...tiny.scenes import demo_scenes
+from ..console import describe
 from . import canvas
 from .controls import Key, looks, of_all_methods, to_control
 
@@ -67,6 +70,32 @@ class Canvas(gr.ImageEditor, metaclass=Meta):
             return None
         layers = canvas.open_layers([file.path for file in sent.layers])
         return {"background": None, "layers": layers, "composite": None}
+
+
+class Page(gr.Blocks):
+    """Says in a line, without a traceback, that what was sent is not what a browser sends from here."""
+
+    async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any, **options: Any) -> list:
+        try:
+            if any("://" in str(path) for path in paths_in(inputs)):
+                raise ValueError("give a picture's file, not its address")      # Gradio would fetch it
+            held = await super().preprocess_data(block_fn, inputs, *rest, **options)
+            if any(isinstance(value, list) for value in held):
+                raise ValueError("a control here holds one value, not a list")
+            return held
+        except Exception as error:
+            error = error.__cause__ or error        # which Gradio wraps
+            said = error.message if isinstance(error, gr.Error) else describe(error)
+            raise gr.Error(html.escape(said), print_exception=False) from None
+
+
+def paths_in(sent: Any) -> Iterator[Any]:
+    """Where files are to be found, according to what was sent from a browser."""
+    if isinstance(sent, dict):
+        yield sent.get("path")
+        sent = list(sent.values())
+    for part in sent if isinstance(sent, list) else ():
+        yield from paths_in(part)
 
 
 class Controls:

@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
-from gradio.blocks import BlockFunction
 from gradio.utils import get_upload_folder
 from PIL import Image
 from starlette.middleware import Middleware
@@ -34,7 +33,7 @@ from ..console import describe
 from . import canvas
 from .controls import Kept, from_control, looks, offered, to_control
 from .guard import Guard
-from .layout import CSS, FIRST, FONTS, SCENES, THRESHOLD, Controls
+from .layout import CSS, FIRST, FONTS, SCENES, THRESHOLD, Controls, Page
 from .session import Progress, Run, Session, Stopped, same_map
 from .words import about, rows, share, summary
 
@@ -53,32 +52,6 @@ def make_page(models: Models, megabytes: float, megapixels: float) -> gr.Blocks:
         Answers(controls, models, int(megapixels * 1e6)).connect(page)
     page.queue(max_size=50, api_open=False)
     return page
-
-
-class Page(gr.Blocks):
-    """Says in a line, without a traceback, that what was sent is not what a browser sends from here."""
-
-    async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any, **options: Any) -> list:
-        try:
-            if any("://" in str(path) for path in paths_in(inputs)):
-                raise ValueError("give a picture's file, not its address")      # Gradio would fetch it
-            held = await super().preprocess_data(block_fn, inputs, *rest, **options)
-            if any(isinstance(value, list) for value in held):
-                raise ValueError("a control here holds one value, not a list")
-            return held
-        except Exception as error:
-            error = error.__cause__ or error        # which Gradio wraps
-            said = error.message if isinstance(error, gr.Error) else describe(error)
-            raise gr.Error(html.escape(said), print_exception=False) from None
-
-
-def paths_in(sent: Any) -> Iterator[Any]:
-    """Where files are to be found, according to what was sent from a browser."""
-    if isinstance(sent, dict):
-        yield sent.get("path")
-        sent = list(sent.values())
-    for part in sent if isinstance(sent, list) else ():
-        yield from paths_in(part)
 
 
 def launch(page: gr.Blocks, host: str, port: int | None, megabytes: float, names: Iterable[str] = (), *,
