@@ -500,6 +500,23 @@ def test_configs_beyond_reason_are_refused_at_once(copied, rewrite, part, change
     assert time.process_time() - start < 5
 
 
+@pytest.mark.parametrize("changes", [
+    {"attn_implementation": "someone/kernels"}, {"_attn_implementation": "someone/kernels"}, {"id2label": 5},
+    {"auto_map": {"AutoModel": "x--y.Z"}}, {"torch_dtype": "no"}, {"attention_dropout": 0.9},
+    {"eos_token_id": [1, "x"]}, {"num_labels": 10**9}, {"quantization_config": {"load_in_8bit": True}}, {"output_attentions": True},
+], ids=str)
+def test_what_a_text_encoder_s_config_says_besides_is_not_used(folder, copied, rewrite, changes):
+    rewrite(copied / "text_encoder/config.json", **changes)
+    assert_same(load(copied), load(folder))
+
+
+def test_the_text_s_part_of_a_whole_clip_s_config(folder, copied, rewrite):
+    path = copied / "text_encoder/config.json"
+    text = json.loads(path.read_text())
+    path.write_text(json.dumps({"model_type": "clip", "text_config": text, "vision_config": {"hidden_size": 7}}))
+    assert_same(load(copied), load(folder))
+
+
 @pytest.mark.parametrize(("part", "changes"), [
     ("unet", {"down_block_types": 5}), ("unet", {"down_block_types": [1, 2]}), ("unet", {"up_block_types": 5}),
     ("unet", {"up_block_types": None, "block_out_channels": 16}), ("unet", {"norm_eps": "small"}),
@@ -968,6 +985,30 @@ def test_xl_embeds_with_both_encoders(xl):
     told = [0, 2]                                                           # all but the empty one
     assert torch.equal(context.tokens[told], expected[told])
     assert torch.equal(context.pooled[told], second.text_embeds[told])
+
+
+@pytest.mark.parametrize("ends", [2, 49407, 654])
+def test_xls_summary_is_taken_at_the_first_end_token(small, tmp_path, rewrite, ends):
+    """Of prompts with an added token too, whose id is larger than the end token's, and whatever the config says."""
+    made = Path(shutil.copytree(small("sdxl"), tmp_path / "xl"))
+    for part in ("text_encoder", "text_encoder_2"):
+        rewrite(made / part / "config.json", vocab_size=656, eos_token_id=ends)
+        folder = made / part.replace("text_encoder", "tokenizer")
+        (folder / "added_tokens.json").write_text('{"<cat-toy>": 655}')
+        weights = load_file(made / part / "model.safetensors")
+        name = next(key for key in weights if key.endswith("token_embedding.weight"))
+        weights[name] = torch.cat([weights[name], weights[name][:1] + 1])
+        save_file(weights, made / part / "model.safetensors", {"format": "pt"})
+    model = load(made, dtype="float64")
+    prompts = ["a <cat-toy> on sand", "a <cat-toy> on grass", "a bowl on sand", "a bowl <|endoftext|> on sand"]
+    context, encoder = model.embed(prompts), model.texts[1].encoder
+    ids, last = context.ids, encoder(context.ids).last_hidden_state
+    assert (ids[:2] == 655).sum() == 2
+    expected = [last[row, ids[row].tolist().index(654)] @ encoder.text_projection.weight.T for row in range(4)]
+    assert torch.allclose(context.pooled, torch.stack(expected), atol=1e-12)
+    assert (context.pooled[0] - context.pooled[1]).abs().max() > 1e-3
+    if ends == 654:         # then the library takes the same place
+        assert torch.allclose(context.pooled, encoder(ids).text_embeds, atol=1e-12)
 
 
 def test_xl_tells_the_empty_prompt_as_zeros_if_its_index_says_so(xl, small, tmp_path, rewrite):

@@ -186,6 +186,9 @@ def hub_answers(tmp_path_factory, single) -> tuple[dict[str, dict], Path]:
     for repository in ("owner/name", "owner/half", hub.GATED, SD15):
         write_repository(root / repository / "main")
     write_repository(root / "owner/name/v2", prediction_type="v_prediction")
+    write_repository(root / "owner/today/main")
+    for file in (root / "owner/today/main/tokenizer").iterdir():
+        file.rename(file.with_name("tokenizer.json")) if file.name == "vocab.json" else file.unlink()
     (root / "owner/lora/main").mkdir(parents=True)
     (root / "owner/lora/main/pytorch_lora_weights.safetensors").touch()
     snapshot = f"hub/models--owner--name/snapshots/{hub.sha_of('owner/name', 'main')}"
@@ -209,6 +212,7 @@ def hub_answers(tmp_path_factory, single) -> tuple[dict[str, dict], Path]:
         "moved": {"name": "runwayml/stable-diffusion-v1-5"}, "moved again": {"name": "runwayml/stable-diffusion-v1-5"},
         "unknown": {"name": "owner/nothing"}, "moved and unknown": {"name": "stabilityai/stable-diffusion-2"},
         "lora": {"name": "owner/lora"}, "config": {"name": str(single["sd1"]), "options": {"config": "owner/name"}},
+        "today": {"name": "owner/today"}, "today again": {"name": "owner/today"},
     }
     return dict(zip(steps, ask(root, home, list(steps.values())), strict=True)), home
 
@@ -227,8 +231,14 @@ def test_just_what_is_needed_is_downloaded(hub_answers):
         f"{name}.safetensors" for name in WEIGHTS]
 
 
+def test_a_tokenizer_as_it_is_saved_today_is_downloaded(hub_answers):
+    today = hub_answers[0]["today"]
+    files = [file for file in downloaded(today) if file.startswith("tokenizer")]
+    assert today["error"] is None and files == ["tokenizer/tokenizer.json"]
+
+
 @pytest.mark.parametrize("name", ["second", "half", "revision again", "gated again", "single file again",
-                                  "moved again", "config"])
+                                  "moved again", "config", "today again"])
 def test_what_is_cached_is_not_asked_for_again(hub_answers, name):
     assert hub_answers[0][name]["error"] is None and hub_answers[0][name]["requests"] == []
 
@@ -379,6 +389,19 @@ def test_load_passes_everything_on(monkeypatch):
 FOLDER = {"model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
           *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder"))}
 TWO = {"text_encoder_2/config.json", "tokenizer_2/vocab.json", "tokenizer_2/merges.txt"}
+
+
+@pytest.mark.parametrize(("there", "wanted"), [
+    (("vocab.json", "merges.txt"), ["vocab.json", "merges.txt"]), (("tokenizer.json",), ["tokenizer.json"]),
+    (("vocab.json", "merges.txt", "tokenizer.json"), ["vocab.json", "merges.txt"]),
+    (("vocab.json", "tokenizer.json"), ["tokenizer.json"]), (("vocab.json",), ["vocab.json", "merges.txt"]),
+    ((), ["vocab.json", "merges.txt"]),
+])
+def test_a_tokenizer_is_two_tables_or_one_file(there, wanted):
+    listing = {f"{folder}/{file}" for folder in ("tokenizer", "tokenizer_2") for file in there}
+    needed = [file for file in small_files(listing) if file.startswith("tokenizer")]
+    two = ("tokenizer", "tokenizer_2") if there else ("tokenizer",)
+    assert needed == [f"{folder}/{file}" for folder in two for file in wanted]
 
 
 def test_parts_and_small_files():
