@@ -108,6 +108,14 @@ def test_tables_are_regular_files_of_bounded_size(command, loads_nothing, monkey
             lists.read_json(Path(name))
 
 
+def test_a_name_with_a_line_end_is_told_in_one_line(command):
+    os.replace("p0.png", "p\n0.png")
+    assert command("edit", "p\n0.png", *EDIT).out.startswith("wrote 'p\\n0-edit.png'\n")
+    done = command("edit", "p\n0.png", "p1.png", *EDIT)
+    names = [repr(f"edits{os.sep}p\n0-edit.png"), f"edits{os.sep}p1-edit.png"]
+    assert done.out.splitlines()[:2] == [f"wrote {name}" for name in names]
+
+
 # ---------------------------------------------------------------- weights
 
 

@@ -133,6 +133,18 @@ def test_paths_that_lead_to_one_file(tmp_path, monkeypatch):
 
 
 @posix
+def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("gone").mkdir()
+    os.chdir("gone")
+    os.rmdir(tmp_path / "gone")
+    with pytest.raises(ValueError, match="^'a.png' can't be written: the current folder is gone, change to another$"):
+        check_target(Path("a.png"))
+    assert identity("a.png") == ("a.png",)
+    os.chdir(tmp_path)
+
+
+@posix
 def test_places_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.symlink("round.png", "round.png")

@@ -279,7 +279,11 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
 
     To be called before long work, so that its result isn't lost.
     """
-    name = _short(path)
+    name, folder = _short(path), _short(path.parent)
+    try:
+        path = path.absolute()
+    except FileNotFoundError:
+        raise ValueError(f"{name} can't be written: the current folder is gone, change to another") from None
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{name} has the suffix {path.suffix!r}: use one of {', '.join(suffixes)}")
     try:
@@ -287,7 +291,7 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
     except (FileNotFoundError, NotADirectoryError):
         there = stat.S_IFREG        # it will be
         if not path.parent.is_dir():
-            raise ValueError(f"there is no folder {_short(path.parent)}: make it first") from None
+            raise ValueError(f"there is no folder {folder}: make it first") from None
     except (OSError, ValueError) as error:      # a name that is too long, links in a circle, a null byte
         raise ValueError(f"{name} can't be written ({_reason(error)}): choose another path") from None
     if stat.S_ISDIR(there):
@@ -295,7 +299,7 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
     if not stat.S_ISREG(there):
         raise ValueError(f"{name} is not a file but a pipe or a device: choose another path")
     if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"the folder {_short(path.parent)} can't be written to: choose another")
+        raise ValueError(f"the folder {folder} can't be written to: choose another")
 
 
 def _short(path: str | os.PathLike) -> str:

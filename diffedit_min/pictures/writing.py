@@ -87,7 +87,9 @@ def identity(path: str | os.PathLike) -> tuple:
         found = os.stat(path)
         return found.st_dev, found.st_ino
     except (OSError, ValueError):
-        return (os.path.normcase(os.path.realpath(path)),)
+        with suppress(FileNotFoundError):       # the current folder may be gone
+            path = os.path.realpath(path)
+        return (os.path.normcase(path),)
 
 
 # ---------------------------------------------------------------- unfinished files

@@ -97,10 +97,15 @@ def write_report(quiet: bool, edit: Edit, model: StableDiffusion, *asked: Any) -
         report.write(edit, model, *asked, on_step=on_step)
 
 
+def shown(path: str | Path | None) -> str:
+    """A path in one line: quoted if its name has line ends or other characters that don't show."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
 def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None) -> None:
     """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
     """
-    print(f"wrote {' and '.join(str(path) for path in paths if path)}")
+    print(f"wrote {' and '.join(shown(path) for path in paths if path)}")
     covered = ""
     if edit.mask is not None:
         covered = f"; the mask covers {edit.frame.share(edit.mask, edit.factor):.1%}"

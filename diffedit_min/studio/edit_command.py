@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .console import check_targets, describe, tell, timed, write_report
+from .console import check_targets, describe, shown, tell, timed, write_report
 from .options import LOADING, MODEL_HELP, Options, Preset, Quiet, Reference, Report, Seed, Size, Strip
 
 if TYPE_CHECKING:
@@ -157,11 +157,11 @@ def edit_many(told: Mapping[str, Any]) -> None:
                     if told["debug"]:
                         traceback.print_exception(result)
                     line = f"line {job.line}, " if job.line else ""
-                    failed.append(f"failed: {line}{job.image}: {describe(result)}")
+                    failed.append(f"failed: {line}{shown(job.image)}: {describe(result)}")
                     continue
                 made, rows = made + 1, rows + result.rows
                 unchanged = ": nothing to change was found" if result.empty_mask else ""
-                bar.write(f"wrote {job.out}{unchanged}", file=sys.stdout)
+                bar.write(f"wrote {shown(job.out)}{unchanged}", file=sys.stdout)
         except (KeyboardInterrupt, NotWritten):
             bar.close()
             print(f"stopped: {len(done) + made} of {len(jobs)} pictures are done, and the same command goes on from "
