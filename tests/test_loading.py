@@ -502,7 +502,8 @@ def test_configs_beyond_reason_are_refused_at_once(copied, rewrite, part, change
 @pytest.mark.parametrize("changes", [
     {"attn_implementation": "someone/kernels"}, {"_attn_implementation": "someone/kernels"}, {"id2label": 5},
     {"auto_map": {"AutoModel": "x--y.Z"}}, {"torch_dtype": "no"}, {"attention_dropout": 0.9},
-    {"eos_token_id": [1, "x"]}, {"num_labels": 10**9}, {"quantization_config": {"load_in_8bit": True}}, {"output_attentions": True},
+    {"eos_token_id": [1, "x"]}, {"num_labels": 10**9}, {"quantization_config": {"load_in_8bit": True}},
+    {"output_attentions": True},
 ], ids=str)
 def test_what_a_text_encoder_s_config_says_besides_is_not_used(folder, copied, rewrite, changes):
     rewrite(copied / "text_encoder/config.json", **changes)
