@@ -124,3 +124,12 @@ def test_what_a_kill_while_writing_leaves_is_cleared_away(tmp_path, whole):
     finish(folder)
     assert set(results(folder)) - set(whole) == {".other.part"}
     assert {name: results(folder)[name] for name in whole} == whole
+
+
+def test_commands_that_are_killed_leave_whole_files_and_end_as_without(tmp_path):
+    """A few kills of each; by hand: python tests/kills.py --kills 20 --out FOLDER."""
+    done = subprocess.run([sys.executable, str(ROOT / "tests" / "kills.py"), "--kills", "3", "--only", "jobs", "demo",
+                           "unitune", "--out", str(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True,
+                          timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("none in the end") == 3
