@@ -685,7 +685,6 @@ def one_level(family: str) -> dict:
 def test_a_compiled_unet_takes_every_size_and_number_of_rows_with_few_graphs(tmp_path, family):
     checkpoints.write_folder(tmp_path, one_level(family))
     plain, compiled = load(tmp_path), load(tmp_path)
-    graphs = torch._dynamo.utils.counters["stats"]
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     loading.compile_unet(compiled, "eager")     # one graph: a break in it would raise
@@ -697,9 +696,9 @@ def test_a_compiled_unet_takes_every_size_and_number_of_rows_with_few_graphs(tmp
             for t in (431, 1):
                 apart = (compiled.eps(x, t, context) - plain.eps(x, t, context)).abs().max()
                 assert apart <= 1e-5, (size, count, prompts, t)
-        seen.append(graphs["unique_graphs"])
+        seen.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert not torch._dynamo.utils.counters["graph_break"]
-    assert seen[0] <= 3 and seen[-1] == seen[2] <= 9, seen          # squares, others, and then no more
+    assert 1 <= seen[0] <= 3 and seen[-1] == seen[2] <= 9, seen          # squares, others, and then no more
     torch._dynamo.reset()
 
 

@@ -52,7 +52,7 @@ STEPS, RATIO = 20, 0.5      # of DDIM's round trip; the edits take as many steps
 # What is usual. The limits lie far from it: a checkpoint that misses one is of no use.
 USUAL_VAE = {4: "about 36 dB (the embedded one's)", 8: "25 to 30 dB (Stable Diffusion's)"}    # by factor
 LEAST_VAE = 20.0            # dB, the VAE's round trip
-MOST_LOST = 0.5             # DDIM's round trip: |error| / |latent|
+MOST_LOST = 0.25            # DDIM's round trip: |error| / |latent|
 LEAST_TRUE = 0.4            # IoU with the true mask of a scene, where 0.8 is usual
 
 
