@@ -155,8 +155,7 @@ def test_a_failure_is_counted_and_all_failures_are_an_error(run, tmp_path):
     assert (done.code, done.out.splitlines()[-1]) == (0, "1 edits measured, 1 failed: --retry-failed tries them again")
     done = run(*own, "--data", "bad.csv", "--out", "bad")
     assert done.code == 1
-    assert done.err == ("error: no edit succeeded; the first failed with: 'b.png' is not a picture that Pillow can "
-                        "read: save it as PNG or JPEG\n")
+    assert done.err.startswith("error: no edit succeeded; the first failed with: 'b.png' is not a picture that can be ")
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -117,7 +117,7 @@ def test_a_variant_whose_option_became_a_file(model, own):
     ({"diffedit": {"guidance_scale": 10**400}}, "'diffedit': guidance_scale must be a number, not 1000"),
     ({"diffedit": {"sampler": "edict:p=7"}}, "'diffedit': p must be above 0 and at most 1, not 7.0"),
     ({"diffedit": {"sampler": 3}}, "'diffedit': sampler must be a name or an object with encode and decode, not 3"),
-    ({"diffedit, fast": {"mask_samples": -1}}, "'diffedit, fast': mask_samples must be at least 1, not -1"),
+    ({"diffedit, fast": {"mask_samples": -1}}, "'diffedit, fast': mask_samples must be from 1 to 1000, not -1"),
     ({"prompt_to_prompt": {"reweight": {"a": "x"}}}, "'prompt_to_prompt': reweight of 'a' must be a number, not 'x'"),
 ])
 def test_what_a_card_can_not_say_is_told_when_it_is_read(copied, defaults, message):

@@ -35,7 +35,7 @@ from ..methods import METHODS, Edit, Method
 from ..methods.method import MADE_FOR
 from ..networks.finite import finite
 from ..networks.stable_diffusion import StableDiffusion
-from ..networks.text import make_tokenizer
+from ..networks.tokenizer import make_tokenizer
 from ..pictures.drawing import overlay
 from ..pictures.photo import CAPTION, photograph
 from ..pictures.picture import fit, psnr, unfit

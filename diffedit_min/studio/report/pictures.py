@@ -14,6 +14,7 @@ from torch import Tensor
 from ...core.schedule import tau, u_from_x
 from ...core.state import State
 from ...core.task import Step
+from ...networks.finite import NotFinite
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import Frame, to_image, unfit
 
@@ -37,9 +38,15 @@ def develop(
     at_once = max(1, CELLS_AT_ONCE // math.prod(frame.grid(model.factor)))
     for start in range(0, len(latents), at_once):
         batch = latents[start : start + at_once]
-        pixels = model.decode(torch.cat([shot.image for shot in batch]).to(model.device))
-        # The VAE was not trained on latents of half-done steps: float16 may overflow here where the result does not.
-        for shot, row in zip(batch, pixels.nan_to_num(), strict=True):
+        noisy = torch.cat([shot.image for shot in batch]).to(model.device)
+        try:
+            pixels = model.decode(noisy)
+        except NotFinite as error:
+            # The VAE was not trained on latents of half-done steps: float16 may overflow here where the result does
+            # not. Such a latent is shown as grey.
+            noisy[error.rows] = 0
+            pixels = model.decode(noisy)
+        for shot, row in zip(batch, pixels, strict=True):
             shot.image = unfit(row, frame)
         if on_step is not None:
             on_step(Step("report", start + len(batch), len(latents)))
@@ -52,12 +59,8 @@ def x0_of_step(a: State, b: State) -> Tensor:
     along a straight line, on which x0 lies where tau = 0:
 
         u = x / sqrt(abar) = x0 + tau eps         hence   x0 = (tau_b u_a - tau_a u_b) / (tau_b - tau_a)
-
-    Between levels of equal noise (a schedule whose first step is none) there is no line: a's latent itself.
     """
     tau_a, tau_b = tau(a.level.abar), tau(b.level.abar)
-    if tau_a == tau_b:
-        return a.latent
     u_a, u_b = u_from_x(a.latent, a.level.abar), u_from_x(b.latent, b.level.abar)
     return (tau_b * u_a - tau_a * u_b) / (tau_b - tau_a)
 
