@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffedit_min.core.betas import ENTRIES
 from diffedit_min.core.ddim import step
 from diffedit_min.core.schedule import (
     Level,
@@ -30,7 +31,6 @@ from diffedit_min.core.schedule import (
     x0_from_eps,
     x_from_u,
 )
-from diffedit_min.core.scheduler_config import ENTRIES
 
 SD = Schedule.from_config({})
 quick = settings(deadline=None, database=None, derandomize=True, max_examples=100)

@@ -8,7 +8,7 @@
 
 These five need a few things that they share with the samplers and the methods:
 
-    scheduler_config.py     what a checkpoint says of its noise levels
+    betas.py        what a checkpoint says of its noise levels
     state.py        what a sampler is
     options.py      how an option is declared
     task.py         what a method is given, and what it returns

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .scheduler_config import noise_levels
+from .betas import noise_levels
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Schedule:
     def from_config(cls, raw: Mapping[str, Any], where: str = "scheduler_config.json") -> "Schedule":
         """From a parsed scheduler_config.json. What it doesn't say is as in Stable Diffusion.
 
-        Raises ValueError, which names the file `where`, the key and the value, for what can't be (scheduler_config.py).
+        Raises ValueError, which names the file `where`, the key and the value, for what can't be (betas.py).
         """
         return cls(*noise_levels(raw, where))
 
