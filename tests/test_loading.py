@@ -682,15 +682,17 @@ def one_level(family: str) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
-def test_a_compiled_unet_takes_every_size_and_number_of_rows_with_few_graphs(tmp_path, family):
+def test_a_compiled_unet_takes_every_size_and_number_of_rows_each_with_one_graph(tmp_path, family):
     checkpoints.write_folder(tmp_path, one_level(family))
     plain, compiled = load(tmp_path), load(tmp_path)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     loading.compile_unet(compiled, "eager")     # one graph: a break in it would raise
     seen = []
-    for size in ((4, 4), (4, 8), (6, 6), (8, 4), (5, 7), (12, 10)):
-        for count, prompts in ((1, 2), (2, 2), (3, 2), (5, 2)):
+    cases = [((4, 4), 1, 1), ((4, 4), 1, 2), ((4, 8), 1, 2), ((4, 8), 3, 2), ((6, 5), 3, 2), ((6, 5), 2, 1),
+             ((5, 7), 2, 1), ((4, 5), 2, 1), ((6, 8), 1, 1), ((6, 6), 1, 1)]      # more than torch.compile's 8
+    for _ in range(2):
+        for size, count, prompts in cases:
             x = torch.randn(count, 4, *size)
             context = plain.embed(PROMPTS[:1] * count * prompts)
             for t in (431, 1):
@@ -698,7 +700,7 @@ def test_a_compiled_unet_takes_every_size_and_number_of_rows_with_few_graphs(tmp
                 assert apart <= 1e-5, (size, count, prompts, t)
         seen.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert not torch._dynamo.utils.counters["graph_break"]
-    assert 1 <= seen[0] <= 3 and seen[-1] == seen[2] <= 9, seen          # squares, others, and then no more
+    assert seen == [len(cases)] * 2         # not one for each time, and none at the second call
     torch._dynamo.reset()
 
 
@@ -721,13 +723,13 @@ def test_a_compiled_unet_can_be_read_and_changed(tmp_path):
     torch._dynamo.reset()
 
 
-def test_load_compiles_the_unet_for_every_size(monkeypatch):
+def test_load_compiles_the_unet(monkeypatch):
     asked = []
     monkeypatch.setenv("CXX", "c++")
     monkeypatch.setattr(UNet, "compile", lambda self, **options: asked.append((type(self).__name__, options)))
     load("random", compile=True)
     load("random")
-    assert asked == [("UNet", {"fullgraph": True, "dynamic": True, "backend": "inductor"})]
+    assert asked == [("UNet", {"fullgraph": True, "dynamic": False, "backend": "inductor"})]
 
 
 def test_large_maps_are_not_cut_into_bands_while_a_graph_is_made(monkeypatch):

@@ -36,7 +36,7 @@ from .sources import EMBEDDED, TINY, Checkpoint, Network, find
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 HALF = (torch.float16, torch.bfloat16)
-GRAPHS = 32             # that a compiled U-Net may have; beyond its limit of 8, torch.compile ends in an error
+GRAPHS = 256            # that a compiled U-Net may have; beyond its limit of 8, torch.compile ends in an error
 FULL_SIZE = 10**8       # a U-Net with fewer weights runs in float32; published U-Nets have over 300 million
 
 
@@ -62,7 +62,7 @@ def load(
     config: for a single file, the folder or Hub id whose configs and tokenizer are used; or a .yaml of the original
         programs, which says what the U-Net predicts.
     revision, token: for the Hub. seed: for the weights of "random".
-    compile: use torch.compile for the U-Net (see `compile_unet`).
+    compile: use torch.compile for the U-Net; it compiles at the first call for each number of rows and picture size.
     rows_per_batch: how many rows the U-Net runs at once; by default as many as make 32,768 latent cells.
     A weight that needs no conversion to the dtype (float32 or float64) stays mapped to its file: don't change the file
     while the model is in use.
@@ -126,8 +126,8 @@ def best_dtype(unet: nn.Module, device: torch.device) -> torch.dtype:
 def compile_unet(model: StableDiffusion, backend: str = "inductor") -> None:
     """Let torch.compile compile the U-Net. Raises ValueError if there is no C++ compiler for a CPU.
 
-    A graph serves every size of pictures and every number of rows, except that these are kept apart: one latent or
-    several, how many prompts each latent has, square or not. Each of these compiles at its first call.
+    Each number of rows and each size of pictures has a graph of its own, which is compiled at its first call. (One
+    graph for all sizes is not to be had: torch.compile fails at the halving of sizes that it doesn't know.)
     """
     compilers = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
     needs_one = backend == "inductor" and model.device.type == "cpu" and not os.environ.get("CXX")
@@ -135,7 +135,7 @@ def compile_unet(model: StableDiffusion, backend: str = "inductor") -> None:
         raise ValueError(f"compile needs a C++ compiler ({' or '.join(compilers)}): install one, or leave compile out")
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, GRAPHS)
-    model.unet.compile(fullgraph=True, dynamic=True, backend=backend)
+    model.unet.compile(fullgraph=True, dynamic=False, backend=backend)
 
 
 # ---------------------------------------------------------------- from a checkpoint

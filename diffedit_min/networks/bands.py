@@ -18,7 +18,7 @@ BAND = 2**25        # bytes of one band
 def large(x: Tensor, scale: int = 1) -> bool:
     """Whether x, enlarged by `scale` along each side, is worked on in bands.
 
-    Not while torch.compile makes a graph: the number of bands would tie the graph to one size.
+    Not while torch.compile makes a graph: there a size may be a symbol, which has no number of bytes.
     """
     return not torch.compiler.is_compiling() and scale**2 * x.nbytes > LARGE
 
