@@ -19,6 +19,7 @@ from diffedit_min.bench.datasets import lists
 from diffedit_min.bench.store import Appender, alone, hash_of, read_all
 from diffedit_min.pictures.writing import NotWritten, part_of
 from diffedit_min.studio.jobs.like import over
+from diffedit_min.studio.streams import heed_signals
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
                "PYTHONPATH": str(Path(dm.__file__).parents[1])}
@@ -249,6 +250,18 @@ def test_sigterm_cleans_up_like_ctrl_c(command, number):
     process.send_signal(number)
     _, err = process.communicate(timeout=50)
     assert (process.returncode, err) == (143, "terminated\n") and not part_of("a.bin").exists()
+
+
+@posix
+def test_a_signal_that_is_ignored_stays_so():
+    """As under nohup."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        heed_signals()
+        assert {signal.getsignal(number) for number in before} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @posix

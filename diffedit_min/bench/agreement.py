@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..loading import HALF
+from ..loading import dtype_of
 from ..methods import Edit
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import Context
@@ -28,13 +28,10 @@ LEAST_PSNR = 20.0           # dB, of edits without a mask in two dtypes
 
 def copy_in(model: StableDiffusion, device: str, dtype: str) -> StableDiffusion:
     """A copy of a model in another dtype, on another device."""
-    kind, moved = getattr(torch, dtype), {}
-    for name in ("unet", "vae"):
-        network = getattr(model, name)
-        keep = name == "vae" and network.config.force_upcast and kind in HALF
-        moved[name] = deepcopy(network).to(device, torch.float32 if keep else kind)
-    texts = tuple(replace(text, encoder=deepcopy(text.encoder).to(device, kind)) for text in model.texts)
-    return replace(model, **moved, texts=texts)
+    unet, vae, *encoders = (deepcopy(network).to(device, dtype_of(network, getattr(torch, dtype)))
+                            for network in model.networks)
+    texts = tuple(replace(text, encoder=encoder) for text, encoder in zip(model.texts, encoders, strict=True))
+    return replace(model, unet=unet, vae=vae, texts=texts)
 
 
 def outputs(model: StableDiffusion) -> dict[str, Tensor]:

@@ -64,13 +64,13 @@ def check_readable(path: str | os.PathLike) -> None:
         address = f"{web[1]}://{os.fspath(path)[web.end():]}"  # pathlib turns // into /
         raise ValueError(f"{name} is a web address: download it first (curl -O {shlex.quote(address)}) "
                          "and give the file's path")
-    if os.path.isdir(path):
-        raise ValueError(f"{name} is a folder: give the path of one picture in it")
     try:
-        os.stat(path)
+        mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise ValueError(f"{name} can't be opened ({_reason(error)}): check the path") from None
-    if not os.path.isfile(path):
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{name} is a folder: give the path of one picture in it")
+    if not stat.S_ISREG(mode):
         raise ValueError(f"{name} is not a file but a pipe or a device: save the picture to a file first")
 
 
@@ -279,7 +279,7 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
 
     To be called before long work, so that its result isn't lost.
     """
-    name, folder = _short(path), _short(path.parent)
+    name, folder = short(path), short(path.parent)
     try:
         path = path.absolute()
     except FileNotFoundError:
@@ -302,7 +302,7 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
         raise ValueError(f"the folder {folder} can't be written to: choose another")
 
 
-def _short(path: str | os.PathLike) -> str:
+def short(path: str | os.PathLike) -> str:
     """A path to show in a message, not longer than about 300 characters."""
     text = repr(os.fspath(path))
     return text if len(text) <= 300 else f"{text[:140]}...{text[-140:]}"

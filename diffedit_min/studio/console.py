@@ -50,13 +50,12 @@ def check_targets(
     if report is not None:
         check_target(report, (".html", ".htm"))
         asked.append(report)
-    if len({identity(path) for path in asked}) < len(asked):
-        raise ValueError(f"{str(asked[0])!r} can't hold two results: give each a file of its own")
-    read = {identity(path): path for path in reads if path is not None}
-    for path in asked:
-        if identity(path) in read:
-            raise ValueError(f"{str(path)!r} would replace {str(read[identity(path)])!r}, which is read: "
-                             "give another path")
+    places, read = [identity(path) for path in asked], {identity(path): path for path in reads if path is not None}
+    for path, place in zip(asked, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"{str(path)!r} can't hold two results: give each a file of its own")
+        if place in read:
+            raise ValueError(f"{str(path)!r} would replace {str(read[place])!r}, which is read: give another path")
 
 
 # ---- a run, and what is said of it
