@@ -136,8 +136,8 @@ def dtype_of(network: nn.Module, dtype: torch.dtype) -> torch.dtype:
 def compile_unet(model: StableDiffusion, backend: str = "inductor") -> None:
     """Let torch.compile compile the U-Net. Raises ValueError if there is no C++ compiler for a CPU.
 
-    Each number of rows and each size of pictures has a graph of its own, which is compiled at its first call. (One
-    graph for all sizes is not to be had: torch.compile fails at the halving of sizes that it doesn't know.)
+    Each number of rows and each size of pictures has a graph of its own, which is compiled at its first call. (There
+    is no single graph for all sizes, because torch.compile can't halve a size that it doesn't know.)
     """
     compilers = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
     needs_one = backend == "inductor" and model.device.type == "cpu" and not os.environ.get("CXX")

@@ -2,7 +2,7 @@
 
     {"defaults": {"diffedit": {"steps": 25}, "diffedit, fast": {"guidance_scale": 5.0}}}
 
-A card comes from the same hands as the checkpoint. So it sets numbers and rules, but never says which files or models
+A card is written by those who made the checkpoint. So it sets numbers and rules, but never says which files or models
 are used. What an option is, only its method knows: the methods add their check to `CHECKS`.
 """
 

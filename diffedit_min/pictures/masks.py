@@ -1,6 +1,6 @@
-"""Masks in files, white = edit: opened, and refused with what they hold if nothing in them is white.
+"""Opening masks; white = edit. A mask without anything white is refused, and the message says what it holds.
 
-A mask that can't be what was meant, but can be used, is used with a warning.
+A mask that can be used, but looks like a mistake, is used with a warning.
 """
 
 import math

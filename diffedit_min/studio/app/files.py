@@ -1,4 +1,4 @@
-"""Where the server keeps files: in a temporary folder of its own, which goes when the server ends, however that is.
+"""Where the server keeps files: in a temporary folder of its own, which is deleted when the server ends.
 
 torch is not imported with this file.
 """
