@@ -59,7 +59,7 @@ def serve(
         if host not in LOCAL:
             print(f"warning: listening at {host}: everyone who can reach this machine can use the page",
                   file=sys.stderr)
-        print(f"the page is at {address} until Ctrl-C")
+        print(f"the page is at {address} until Ctrl-C", flush=True)      # a pipe would keep it back
         try:
             wait(folder)
         finally:
