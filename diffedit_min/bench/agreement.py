@@ -36,7 +36,7 @@ def copy_in(model: StableDiffusion, device: str, dtype: str) -> StableDiffusion:
 
 def outputs(model: StableDiffusion) -> dict[str, Tensor]:
     """What each network makes of the same inputs, in float32 on the CPU."""
-    (x, t, tokens, summary), vae = given(model)
+    (x, t, tokens, summary), vae = inputs_of(model)
     scaling, context = model.vae.config.scaling_factor, Context(tokens, summary and summary.pooled)
     raw = replace(model, prediction_type="epsilon")         # what the U-Net puts out, as it is
     found = {"text": tokens, "U-Net": raw.eps(x, int(t), context), "encode": model.encode(*vae["encode"]) / scaling,
@@ -44,7 +44,7 @@ def outputs(model: StableDiffusion) -> dict[str, Tensor]:
     return {name: numbers.float().cpu() for name, numbers in found.items()}
 
 
-def given(model: StableDiffusion) -> tuple[tuple[Any, ...], dict[str, tuple[Tensor]]]:
+def inputs_of(model: StableDiffusion) -> tuple[tuple[Any, ...], dict[str, tuple[Tensor]]]:
     """The inputs of the U-Net, and of the VAE."""
     multiple = model.multiple
     side = max(multiple, min(SIDE, math.isqrt(model.native_area)) // multiple * multiple)

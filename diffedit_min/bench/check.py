@@ -40,7 +40,7 @@ from ..pictures.photo import CAPTION, photograph
 from ..pictures.picture import fit, psnr, unfit
 from ..tiny.instructions import instruction
 from ..tiny.scenes import changed, demo_scenes
-from .agreement import MOST_ROUNDING, against_plain, compared, copy_in, given, outputs
+from .agreement import MOST_ROUNDING, against_plain, compared, copy_in, inputs_of, outputs
 from .findings import Checked, Line
 from .measures import cell_mask, iou
 from .programs import CLEAR, PAIR, Ours, held, inputs, load_rival, rival_file
@@ -239,7 +239,7 @@ class Check:
         except ValueError as error:
             yield Line("diffusers", f"not compared: {error}", "", measured=False)
             return
-        networks, (of_unet, of_vae) = next(iter(rival(self.model)[0].values()))(), given(self.model)
+        networks, (of_unet, of_vae) = next(iter(rival(self.model)[0].values()))(), inputs_of(self.model)
         theirs = {"U-Net": networks.unet(*of_unet), "encode": networks.encode(*of_vae["encode"]),
                   "decode": networks.decode(*of_vae["decode"])}
         theirs = {name: numbers.float().cpu() for name, numbers in theirs.items()}
