@@ -101,10 +101,15 @@ def shown(path: str | Path | None) -> str:
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
+def wrote(*paths: str | Path | None) -> None:
+    """Say which files were written. None: that one was not asked for."""
+    print(f"wrote {' and '.join(shown(path) for path in paths if path)}")
+
+
 def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None) -> None:
     """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
     """
-    print(f"wrote {' and '.join(shown(path) for path in paths if path)}")
+    wrote(*paths)
     covered = ""
     if edit.mask is not None:
         covered = f"; the mask covers {edit.frame.share(edit.mask, edit.factor):.1%}"
