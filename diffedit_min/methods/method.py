@@ -23,7 +23,7 @@ from ..core.task import Outcome, Step, Task
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import unfit
 from ..pictures.picture_files import to_rgb
-from ..samplers import files_in, sampler_of
+from ..samplers import files_named_by, sampler_of
 from .batches import Fitted, Request, batches, make_task, naming_pictures, requests
 from .call import Call
 from .edit import Edit, Pictures, checked, make_edit
@@ -254,7 +254,7 @@ class Method:
             found = {name: value for name, value in self.based_on.recommended(defaults, end).items()
                      if name in self.known and self.known[name].default == of_base[name].default}
         for name, value in (found or {}).items():
-            if name in self.known and (files := files_in(self.known[name], value)):
+            if name in self.known and (files := files_named_by(self.known[name], value)):
                 raise ValueError(f"{files[0]} names a file or a model, which a card must not choose (here {value!r}): "
                                  "remove it from the card, and give it with the call if you want it")
         return dict(found or {})

@@ -43,7 +43,7 @@ def sampler_of(value: Any) -> Sampler:
     return replace(sampler, **options) if options else sampler
 
 
-def files_in(option: Option, value: Any) -> list[str]:
+def files_named_by(option: Option, value: Any) -> list[str]:
     """What names a file or a model in an option's value, unless it is the default: the option itself, or a sampler's.
 
     Whoever made a checkpoint or a picture, or visits a page, is not to decide which files are read and written.
@@ -52,4 +52,4 @@ def files_in(option: Option, value: Any) -> list[str]:
         return [option.name] if option.file and value != option.default else []
     sampler = sampler_of(value)
     own = declared(type(sampler)) if is_dataclass(sampler) else {}
-    return [f"{option.name} {name}" for name, one in own.items() if files_in(one, getattr(sampler, name))]
+    return [f"{option.name} {name}" for name, one in own.items() if files_named_by(one, getattr(sampler, name))]

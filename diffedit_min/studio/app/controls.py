@@ -16,7 +16,7 @@ from ...core.options import KINDS, Option, written
 from ...core.state import Sampler
 from ...methods import METHODS, Method
 from ...methods.help import sentence_of
-from ...samplers import SAMPLERS, files_in, sampler_of
+from ...samplers import SAMPLERS, files_named_by, sampler_of
 
 Key = tuple[str, type[Component]]       # which control: two options of one name that look different have two
 
@@ -103,7 +103,7 @@ def from_control(option: Option, held: Any) -> Any:
             raise ValueError(f"{option.name} is empty: give {KINDS[option.kind]}")
         return option.checked(None if option.optional else option.kind())
     value = option.parsed(held) if isinstance(held, str) else held
-    if files := files_in(option, value):
+    if files := files_named_by(option, value):
         raise ValueError(f"{files[0]} names a file, which can't be chosen from the page")
     if option.kind is Sampler:
         return value if value is None else sampler_of(value)
