@@ -5,8 +5,6 @@ What stands before the page's server: which requests are refused, and what becom
 
 import asyncio
 import json
-import os
-import signal
 import time
 
 import pytest
@@ -188,11 +186,13 @@ def test_what_killed_servers_left_is_deleted_at_the_next_start(temporary):
     left = temporary / f"{files.PREFIX}left"
     (left / "hash").mkdir(parents=True)
     (left / "hash" / "a.png").write_bytes(b"a")
+    (left / files.LOCK).touch()
     others = temporary / "another-program"
     others.mkdir()
     outside = temporary / "pictures"
     outside.mkdir()
     (outside / "a.png").write_bytes(b"a")
+    (outside / files.LOCK).touch()
     (temporary / f"{files.PREFIX}link").symlink_to(outside)
     with files.own_folder() as first:
         assert not left.exists() and others.exists() and (outside / "a.png").exists()
@@ -201,29 +201,6 @@ def test_what_killed_servers_left_is_deleted_at_the_next_start(temporary):
             assert (first / "b.png").exists() and first != second and second.is_dir()
         assert first.exists() and not second.exists()
     assert not first.exists()
-
-
-@pytest.mark.parametrize("name", files.ENDING)
-def test_a_signal_that_ends_the_server_deletes_its_folder(temporary, name):
-    number = getattr(signal, name)
-    before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as ended, files.own_folder() as folder:
-        (folder / "a.png").write_bytes(b"a")
-        os.kill(os.getpid(), number)
-        time.sleep(5)
-    assert ended.value.code == 128 + number and not folder.exists() and signal.getsignal(number) == before
-
-
-def test_a_signal_that_is_ignored_stays_so(temporary):
-    """As under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with files.own_folder() as folder:
-            os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(0.05)
-            assert folder.exists()
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_old_files_are_deleted_but_those_that_the_page_needs(tmp_path):

@@ -305,7 +305,7 @@ def started(folder):
 
 def test_nothing_is_left_however_the_server_ends(tmp_path):
     """Nor, when it was killed, after the next start."""
-    for name, code in (("SIGHUP", 129), ("SIGKILL", -9), ("SIGTERM", 143)):
+    for name, code in (("SIGHUP", 143), ("SIGKILL", -9), ("SIGTERM", 143)):
         with started(tmp_path) as (process, address):
             assert upload(address, png(SCENE))[0] == 200
             folder, = tmp_path.glob(f"{PREFIX}*")

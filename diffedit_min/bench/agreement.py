@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..loading import HALF
+from ..loading import dtype_of
 from ..methods import Edit
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import Context
@@ -28,18 +28,15 @@ LEAST_PSNR = 20.0           # dB, of edits without a mask in two dtypes
 
 def copy_in(model: StableDiffusion, device: str, dtype: str) -> StableDiffusion:
     """A copy of a model in another dtype, on another device."""
-    kind, moved = getattr(torch, dtype), {}
-    for name in ("unet", "vae"):
-        network = getattr(model, name)
-        keep = name == "vae" and network.config.force_upcast and kind in HALF
-        moved[name] = deepcopy(network).to(device, torch.float32 if keep else kind)
-    texts = tuple(replace(text, encoder=deepcopy(text.encoder).to(device, kind)) for text in model.texts)
-    return replace(model, **moved, texts=texts)
+    unet, vae, *encoders = (deepcopy(network).to(device, dtype_of(network, getattr(torch, dtype)))
+                            for network in model.networks)
+    texts = tuple(replace(text, encoder=encoder) for text, encoder in zip(model.texts, encoders, strict=True))
+    return replace(model, unet=unet, vae=vae, texts=texts)
 
 
 def outputs(model: StableDiffusion) -> dict[str, Tensor]:
     """What each network makes of the same inputs, in float32 on the CPU."""
-    (x, t, tokens, summary), vae = given(model)
+    (x, t, tokens, summary), vae = inputs_of(model)
     scaling, context = model.vae.config.scaling_factor, Context(tokens, summary and summary.pooled)
     raw = replace(model, prediction_type="epsilon")         # what the U-Net puts out, as it is
     found = {"text": tokens, "U-Net": raw.eps(x, int(t), context), "encode": model.encode(*vae["encode"]) / scaling,
@@ -47,7 +44,7 @@ def outputs(model: StableDiffusion) -> dict[str, Tensor]:
     return {name: numbers.float().cpu() for name, numbers in found.items()}
 
 
-def given(model: StableDiffusion) -> tuple[tuple[Any, ...], dict[str, tuple[Tensor]]]:
+def inputs_of(model: StableDiffusion) -> tuple[tuple[Any, ...], dict[str, tuple[Tensor]]]:
     """The inputs of the U-Net, and of the VAE."""
     multiple = model.multiple
     side = max(multiple, min(SIDE, math.isqrt(model.native_area)) // multiple * multiple)

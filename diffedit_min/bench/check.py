@@ -30,10 +30,9 @@ from torch import Tensor
 
 from .. import loading
 from ..loading.asking import ask
-from ..loading.files import first_line
+from ..loading.files import check_finite, first_line
 from ..methods import METHODS, Edit, Method
 from ..methods.method import MADE_FOR
-from ..networks.finite import finite
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.tokenizer import make_tokenizer
 from ..pictures.drawing import overlay
@@ -41,7 +40,7 @@ from ..pictures.photo import CAPTION, photograph
 from ..pictures.picture import fit, psnr, unfit
 from ..tiny.instructions import instruction
 from ..tiny.scenes import changed, demo_scenes
-from .agreement import MOST_ROUNDING, against_plain, compared, copy_in, given, outputs
+from .agreement import MOST_ROUNDING, against_plain, compared, copy_in, inputs_of, outputs
 from .findings import Checked, Line
 from .measures import cell_mask, iou
 from .programs import CLEAR, PAIR, Ours, held, inputs, load_rival, rival_file
@@ -96,23 +95,20 @@ class Check:
     @torch.no_grad()
     def all(self) -> None:
         """All parts. What rests on a part that is wrong is left out."""
-        if self.part("files", "all names and shapes fit", self.open) or self.model is None:
+        if self.part("files", self.open, "all names and shapes fit") or self.model is None:
             return
-        wrong = self.part("predicts", "", self.predicts) + self.part("VAE", "", self.vae)
-        wrong += self.part("DDIM", "", self.ddim) if self.method and self.method.channels == 4 else 0
-        wrong += self.part(self.base, "finite numbers", partial(self.in_dtype, self.base, wrong))
-        self.part("cost", "", self.cost)
+        wrong = self.part("predicts", self.predicts) + self.part("VAE", self.vae)
+        wrong += self.part("DDIM", self.ddim) if self.method and self.method.channels == 4 else 0
+        wrong += self.part(self.base, partial(self.in_dtype, self.base, wrong), "finite numbers")
+        self.part("cost", self.cost)
         if self.plain:
-            self.part("diffusers", "", self.diffusers)
+            self.part("diffusers", self.diffusers)
         for dtype in self.others():
-            self.model = None       # so that only one is in memory
-            gc.collect()
-            if not self.part(dtype, "finite numbers", partial(self.load, dtype)):
-                self.part(dtype, "finite numbers", partial(self.in_dtype, dtype, wrong))
+            self.part(dtype, partial(self.in_another, dtype, wrong), "finite numbers")
         if self.plain and self.device != "cpu":
-            self.part("CPU", "", self.cpu)
+            self.part("CPU", self.cpu)
 
-    def part(self, what: str, expected: str, lines: Callable[[], Iterator[Line]]) -> int:
+    def part(self, what: str, lines: Callable[[], Iterator[Line]], expected: str = "") -> int:
         """Run one part; how many of its lines are wrong. What it raises is a line."""
         found = []
         self.tell(what)
@@ -134,22 +130,16 @@ class Check:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
-                yield from self.load(self.base)
+                self.load(self.base)
             except torch.OutOfMemoryError:
                 yield Line("float32", "did not fit into memory", "", measured=False)
                 self.base = "bfloat16" if torch.device(self.device).type == "cpu" else "float16"
-                yield from self.load(self.base)
-        parts = {"U-Net": [self.model.unet], "VAE": [self.model.vae],
-                 "text": [text.encoder for text in self.model.texts]}
-        for name, networks in parts.items():
-            for network in networks:
-                for weight, numbers in network.named_parameters():
-                    if not finite(numbers):
-                        raise ValueError(f"{name}: {weight} holds NaN or infinite numbers: the file is damaged, get "
-                                         "it again")
-        sizes = (f"{name} {sum(p.numel() for n in networks for p in n.parameters()) / 1e6:.1f} M"
-                 for name, networks in parts.items())
-        yield Line("files", ", ".join(sizes), "all names and shapes fit, numbers finite")
+                self.load(self.base)
+        names = "U-Net", "VAE", "text encoder", "second text encoder"
+        for name, network in zip(names, self.model.networks, strict=False):
+            for weight, numbers in network.named_parameters():
+                check_finite(numbers, f"{name}: {weight}")
+        yield Line("files", self.model.sizes, "all names and shapes fit, numbers finite")
         channels = self.model.unet.config.in_channels
         purpose = MADE_FOR.get(channels, "unknown")
         yield Line("made for", f"{channels} input channels: {purpose}", "", measured=False)
@@ -157,12 +147,13 @@ class Check:
             if issubclass(warning.category, UserWarning) and "it seems to predict" not in str(warning.message):
                 yield Line("warning", str(warning.message), "", measured=False)     # `predicts` measures that one
 
-    def load(self, dtype: str) -> Iterator[Line]:
+    def load(self, dtype: str, device: str | None = None) -> None:
+        self.model = None       # so that only one is in memory
+        gc.collect()
         with warnings.catch_warnings():
-            if dtype != self.base:
+            if self.checked.lines:
                 warnings.simplefilter("ignore")     # it was said already
-            self.model = self.make(device=self.device, dtype=dtype)
-        yield from ()
+            self.model = self.make(device=device or self.device, dtype=dtype)
 
     def predicts(self) -> Iterator[Line]:
         answer, said = ask(self.model, self.picture), self.model.prediction_type
@@ -215,6 +206,10 @@ class Check:
         yield self.judged(dtype, edit)
         self.edit = self.edit or edit
 
+    def in_another(self, dtype: str, wrong_before: int) -> Iterator[Line]:
+        self.load(dtype)
+        yield from self.in_dtype(dtype, wrong_before)
+
     def judged(self, dtype: str, edit: Edit) -> Line:
         """An edit against the first one; that one against the true answer, where this is known."""
         what = f"edit in {dtype}"
@@ -244,7 +239,7 @@ class Check:
         except ValueError as error:
             yield Line("diffusers", f"not compared: {error}", "", measured=False)
             return
-        networks, (of_unet, of_vae) = next(iter(rival(self.model)[0].values()))(), given(self.model)
+        networks, (of_unet, of_vae) = next(iter(rival(self.model)[0].values()))(), inputs_of(self.model)
         theirs = {"U-Net": networks.unet(*of_unet), "encode": networks.encode(*of_vae["encode"]),
                   "decode": networks.decode(*of_vae["decode"])}
         theirs = {name: numbers.float().cpu() for name, numbers in theirs.items()}
@@ -263,11 +258,7 @@ class Check:
         yield Line(f"cost in {self.base}", f"{seconds:.2g} s a row at {side} px{edit}{peak}", "", measured=False)
 
     def cpu(self) -> Iterator[Line]:
-        self.model = None
-        gc.collect()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.model = self.make(device="cpu", dtype="float32")
+        self.load("float32", "cpu")
         yield compared(f"{self.device} to CPU", self.plain, outputs(self.model), MOST_ROUNDING[self.base],
                        "the device computes something else: try another version of torch or of its driver")
 

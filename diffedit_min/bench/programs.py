@@ -9,6 +9,8 @@ the package, which imports no other program.
 Shapes: B latents, R rows of the U-Net's batch, C channels, h x w cells, L tokens, D their width.
 """
 
+import os
+import platform
 import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +26,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..loading import load
+from ..loading import capabilities, load
 from ..methods.paper import diffedit
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.unet import Summary, UNetConfig
@@ -63,9 +65,18 @@ class Plan:
 FLOAT16 = ("avx512_fp16", "amx_fp16", "fp16", "sve")      # names of instructions
 
 
-def capabilities() -> dict[str, Any]:
-    """What the processor can do, by names of instructions; nothing is known in a torch before 2.7."""
-    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+def machine(device: str = "cpu") -> str:
+    """The GPU's name, if the device is one; the processor's name, its cores, what torch uses of it, and its instruction
+    sets for short numbers."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text("utf-8", "replace") if info.exists() else ""
+    names = re.findall(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    short = "bf16|fp16|vnni|i8mm|amx"
+    sets = [torch.backends.cpu.get_cpu_capability(),
+            *(name for name, there in capabilities().items() if there is True and re.search(short, name))]
+    gpu = f"{torch.cuda.get_device_name(device)}; " if torch.device(device).type == "cuda" else ""
+    return (f"{gpu}{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores "
+            f"({', '.join(sets)}); torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 
 class Programs:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..core.schedule import Schedule
-from ..loading import HALF, memory_format_of
+from ..loading import dtype_of, memory_format_of
 from ..loading.sources import TINY
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import TextModel, make_text_encoder
@@ -61,8 +61,7 @@ def make(shape: Shape, dtype: torch.dtype, device: str = "cpu") -> StableDiffusi
     with torch.device("meta"):
         networks = UNet(shape.unet), VAE(shape.vae), *(make_text_encoder({**text, **ends}) for text in shape.texts)
     for network in networks:
-        keep_float32 = network is networks[1] and shape.vae.force_upcast and dtype in HALF      # as load does
-        network.to(torch.float32 if keep_float32 else dtype).to_empty(device=device).eval().requires_grad_(False)
+        network.to(dtype_of(network, dtype)).to_empty(device=device).eval().requires_grad_(False)
         for name, weight in network.named_parameters():
             if weight.ndim > 1:
                 weight.normal_(0, 1 / math.sqrt(weight[0].numel()), generator=random)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 import os
-import platform
 import re
 import time
 import warnings
@@ -43,15 +42,15 @@ from .programs import (
     Ours,
     Plan,
     Programs,
-    capabilities,
     in_a_process,
     inputs,
+    machine,
     peak,
     task,
     vae_inputs,
     wait,
 )
-from .tables import as_csv, as_markdown, put
+from .tables import as_csv, as_markdown, put, table_of
 
 COMPILED = f"{OURS}, compiled"
 EDIT_SIDE = 256                                 # px: whole edits run at up to this size, and are composed for larger
@@ -343,17 +342,11 @@ def write(plan: Plan, tables: Mapping[str, Sequence[Line]], out: Path) -> None:
     text, told = [f"{plan.model} on {machine(plan.device)}. Medians; ratios are of medians."], []
     for title, lines in tables.items():
         if lines:
-            columns = columns_of(lines)
-            rows = [columns, *([cell(name, line.get(name, "")) for name in columns] for line in lines)]
+            rows = table_of([{name: cell(name, value) for name, value in line.items()} for line in lines])
             text += [f"### {title}", TABLES[title], "\n".join(as_markdown(rows))]
         told += [{"table": title, "model": plan.model, "threads": torch.get_num_threads(), **line} for line in lines]
-    columns = columns_of(told)
     put(out / "table.md", "\n\n".join(text) + "\n")
-    put(out / "table.csv", as_csv([columns, *([line.get(name, "") for name in columns] for line in told)]))
-
-
-def columns_of(lines: Sequence[Line]) -> list[str]:
-    return list(dict.fromkeys(name for line in lines for name in line))
+    put(out / "table.csv", as_csv(table_of(told)))
 
 
 def cell(column: str, value: Any) -> str:
@@ -361,17 +354,3 @@ def cell(column: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.0%}" if column in PERCENT else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return str(value)
-
-
-def machine(device: str = "cpu") -> str:
-    """The GPU's name, if the device is one; the processor's name, its cores, what torch uses of it, and its instruction
-    sets for short numbers."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text("utf-8", "replace") if info.exists() else ""
-    names = re.findall(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    known = capabilities()
-    sets = [torch.backends.cpu.get_cpu_capability(),
-            *(name for name, there in known.items() if there is True and re.search("bf16|fp16|vnni|i8mm|amx", name))]
-    gpu = f"{torch.cuda.get_device_name(device)}; " if torch.device(device).type == "cuda" else ""
-    return (f"{gpu}{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores "
-            f"({', '.join(sets)}); torch {torch.__version__}, {torch.get_num_threads()} threads")

@@ -116,7 +116,7 @@ def hash_of(model: StableDiffusion) -> str:
     Diffusion 1.5 in float32. (SHA-256 of the numbers themselves takes about three times as long.)
     """
     sums: list[Any] = [model.prediction_type, model.zero_empty_prompt, list(model.schedule.abar)]
-    for network in (model.unet, model.vae, *(text.encoder for text in model.texts)):
+    for network in model.networks:
         for name, tensor in network.state_dict().items():
             numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             sums.append([name, list(tensor.shape), str(tensor.dtype), zlib.crc32(numbers)])

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..pictures.writing import replacing
 
 Rows = Sequence[Sequence[Any]]
+
+
+def table_of(lines: Sequence[Mapping[str, Any]]) -> Rows:
+    """A row for each line, which holds its cells by column; the columns are all that occur."""
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    return [columns, *([line.get(name, "") for name in columns] for line in lines)]
 
 
 def as_markdown(rows: Rows) -> list[str]:

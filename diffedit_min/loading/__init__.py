@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,13 +75,14 @@ def load(
     if str(name) == "random":
         model = random_model(seed, prediction_type or "epsilon", torch_device, torch_dtype or torch.float32)
     else:
-        found = partial(find, str(name), half=torch_dtype in HALF, config=config, revision=revision, token=token)
-        checkpoint = found(prediction_type=prediction_type)
+        look_up = partial(find, str(name), half=torch_dtype in HALF, config=config, revision=revision, token=token)
+        checkpoint = look_up(prediction_type=prediction_type)
         model = build(checkpoint, torch_device, torch_dtype)
         if str(name) not in EMBEDDED:       # of those it is known
             model.prediction_type = settled(checkpoint, model)
-        if checkpoint.usual is None and config is None and model.prediction_type != checkpoint.prediction_type:
-            model = build(found(prediction_type=model.prediction_type), torch_device, torch_dtype)  # other configs fit
+        answered = checkpoint.prediction_type is None and model.prediction_type == "v_prediction"
+        if answered and checkpoint.usual is None and config is None:    # SD 2.x for 768 px, but configs for 512 px
+            model = build(look_up(prediction_type="v_prediction"), torch_device, torch_dtype)
     model.rows_per_batch = rows_per_batch
     if compile:
         compile_unet(model)
@@ -116,18 +118,26 @@ def best_dtype(unet: nn.Module, device: torch.device) -> torch.dtype:
         return torch.float32
     if device.type == "cuda":
         return torch.float16
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):     # missing in the oldest torch allowed
-        capabilities = torch.cpu.get_capabilities()
-        if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16")):
-            return torch.bfloat16
+    if device.type == "cpu" and any(capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16")):
+        return torch.bfloat16
     return torch.float32
+
+
+def capabilities() -> dict[str, Any]:
+    """What the processor can do, by names of instructions; nothing is known in a torch before 2.7."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
+def dtype_of(network: nn.Module, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of this network in a model of that dtype: float32 for a VAE that overflows in half precision."""
+    return torch.float32 if dtype in HALF and getattr(network.config, "force_upcast", False) else dtype
 
 
 def compile_unet(model: StableDiffusion, backend: str = "inductor") -> None:
     """Let torch.compile compile the U-Net. Raises ValueError if there is no C++ compiler for a CPU.
 
-    Each number of rows and each size of pictures has a graph of its own, which is compiled at its first call. (One
-    graph for all sizes is not to be had: torch.compile fails at the halving of sizes that it doesn't know.)
+    Each number of rows and each size of pictures has a graph of its own, which is compiled at its first call. (There
+    is no single graph for all sizes, because torch.compile can't halve a size that it doesn't know.)
     """
     compilers = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
     needs_one = backend == "inductor" and model.device.type == "cpu" and not os.environ.get("CXX")
@@ -146,8 +156,7 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
     schedule, networks, texts = checked_parts(checkpoint)
     dtype = dtype or best_dtype(networks["unet"], device)
     for part, module in networks.items():
-        keep_float32 = part == "vae" and module.config.force_upcast and dtype in HALF   # this VAE overflows in half
-        fill(module, checkpoint.networks[part], device, torch.float32 if keep_float32 else dtype)
+        fill(module, checkpoint.networks[part], device, dtype_of(module, dtype))
     prediction_type = checkpoint.prediction_type or checkpoint.usual or "epsilon"
     return StableDiffusion(
         networks["unet"], networks["vae"], texts, schedule, prediction_type,

@@ -2,12 +2,15 @@
 
     {"defaults": {"diffedit": {"steps": 25}, "diffedit, fast": {"guidance_scale": 5.0}}}
 
-A card comes from the same hands as the checkpoint. So it sets numbers and rules, but never says which files or models
+A card is written by those who made the checkpoint. So it sets numbers and rules, but never says which files or models
 are used. What an option is, only its method knows: the methods add their check to `CHECKS`.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from ..networks.config import read_json
 
 Defaults = dict[str, dict[str, Any]]
 
@@ -15,8 +18,10 @@ Defaults = dict[str, dict[str, Any]]
 CHECKS: list[Callable[[Defaults, str], None]] = []
 
 
-def checked_card(card: dict[str, Any], path: str) -> dict[str, Defaults]:
-    """A parsed card, with `defaults`. Raises ValueError, in one line that names the card, the key and the value."""
+def read_card(path: Path) -> dict[str, Defaults]:
+    """The card in a file, with `defaults`. Raises ValueError, in one line that names the file, the key and the value.
+    """
+    card = read_json(path)
     if unknown := sorted(card.keys() - {"defaults"}):
         raise ValueError(f"{path}: {unknown[0]!r} is not known; a card holds only 'defaults'")
     defaults = card.get("defaults", {})
@@ -24,5 +29,5 @@ def checked_card(card: dict[str, Any], path: str) -> dict[str, Defaults]:
         if not isinstance(values, dict):
             raise ValueError(f"{path}: {key!r} must be an object of names and values, not {values!r:.60}")
     for check in CHECKS:
-        check(defaults, path)
+        check(defaults, str(path))
     return {"defaults": defaults}

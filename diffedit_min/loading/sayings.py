@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..core.schedule import READINGS
+from ..networks.config import read_text
 from .files import first_line
 
 PREDICTIONS = tuple(READINGS)
@@ -125,9 +126,7 @@ class Original(NamedTuple):
     def read(cls, path: Path) -> "Original | None":
         """From a .yaml; None if it holds no such config. Raises ValueError if it can't be read."""
         try:
-            if path.stat().st_size > LONGEST_YAML:
-                raise ValueError(f"more than {LONGEST_YAML:,} bytes")
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            raw = yaml.safe_load(read_text(path, LONGEST_YAML))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ValueError(f"{path} can't be read as YAML ({first_line(error)}): mend it, or move it away") from None
         params = entry(raw, "model", "params")

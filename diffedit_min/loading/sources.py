@@ -19,7 +19,8 @@ from ..networks.config import read_json
 from ..networks.text import checked_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
-from .card import checked_card
+from ..pictures.picture_files import short
+from .card import read_card
 from .files import FOREIGN, Weights, foreign, kind_of, open_weights
 from .hub import WHAT_TO_GIVE, hub_folder, is_hub_id
 from .known import known_file, sha256
@@ -111,16 +112,10 @@ def what_is(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError, ValueError):     # ValueError: a zero byte in the path
         return "nothing"
     except OSError as error:
-        raise ValueError(f"{shortened(path)!r} can't be opened ({error.strerror})") from None
+        raise ValueError(f"{short(path)} can't be opened ({error.strerror})") from None
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise ValueError(f"{str(path)!r} is a device, a FIFO or a socket, not a file: {WHAT_TO_GIVE}")
     return "folder" if stat.S_ISDIR(mode) else "file"
-
-
-def shortened(path: Path) -> str:
-    """The path, or its ends if it is too long for a message."""
-    text = str(path)
-    return text if len(text) <= 200 else f"{text[:100]}...{text[-50:]}"
 
 
 # ---------------------------------------------------------------- a folder
@@ -143,12 +138,7 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
     made = with_configs(name, networks, path, scheduler, said, "epsilon")
     warn_if_distilled(name, scheduler, {"its name": name, "model_index.json": made.index.get("_name_or_path", ""),
                                         "unet/config.json": networks["unet"].config.get("_name_or_path", "")})
-    return replace(made, card=card_in(path)) if CARD in listing else made
-
-
-def card_in(path: Path) -> dict[str, Any]:
-    """The card in a checkpoint's folder, checked."""
-    return checked_card(read_json(path / CARD), str(path / CARD))
+    return replace(made, card=read_card(path / CARD)) if CARD in listing else made
 
 
 def warn_if_distilled(name: str, scheduler: Mapping[str, Any], names: Mapping[str, Any]) -> None:
@@ -183,7 +173,7 @@ def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
         return tiny
     own = EMBEDDED[name]
     unet = network(own, "unet", ["unet/diffusion_pytorch_model.safetensors"])
-    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=card_in(own))
+    return replace(tiny, networks={**tiny.networks, "unet": unet}, card=read_card(own / CARD))
 
 
 def hint(path: Path, listing: Collection[str]) -> str:

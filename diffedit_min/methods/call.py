@@ -17,7 +17,7 @@ def keyword(default: Any, sentence: str) -> Any:
     return field(default=default, metadata={"sentence": sentence})
 
 
-SEED, SIZE = Option("seed", int, 0), Option("size", int, None, optional=True)      # one seed
+SEED, SIZE = Option("seed", int, 0), Option("size", int, None, optional=True)      # of one picture
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,10 +23,9 @@ from ..core.task import Outcome, Step, Task
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import unfit
 from ..pictures.picture_files import to_rgb
-from ..samplers import sampler_of
+from ..samplers import files_named_by, sampler_of
 from .batches import Fitted, Request, batches, make_task, naming_pictures, requests
 from .call import Call
-from .cards import numbers_and_rules
 from .edit import Edit, Pictures, checked, make_edit
 from .help import Text, about, check_names, help_text, signature
 from .syntax import warn_of_syntax
@@ -249,13 +248,16 @@ class Method:
         for options that this method lacks or declares with another default. Raises ValueError for an option that names
         a file or a model.
         """
-        card = defaults.get(f"{self.name}{end}")
-        if card is not None or self.based_on is None:
-            return numbers_and_rules(card or {}, self.known)
-        of_base = self.based_on.known
-        found = {name: value for name, value in self.based_on.recommended(defaults, end).items()
-                 if name in self.known and self.known[name].default == of_base[name].default}
-        return numbers_and_rules(found, self.known)
+        found = defaults.get(f"{self.name}{end}")
+        if found is None and self.based_on is not None:
+            of_base = self.based_on.known
+            found = {name: value for name, value in self.based_on.recommended(defaults, end).items()
+                     if name in self.known and self.known[name].default == of_base[name].default}
+        for name, value in (found or {}).items():
+            if name in self.known and (files := files_named_by(self.known[name], value)):
+                raise ValueError(f"{files[0]} names a file or a model, which a card must not choose (here {value!r}): "
+                                 "remove it from the card, and give it with the call if you want it")
+        return dict(found or {})
 
     def preset(self, name: str) -> Mapping[str, Any]:
         """The options of a preset. Raises ValueError for a name that isn't known."""

@@ -27,10 +27,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_text(path: Path) -> str:
-    """A file's text, which is a config or a part of a tokenizer. ValueError if it is too large for one."""
-    if (size := path.stat().st_size) > LARGEST_TEXT:
-        raise ValueError(f"it has {size:,} bytes; expected at most {LARGEST_TEXT:,}")
+def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
+    """A file's text, which is a config or a part of a tokenizer. ValueError if it has more than `most` bytes."""
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"it has {size:,} bytes; expected at most {most:,}")
     return path.read_text(encoding="utf-8")
 
 

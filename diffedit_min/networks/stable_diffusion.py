@@ -48,21 +48,29 @@ class StableDiffusion:
 
     def __repr__(self) -> str:
         """A summary that fits on a screen."""
-        parts = {"U-Net": [self.unet], "VAE": [self.vae], "text": [text.encoder for text in self.texts]}
-        counts = (f"{name} {sum(p.numel() for network in networks for p in network.parameters()) / 1e6:.1f} M"
-                  for name, networks in parts.items())
         side = self.unet.config.sample_size
         recommended = "".join(f"\n  recommends for {method}: {', '.join(f'{n}={v!r}' for n, v in options.items())}"
                               for method, options in self.defaults.items())
-        return (f"StableDiffusion {self.name!r}: {', '.join(counts)}; {str(self.dtype).removeprefix('torch.')} on "
+        return (f"StableDiffusion {self.name!r}: {self.sizes}; {str(self.dtype).removeprefix('torch.')} on "
                 f"{self.device}\n  predicts {self.prediction_type}; pictures of {side * self.factor} x "
                 f"{side * self.factor} px, latents {self.vae.config.latent_channels} x {side} x {side}{recommended}")
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The U-Net, the VAE and the text encoders."""
+        return self.unet, self.vae, *(text.encoder for text in self.texts)
+
+    @property
+    def sizes(self) -> str:
+        """How many parameters its networks have, in millions."""
+        unet, vae, *texts = (sum(p.numel() for p in network.parameters()) / 1e6 for network in self.networks)
+        return f"U-Net {unet:.1f} M, VAE {vae:.1f} M, text {sum(texts):.1f} M"
 
     @property
     def identity(self) -> str:
         """A text that differs between checkpoints: name, dtype, and a hash of the first 16 numbers of every tensor."""
         digest = hashlib.sha256()
-        for network in (self.unet, self.vae, *(text.encoder for text in self.texts)):
+        for network in self.networks:
             for tensor in network.parameters():
                 digest.update(tensor.detach().flatten()[:16].double().cpu().numpy().tobytes())
         return f"{self.name}, {str(self.dtype).removeprefix('torch.')}, {digest.hexdigest()[:8]}"
@@ -112,9 +120,9 @@ class StableDiffusion:
             tokens = encode_text(self.text_encoder, ids[0])                                 # (B, L, D)
             check_output(tokens, self.text_encoder, "the text encoder", {})
             return Context(tokens, ids=ids[0])
-        tokens, pooled = encode_text_twice([text.encoder for text in self.texts], ids,
+        tokens, pooled = encode_text_twice(self.networks[2:], ids,
                                            self.texts[-1].tokenizer.eos_token_id)           # (B, L, D), (B, D')
-        both = nn.ModuleList(text.encoder for text in self.texts)
+        both = nn.ModuleList(self.networks[2:])
         check_output(torch.cat([tokens.flatten(1), pooled], dim=1), both, "the text encoders", {})
         if self.zero_empty_prompt:
             filled = torch.tensor([prompt != "" for prompt in prompts], device=self.device)

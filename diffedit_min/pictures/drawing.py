@@ -92,7 +92,7 @@ def stacked(rows: Sequence[Image.Image]) -> Image.Image:
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """The text in lines of at most `width` px, broken between words, or inside a word that is too long.
 
-    Of a very long text the first `LONGEST` letters.
+    A very long text is cut after `LONGEST` letters.
     """
     lines, whole = [], text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     for rest in unicodedata.normalize("NFKD", whole).splitlines():

@@ -1,4 +1,4 @@
-"""PNG files with more text, or a larger colour profile, than Pillow takes: it refuses the whole picture.
+"""Pillow refuses a PNG that holds very much text or a very large colour profile. Here it is read without them.
 
 A PNG is a list of chunks: length (4 bytes), kind (4), data, checksum (4).
 """

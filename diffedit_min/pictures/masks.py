@@ -1,6 +1,6 @@
-"""Masks in files, white = edit: opened, and refused with what they hold if nothing in them is white.
+"""Opening masks; white = edit. A mask without anything white is refused, and the message says what it holds.
 
-A mask that can't be what was meant, but can be used, is used with a warning.
+A mask that can be used, but looks like a mistake, is used with a warning.
 """
 
 import math
@@ -15,6 +15,7 @@ from .picture_files import first_frame, flattened, largest_value, opened, uprigh
 
 FEW = 3             # values or colours are listed if there are at most so many
 GREY = (64, 192)    # mask pixels between these are neither black nor white
+LUMA = (0.299, 0.587, 0.114)    # of red, green and blue in grey, as Pillow has it
 MOST_GREY = 0.25    # the share of such pixels from which a mask looks like a photo
 
 
@@ -26,12 +27,13 @@ def open_white(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
     """
     def read(image: Image.Image) -> tuple[Image.Image, str]:
         mask = flattened(first_frame(image, path), 0)
-        return mask, "" if is_white_somewhere(mask) else held(image)
+        return mask, "" if mask.convert("L").getextrema()[1] >= WHITE_FROM else held(image)
 
     mask, holds = opened(path, read)
     name = f"the mask {os.fspath(path)!r}"
     if holds:
-        raise ValueError(nothing_white(name, holds))
+        raise ValueError(f"{name} has nothing white, so nothing would be edited: {holds}; make what is to be edited "
+                         f"white (255, or at least {WHITE_FROM})")
     grey = np.asarray(mask.convert("L"))
     if grey.min() >= WHITE_FROM:
         warnings.warn(f"{name} is white all over: the whole picture is edited", stacklevel=2)
@@ -44,26 +46,14 @@ def open_white(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
     return mask
 
 
-def is_white_somewhere(mask: Image.Image) -> bool:
-    """Whether any pixel means "edit"."""
-    return mask.convert("L").getextrema()[1] >= WHITE_FROM
-
-
-def nothing_white(name: str, holds: str) -> str:
-    """What is said of a mask in which nothing is white. holds: what is in it instead, in words."""
-    return (f"{name} has nothing white, so nothing would be edited: {holds}; make what is to be edited white (255, or "
-            f"at least {WHITE_FROM})")
-
-
 def held(image: Image.Image) -> str:
     """What an opened mask without anything white holds, in words."""
-    shown = np.asarray(upright(image).convert("RGBA")).reshape(-1, 4)
-    colours, alpha = shown[:, :3], shown[:, 3]
+    shown = upright(image).convert("RGBA")
+    colours, alpha = np.split(np.asarray(shown).reshape(-1, 4), [3], axis=1)
     if alpha.min() < 255:       # what is transparent counts as black
         if alpha.max() == 0:
             return "all of it is transparent"
-        strokes = colours[alpha > 0]
-        brightest = int(np.asarray(Image.fromarray(strokes[None]).convert("L")).max())
+        brightest = np.asarray(shown.convert("L")).reshape(-1, 1)[alpha > 0].max()
         if brightest >= WHITE_FROM:
             return f"its strokes are almost transparent (at most {alpha.max()} of 255)"
         return f"its strokes are {'black' if not brightest else f'at most {brightest} of 255'} on a transparent ground"
@@ -72,7 +62,7 @@ def held(image: Image.Image) -> str:
         distinct = [(number >> 16, number >> 8 & 255, number & 255) for number in numbers.tolist()]
         if len(distinct) <= FEW:
             return f"its colours are {listed(distinct)} (red, green, blue)"
-        return f"its brightest colour is {max(distinct, key=brightness)} (red, green, blue)"
+        return f"its brightest colour is {distinct[(np.array(distinct) @ LUMA).argmax()]} (red, green, blue)"
     most = largest_value(image)
     values = np.unique(colours[:, 0] if most == 255 else np.asarray(image))
     if len(values) == 1:
@@ -80,11 +70,6 @@ def held(image: Image.Image) -> str:
     if len(values) <= FEW:
         return f"its values are {listed(values)}, of {most}"
     return f"its values go from {values[0]} to {values[-1]}, of {most}"
-
-
-def brightness(colour: tuple[int, int, int]) -> float:
-    """As `convert("L")` has it."""
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
 def listed(values: list | np.ndarray) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from .long_texts import without_long_texts
-from .writing import Version, replacing
+from .writing import Version, reason, replacing
 
 # In these, people keep pictures, and each is decoded by a library in common use. Pillow can read forty more, and looks
 # at a file's content, not at its name: an EPS file named a.png would be run as a program by Ghostscript.
@@ -64,13 +64,13 @@ def check_readable(path: str | os.PathLike) -> None:
         address = f"{web[1]}://{os.fspath(path)[web.end():]}"  # pathlib turns // into /
         raise ValueError(f"{name} is a web address: download it first (curl -O {shlex.quote(address)}) "
                          "and give the file's path")
-    if os.path.isdir(path):
-        raise ValueError(f"{name} is a folder: give the path of one picture in it")
     try:
-        os.stat(path)
+        mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise ValueError(f"{name} can't be opened ({_reason(error)}): check the path") from None
-    if not os.path.isfile(path):
+        raise ValueError(f"{name} can't be opened ({reason(error)}): check the path") from None
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{name} is a folder: give the path of one picture in it")
+    if not stat.S_ISREG(mode):
         raise ValueError(f"{name} is not a file but a pipe or a device: save the picture to a file first")
 
 
@@ -97,14 +97,14 @@ def opened(path: str | os.PathLike, read: Callable[[Image.Image], Any]) -> Any:
         raise ValueError(f"{name} is not a picture that can be read here ({', '.join(READ[0] + READ[1])}): save it as "
                          "PNG or JPEG") from None
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} has too many pixels ({_reason(error)}): make it smaller first") from None
+        raise ValueError(f"{name} has too many pixels ({reason(error)}): make it smaller first") from None
     except MemoryError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:  # an error of the system, not of a decoder
-            raise ValueError(f"{name} can't be opened ({_reason(error)}): check the path") from None
+            raise ValueError(f"{name} can't be opened ({reason(error)}): check the path") from None
         # A damaged file can raise almost any error: OSError, SyntaxError, struct.error, zlib.error.
-        raise ValueError(f"{name} is cut short, damaged or unusual ({_reason(error)}): export it again") from error
+        raise ValueError(f"{name} is cut short, damaged or unusual ({reason(error)}): export it again") from error
 
 
 def _read(file: str | os.PathLike | BinaryIO, read: Callable[[Image.Image], Any]) -> Any:
@@ -203,11 +203,6 @@ def _eight_bits(image: Image.Image, most: int) -> Image.Image:
     return grey
 
 
-def _reason(error: Exception) -> str:
-    """The error's message in one line."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-
-
 # ---- to files
 
 
@@ -279,7 +274,7 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
 
     To be called before long work, so that its result isn't lost.
     """
-    name, folder = _short(path), _short(path.parent)
+    name, folder = short(path), short(path.parent)
     try:
         path = path.absolute()
     except FileNotFoundError:
@@ -293,7 +288,7 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
         if not path.parent.is_dir():
             raise ValueError(f"there is no folder {folder}: make it first") from None
     except (OSError, ValueError) as error:      # a name that is too long, links in a circle, a null byte
-        raise ValueError(f"{name} can't be written ({_reason(error)}): choose another path") from None
+        raise ValueError(f"{name} can't be written ({reason(error)}): choose another path") from None
     if stat.S_ISDIR(there):
         raise ValueError(f"{name} is a folder: give the path of a file")
     if not stat.S_ISREG(there):
@@ -302,7 +297,7 @@ def check_target(path: Path, suffixes: Iterable[str] = tuple(FORMATS)) -> None:
         raise ValueError(f"the folder {folder} can't be written to: choose another")
 
 
-def _short(path: str | os.PathLike) -> str:
+def short(path: str | os.PathLike) -> str:
     """A path to show in a message, not longer than about 300 characters."""
     text = repr(os.fspath(path))
     return text if len(text) <= 300 else f"{text[:140]}...{text[-140:]}"

@@ -1,8 +1,8 @@
 """Files written whole or not at all, also where several programs write at once.
 
-A new file is written under another name beside its place, `.XXXXXXXX.part`, and replaces the old one when it is
-complete. Whoever writes it holds a lock of the system's on it, which ends with the process, however that ends. So two
-writers of one file take turns, and what a killed one left is known by its lock's absence: the next one writes over it.
+A new file is written under another name in the same folder, `.XXXXXXXX.part`, and replaces the old one when it is
+complete. The process that writes it holds a lock of the system on it. So two writers of one file take turns. The lock
+ends with the process: if a process was killed, its unfinished file has no lock, and the next writer overwrites it.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def replacing(path: str | os.PathLike, over: Version | bool = True) -> Iterator[
 
 def not_written(path: str | os.PathLike, error: OSError) -> NotWritten:
     """What to raise where the system can't write to a path."""
-    return NotWritten(f"{os.fspath(path)!r} can't be written ({error.strerror or error}): make room there, or choose "
-                      "another place")
+    return NotWritten(f"{os.fspath(path)!r} can't be written ({reason(error)}): make room there, or choose another "
+                      "place")
 
 
 def make_folder(path: Path) -> None:
@@ -68,8 +68,12 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:      # ValueError: a null byte
-        raise NotWritten(f"the folder {str(path)!r} can't be made ({getattr(error, 'strerror', None) or error}): "
-                         "choose another") from None
+        raise NotWritten(f"the folder {str(path)!r} can't be made ({reason(error)}): choose another") from None
+
+
+def reason(error: Exception) -> str:
+    """An error's message in one line."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
 def version_of(path: str | os.PathLike) -> Version:

@@ -8,7 +8,7 @@ from dataclasses import is_dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from ..core.options import Declared, declared, name_of
+from ..core.options import Declared, Option, declared, name_of
 from ..core.state import Sampler
 
 # The one list of the package's samplers: the files that hold them.
@@ -41,3 +41,15 @@ def sampler_of(value: Any) -> Sampler:
             raise ValueError(f"sampler {name_of(sampler)} has no option {text!r}; {has}")
         options[option.strip()] = known[option.strip()].parsed(setting)
     return replace(sampler, **options) if options else sampler
+
+
+def files_named_by(option: Option, value: Any) -> list[str]:
+    """What names a file or a model in an option's value, unless it is the default: the option itself, or a sampler's.
+
+    Whoever made a checkpoint or a picture, or visits a page, is not to decide which files are read and written.
+    """
+    if option.kind is not Sampler or value is None:
+        return [option.name] if option.file and value != option.default else []
+    sampler = sampler_of(value)
+    own = declared(type(sampler)) if is_dataclass(sampler) else {}
+    return [f"{option.name} {name}" for name, one in own.items() if files_named_by(one, getattr(sampler, name))]

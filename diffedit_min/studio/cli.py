@@ -20,7 +20,7 @@ from ..core import __version__
 from .app.command import serve
 from .bench_command import bench
 from .check_command import check
-from .console import ListsCommand, check_targets, tell, timed, write_report
+from .console import ListsCommand, check_targets, tell, timed, write_report, wrote
 from .edit_command import edit
 from .options import (
     MODEL_HELP,
@@ -107,7 +107,7 @@ def demo(
     print(f"input      {scene.caption}\nquery      {asked.query}")
     print("\n".join(demo_measures(edit, truth)))
     print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit")
-    print(f"wrote {' and '.join(map(str, filter(None, [out, report, strip])))}")
+    wrote(out, report, strip)
 
 
 def demo_measures(edit: Edit, truth: Image.Image) -> list[str]:

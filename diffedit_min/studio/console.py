@@ -50,13 +50,12 @@ def check_targets(
     if report is not None:
         check_target(report, (".html", ".htm"))
         asked.append(report)
-    if len({identity(path) for path in asked}) < len(asked):
-        raise ValueError(f"{str(asked[0])!r} can't hold two results: give each a file of its own")
-    read = {identity(path): path for path in reads if path is not None}
-    for path in asked:
-        if identity(path) in read:
-            raise ValueError(f"{str(path)!r} would replace {str(read[identity(path)])!r}, which is read: "
-                             "give another path")
+    places, read = [identity(path) for path in asked], {identity(path): path for path in reads if path is not None}
+    for path, place in zip(asked, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"{str(path)!r} can't hold two results: give each a file of its own")
+        if place in read:
+            raise ValueError(f"{str(path)!r} would replace {str(read[place])!r}, which is read: give another path")
 
 
 # ---- a run, and what is said of it
@@ -102,10 +101,15 @@ def shown(path: str | Path | None) -> str:
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
+def wrote(*paths: str | Path | None) -> None:
+    """Say which files were written. None: that one was not asked for."""
+    print(f"wrote {' and '.join(shown(path) for path in paths if path)}")
+
+
 def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None) -> None:
     """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
     """
-    print(f"wrote {' and '.join(shown(path) for path in paths if path)}")
+    wrote(*paths)
     covered = ""
     if edit.mask is not None:
         covered = f"; the mask covers {edit.frame.share(edit.mask, edit.factor):.1%}"

@@ -54,8 +54,7 @@ def speed(
     check_known(parts or (), PARTS, "--parts")
     settings = {"sizes": size, "rows": rows, "presets": preset, "dtypes": dtype, "parts": parts}
     plan = Plan(model, options=diffedit.parsed(option or ()), device=str(usable_device(device)), repeats=repeats,
-                against=against,
-                **{name: tuple(dict.fromkeys(values)) for name, values in settings.items() if values})
+                against=against, **{name: tuple(dict.fromkeys(values)) for name, values in settings.items() if values})
     tell: Callable[[str], None] = (lambda _: None) if quiet else partial(print, file=sys.stderr, flush=True)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)

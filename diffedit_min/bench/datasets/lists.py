@@ -10,7 +10,6 @@ import codecs
 import csv
 import io
 import json
-import os
 import stat
 from collections import Counter
 from collections.abc import Collection
@@ -24,13 +23,12 @@ KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number"
 def read_text(path: Path) -> str:
     """All of a file's text; it isn't empty."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-            about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise ValueError(f"{str(path)!r} is not a file but a pipe or a device: save the list to a file first")
-            if about.st_size > LARGEST:
-                raise ValueError(f"{str(path)!r} has {about.st_size:,} bytes, more than a list of edits can have")
-            data = file.read(LARGEST).removeprefix(codecs.BOM_UTF8)
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
+            raise ValueError(f"{str(path)!r} is not a file but a pipe or a device: save the list to a file first")
+        if about.st_size > LARGEST:
+            raise ValueError(f"{str(path)!r} has {about.st_size:,} bytes, more than a list of edits can have")
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from typer import Option
 
 from ..options import MODEL_HELP
+from ..streams import Terminated
 from .files import KEPT_SECONDS, delete_old, own_folder
 from .guard import is_own
 
@@ -59,7 +59,7 @@ def serve(
         if host not in LOCAL:
             print(f"warning: listening at {host}: everyone who can reach this machine can use the page",
                   file=sys.stderr)
-        print(f"the page is at {address} until Ctrl-C")
+        print(f"the page is at {address} until Ctrl-C", flush=True)      # a pipe would keep it back
         try:
             wait(folder)
         finally:
@@ -69,7 +69,10 @@ def serve(
 def wait(folder: Path) -> None:
     """Until Ctrl-C. Meanwhile files are deleted when they are old, but not those that the page was made with."""
     made = set(folder.rglob("*"))
-    with suppress(KeyboardInterrupt):
+    try:
         while True:
             time.sleep(60)
             delete_old(folder, KEPT_SECONDS, made)
+    except KeyboardInterrupt as stopped:
+        if isinstance(stopped, Terminated):
+            raise

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from ...core.options import KINDS, Option, declared, written
+from ...core.options import KINDS, Option, written
 from ...core.state import Sampler
 from ...methods import METHODS, Method
 from ...methods.help import sentence_of
-from ...samplers import SAMPLERS, sampler_of
+from ...samplers import SAMPLERS, files_named_by, sampler_of
 
 Key = tuple[str, type[Component]]       # which control: two options of one name that look different have two
 
@@ -103,19 +103,13 @@ def from_control(option: Option, held: Any) -> Any:
             raise ValueError(f"{option.name} is empty: give {KINDS[option.kind]}")
         return option.checked(None if option.optional else option.kind())
     value = option.parsed(held) if isinstance(held, str) else held
+    if files := files_named_by(option, value):
+        raise ValueError(f"{files[0]} names a file, which can't be chosen from the page")
     if option.kind is Sampler:
-        return value if value is None else without_files(sampler_of(value))
+        return value if value is None else sampler_of(value)
     if option.kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     return option.checked(value)
-
-
-def without_files(sampler: Sampler) -> Sampler:
-    """The sampler. ValueError if one of its options that was set names a file."""
-    for option in declared(type(sampler)).values() if is_dataclass(sampler) else ():
-        if option.file and getattr(sampler, option.name) != option.default:
-            raise ValueError(f"{option.name} names a file, which can't be chosen from the page")
-    return sampler
 
 
 @dataclass

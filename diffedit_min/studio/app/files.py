@@ -1,64 +1,38 @@
-"""Where the server keeps files: in a temporary folder of its own, which goes when the server ends, however that is."""
+"""Where the server keeps files: in a temporary folder of its own, which is deleted when the server ends.
+
+torch is not imported with this file.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:         # Windows: what a killed server left has to be deleted by hand there
-    fcntl = None
-
-PREFIX = "diffedit-min-page-"
+PREFIX, LOCK = "diffedit-min-page-", ".lock"        # the folder's name begins so; the file in it that is locked
 KEPT_SECONDS = 3600         # how long files of pictures stay
-ENDING = ("SIGTERM", "SIGHUP")
 
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A new folder, deleted when the block ends, by SIGTERM or SIGHUP too; and first those that killed servers left.
+    """A new folder, deleted when the block ends; and first those that killed servers left.
 
-    A server that lives holds a lock on its folder, which the system takes away when its process ends.
+    A server that lives holds a lock in its folder, which the system takes away when its process ends.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*") if fcntl else ():
-        with suppress(OSError), locked(left):
-            shutil.rmtree(left, ignore_errors=True)
-    with ended_by_signals(), tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
-        with locked(folder) if fcntl else nullcontext():
-            yield Path(folder)
+    from ...pictures.writing import lock
 
-
-@contextmanager
-def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """OSError if another process holds the lock, or if this is no folder of one's own."""
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(held)
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """`ENDING` raise SystemExit in the block, so that what it holds is given back. Those that are ignored stay so."""
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), open(left / LOCK, "r+b") as file:
+            if lock(file, wait=False):
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with open(folder / LOCK, "wb") as file:
+            lock(file)
+            yield folder
 
 
 def delete_old(folder: Path, seconds: float, but: Collection[Path] = ()) -> None:

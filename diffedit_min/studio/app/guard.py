@@ -33,8 +33,8 @@ ROUTES = {
 UPLOAD = "/gradio_api/upload"
 TEXT_BYTES = 2**18      # of a request that is no upload: what the controls hold
 OVERHEAD = 2**16        # of an upload, beside its files
-OF_VISITOR = 50         # files of the largest size: what one visitor's uploads may take at a time
-OF_ALL = 200            # the same of all files of the server, results too
+OF_VISITOR = 50         # one visitor's uploads take at most as much as so many files of the largest size
+OF_ALL = 200            # the same for all files of the server, results too
 
 
 class Guard:

@@ -39,9 +39,9 @@ from .words import about, rows, share, summary
 
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
 Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress, None, Shown]]    # its end is shown last
-SESSIONS = 200              # of people, at a time: who comes after them takes the place of who was away longest
-PICTURES = 10               # of the largest size: what the pictures of all sessions may have together
-EVERY_SECONDS = 0.1         # steps are told, at most: a browser that draws all of a small model's can't be clicked
+SESSIONS = 200              # are kept; a further one replaces the one that wasn't used for the longest time
+PICTURES = 10               # of the largest size: the pictures of all sessions together have at most their pixels
+EVERY_SECONDS = 0.1         # a step is shown, at most: a browser that draws each step of a small model can't be clicked
 
 
 def make_page(models: Models, megabytes: float, megapixels: float) -> gr.Blocks:

@@ -9,6 +9,7 @@ from typing import Any
 from ...core import __version__
 from ...methods import METHODS, find_method
 from ...pictures.metadata import read
+from ...samplers import files_named_by
 from .job import TOLD
 
 # What the settings hold besides the method's options: what a job can be told, what is the model's, and what only tells
@@ -54,10 +55,12 @@ def over(earlier: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]
     """
     told, method = {**earlier, **typed}, find_method(typed.get("method", earlier["method"]))
     named = {text.partition("=")[0].strip() for text in typed.get("option") or ()}
-    for name, option in method.known.items():
-        if option.file and earlier["options"].get(name) and name not in named:
-            raise ValueError(f"the earlier edit was made with {name}={earlier['options'][name]!r}, but a picture is "
-                             f"not to say which files are read or written: add -o {name}=FILE, or -o {name}= for none")
+    for name, value in earlier["options"].items():
+        option = method.known.get(name)
+        if option is not None and name not in named and files_named_by(option, value):
+            yours = f"-o {name}=FILE, or -o {name}= for none" if option.file else f"-o {name}= and your own"
+            raise ValueError(f"the earlier edit was made with {name}={value!r}, but a picture is not to say which "
+                             f"files are read or written: add {yours}")
     if OF_MODEL.keys() & typed:
         told.pop("weights", None)
     if "preset" in typed:

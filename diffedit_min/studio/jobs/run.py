@@ -100,7 +100,7 @@ def run(
     """Make what is not done, and write it: of each job its edit, which is on disk by then, or why there is none.
 
     Raises NotWritten where a result can't be written, or where another run has written meanwhile: the next ones would
-    fare no better.
+    fail too.
     """
     clear_leftovers(job.out for job in jobs)
     before = {job: version_of(job.out) for job in jobs}
