@@ -115,6 +115,7 @@ def single_file_origins(
 
     unet_layers: the U-Net's `layers_per_block`; vae_levels: the VAE's number of levels; text_layers: the number of
     layers of each text encoder. An unknown tensor is put under "unet", where the check reports it as unexpected.
+    Raises ValueError, without the file's name, for a weight that is there under two names.
     """
     origins: dict[str, Origins] = {part: {} for part in ("unet", "vae", *text_layers)}
     for name in stored:
@@ -123,15 +124,19 @@ def single_file_origins(
         prefix = next((prefix for prefix in PARTS if name.startswith(prefix) and PARTS[prefix] in origins), "")
         part, inner = PARTS.get(prefix, "unet"), name[len(prefix) :]
         if not prefix:
-            origins[part][name] = Origin(name)
+            found = {name: Origin(name)}
         elif prefix.endswith(".model."):
-            origins[part] |= openclip_origins(name, inner, text_layers[part])
+            found = openclip_origins(name, inner, text_layers[part])
         elif part == "unet":
-            origins[part][original_unet_name(inner, unet_layers)] = Origin(name)
+            found = {original_unet_name(inner, unet_layers): Origin(name)}
         elif part == "vae":
-            origins[part][original_vae_name(inner, vae_levels)] = Origin(name)
+            found = {original_vae_name(inner, vae_levels): Origin(name)}
         else:
-            origins[part][inner.removeprefix("text_model.")] = Origin(name)
+            found = {inner.removeprefix("text_model."): Origin(name)}
+        for ours in found.keys() & origins[part].keys():
+            raise ValueError(f"holds the same weight twice, as {origins[part][ours].name} and as {name}: get the file "
+                             "from where it was made, or remove one of them")
+        origins[part] |= found
     return origins
 
 
