@@ -284,6 +284,22 @@ def with_half_the_merges(path: Path) -> Path:
     return made
 
 
+def with_a_stale_shard(path: Path) -> Path:
+    """A small folder, one of whose shards also holds a weight that another one holds."""
+    files = [f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    made = variant(path, *files)
+    first, second = (load_file(made / "unet" / file) for file in files)
+    save_file(second | {"conv_in.bias": first["conv_in.bias"] + 1}, made / "unet" / files[1])
+    return made
+
+
+def tiny_scaled_up(path: Path) -> Path:
+    """The embedded checkpoint with the inverse of Stable Diffusion's scaling."""
+    made = Path(shutil.copytree(loading.TINY, path / "folder"))
+    change_json(made / "vae/config.json", scaling_factor=5.49)
+    return made
+
+
 def without_second_text(path: Path) -> Path:
     """SD XL without a file of its second text encoder, which only model_index.json tells of."""
     made = folder(path, "sdxl")
@@ -343,8 +359,9 @@ TOKENS = "a damaged tokenizer, tokens that the text encoder doesn't know, two di
 SMALLER = ("a tokenizer with far fewer tokens than the text encoder knows, without tokens for some letters, "
            "or with its merges cut off")
 XL = "SD XL whose configs lack `scaling_factor`, `force_upcast` or `force_zeros_for_empty_prompt`"
-OTHERS = "a VAE's `scaling_factor` that is another family's; betas that are the defaults of scheduler classes"
-TWICE = "a single file that holds a weight twice, under two names"
+OTHERS = ("a VAE's `scaling_factor` that is another family's or far too large; betas that are the defaults o"
+          "f scheduler classes")
+TWICE = "a weight that is there twice: in one file under two names, or in two shards"
 SKIP = "a file of SD 1.x trained on an inner layer of the text encoder (clip skip), as metadata or a `.yaml` say"
 ZEROS = "weights that are all zeros"
 
@@ -361,6 +378,12 @@ CASES = [
                                                          torch.ones(16)}), "holds the same weight twice, as"),
     Case(TWICE, "refused", lambda path: plain(path, add={"cond_stage_model.model.ln_final.bias": torch.ones(16)}),
          "holds the same weight twice, as"),
+    Case(TWICE, "refused", with_a_stale_shard, "both hold conv_in.bias, so they are not of the same save"),
+    Case(OTHERS, "warned", tiny_scaled_up, "latent is 11 large; usual is about 1. Its VAE's scaling_factor of 5.49"),
+    Case(FOLDER, "read", lambda path: changed(path, file="text_encoder/model.safetensors", **{
+        "text_projection.weight": torch.ones(16, 16)}), EPS),
+    Case(SINGLE, "read", lambda path: plain(path, rename=lambda name: re.sub(
+        r"attn_1\.([qkv])\.", r"attn_1.to_\1.", name).replace("attn_1.proj_out", "attn_1.to_out.0")), EPS),
     *(Case(SKIP, "warned", lambda path, metadata=metadata: plain(path, metadata=metadata), '("clip skip")')
       for metadata in ({"modelspec.encoder_layer": "2"}, {"ss_clip_skip": "2"})),
     Case(SKIP, "warned", lambda path: with_yaml(

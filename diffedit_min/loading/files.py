@@ -140,7 +140,12 @@ class Joined:
 
     def __init__(self, parts: list[Weights]):
         self.path, self.metadata = parts[0].path.parent, {}
-        self._of = {name: part for part in parts for name in part.header}
+        self._of: dict[str, Weights] = {}
+        for part in parts:
+            if twice := sorted(self._of.keys() & part.header.keys()):
+                raise ValueError(f"{self._of[twice[0]].path} and {part.path} both hold {twice[0]}, so they are not of "
+                                 "the same save: remove the files of the other one")
+            self._of |= dict.fromkeys(part.header, part)
         self.header = {name: part.header[name] for name, part in self._of.items()}
 
     def get(self, name: str) -> Tensor:

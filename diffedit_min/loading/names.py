@@ -101,7 +101,8 @@ UNET = {
 VAE = {"norm_out": "conv_norm_out", "mid.block_1": "mid_block.resnets.0", "mid.block_2": "mid_block.resnets.1",
        "mid.attn_1.norm": "mid_block.attentions.0.group_norm", "mid.attn_1.q": "mid_block.attentions.0.to_q",
        "mid.attn_1.k": "mid_block.attentions.0.to_k", "mid.attn_1.v": "mid_block.attentions.0.to_v",
-       "mid.attn_1.proj_out": "mid_block.attentions.0.to_out.0"}
+       "mid.attn_1.proj_out": "mid_block.attentions.0.to_out.0"} | {
+    f"mid.attn_1.{to}": f"mid_block.attentions.0.{to}" for to in ("to_q", "to_k", "to_v", "to_out")}  # of converters
 OPENCLIP = {"token_embedding": "embeddings.token_embedding", "ln_final": "final_layer_norm",
             "positional_embedding": "embeddings.position_embedding.weight", "text_projection": "text_projection.weight"}
 OPENCLIP_LAYER = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..networks.config import read_json
-from ..networks.text import checked_text_config
+from ..networks.text import PROJECTED, checked_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
 from .card import checked_card
@@ -172,8 +172,11 @@ def network(path: Path, part: str, files: Sequence[str]) -> Network:
     """The network of a folder that is called `part`, with its weights in `files`."""
     rule = {"unet": unet_origins, "vae": vae_origins}.get(part, text_origins)
     paths = tuple(path / file for file in files)
-    stored = open_weights(paths)
-    return Network(read_json(path / part / "config.json"), stored, rule(stored.header), paths)
+    stored, config = open_weights(paths), read_json(path / part / "config.json")
+    origins = rule(stored.header)
+    if part == "text_encoder" and PROJECTED not in str(config.get("architectures")):
+        origins.pop("text_projection.weight", None)     # the first text encoder's is never used
+    return Network(config, stored, origins, paths)
 
 
 def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
