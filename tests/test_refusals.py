@@ -25,6 +25,7 @@ from transformers import CLIPTokenizer
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.core.schedule import Schedule
 from diffedit_min.loading.layout import SCHEDULER
 
 TABLE = Path(__file__).parent.parent / "weights.md"
@@ -206,6 +207,7 @@ def without_start(*starts: str) -> Callable[[str], str | None]:
 
 
 NAN, HUGE = torch.full((4,), torch.nan, dtype=torch.float16), torch.full((4,), 1e30)
+SD_ABAR = Schedule.from_config({}).abar
 MARK, ONE = torch.zeros(0), torch.ones(1)
 CLASS = "scheduler/scheduler_config.json"
 
@@ -300,6 +302,14 @@ def tiny_scaled_up(path: Path) -> Path:
     return made
 
 
+def wide_text_of_two_heads(path: Path) -> Path:
+    """A small folder whose text encoder has the width of SD 1.x's, but not its heads."""
+    configs = checkpoints.small(SMALLEST)
+    configs["text_encoder"] |= {"hidden_size": 768, "projection_dim": 768, "num_hidden_layers": 1}
+    configs["unet"] |= {"cross_attention_dim": 768, "attention_head_dim": 8}
+    return checkpoints.write_folder(path / "folder", configs, checkpoints.random_weights(configs))
+
+
 def without_second_text(path: Path) -> Path:
     """SD XL without a file of its second text encoder, which only model_index.json tells of."""
     made = folder(path, "sdxl")
@@ -332,7 +342,8 @@ RELATED = ("a relative with other inputs: depth, upscaler, unCLIP, Zero123, GLIG
            "re in place of the text, LCM that takes the scale")
 CODE = "a pickle with more than tensors"
 SWITCH = "a config with a switch that the networks here don't have, or an impossible size"
-ZERO = "zero terminal SNR: the key `ztsnr`, metadata, a `.yaml`, `rescale_betas_zero_snr`"
+ZERO = ("zero terminal SNR: the key `ztsnr`, metadata, a `.yaml`, `rescale_betas_zero_snr`"
+        ", a file's `alphas_cumprod`")
 EDM = "EDM: the keys `edm_mean`, `edm_std`, `edm_vpred...` (Playground 2.5, CosXL), a `.yaml`, the classes `EDM...`"
 FLOW = "flow matching: the classes `FlowMatch...`, `use_flow_sigmas`"
 UNKNOWN = "another scheduler class than those of DDPM"
@@ -363,6 +374,10 @@ OTHERS = ("a VAE's `scaling_factor` that is another family's or far too large; b
           "f scheduler classes")
 TWICE = "a weight that is there twice: in one file under two names, or in two shards"
 SKIP = "a file of SD 1.x trained on an inner layer of the text encoder (clip skip), as metadata or a `.yaml` say"
+MARK_UNKNOWN = "a single file with a mark (a name without a dot) that isn't known here"
+HEADS = ("a U-Net or text encoder whose config says other heads or another activation than published models "
+         "of its sizes have")
+LEVELS = "a single file whose own noise levels (`alphas_cumprod`) differ from those of its configs"
 ZEROS = "weights that are all zeros"
 
 CASES = [
@@ -388,6 +403,14 @@ CASES = [
       for metadata in ({"modelspec.encoder_layer": "2"}, {"ss_clip_skip": "2"})),
     Case(SKIP, "warned", lambda path: with_yaml(
         path, "cond_stage_config:\n  params:\n    layer: hidden\n    layer_idx: 11"), "says x.yaml"),
+    *(Case(MARK_UNKNOWN, "warned", lambda path, mark=mark: plain(path, "sdxl", add={mark: ONE}), f"holds '{mark}'")
+      for mark in ("zsnr", "sigma_data")),
+    Case(HEADS, "warned", wide_text_of_two_heads, "num_attention_heads = 2, or nothing; text encoders that are 768"),
+    Case(LEVELS, "warned", lambda path: plain(path, add={"alphas_cumprod": torch.linspace(0.999, 0.005, 1000)}),
+         "holds other noise levels (alphas_cumprod) than its configs"),
+    Case(SINGLE, "read", lambda path: plain(path, add={"alphas_cumprod": torch.tensor(SD_ABAR).half()}), EPS),
+    Case(ZERO, "refused", lambda path: plain(path, add={"alphas_cumprod": torch.linspace(0.999, 0, 1000)}),
+         "zero terminal SNR (abar is 0 at the last level), which is not supported (its alphas_cumprod end at 0)"),
     Case(ZEROS, "warned", half_zeros, "weights are zeros, among them up_blocks."),
     Case(SMALLER, "warned", with_half_the_merges, "tokens that no merge makes, among them"),
     Case(LACKS, "refused", without_second_text, "missing: text_encoder_2/config.json, tokenizer_2/vocab.json"),

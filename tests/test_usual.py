@@ -4,6 +4,8 @@ What a family's models usually have, where the files of a checkpoint don't say i
 """
 
 import json
+import warnings
+from dataclasses import replace
 
 import checkpoints
 import pytest
@@ -13,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from diffedit_min.loading import load
 from diffedit_min.loading.family import CONV_IN, CROSS_ATTENTION, family_of
 from diffedit_min.loading.files import open_weights
+from diffedit_min.loading.usual import warn_if_unusual, warn_of_heads
+from diffedit_min.networks.unet import UNetConfig
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,23 @@ def test_a_yaml_also_says_how_latents_are_scaled(tmp_path):
     folder = checkpoints.write_configs(tmp_path / "configs", configs)
     (tmp_path / "x.yaml").write_text("model:\n  params:\n    scale_factor: 0.5\n")
     assert load(path, config=folder, device="cpu").vae.config.scaling_factor == 0.5
+
+
+@pytest.mark.parametrize("family", checkpoints.REAL)
+def test_no_published_model_has_unusual_heads(family):
+    configs = checkpoints.REAL[family]
+    unet = UNetConfig.from_dict(configs["unet"])
+    texts = {part: configs[part] for part in ("text_encoder", "text_encoder_2") if part in configs}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_heads("x", unet, texts)
+        warn_if_unusual("x", configs["unet"], configs["vae"], configs["scheduler"])
+    with pytest.warns(UserWarning, match="its levels have"):
+        warn_of_heads("x", replace(unet, attention_head_dim=64), texts)
+    for changed, message in (
+            ("hidden_act", "says hidden_act = 'other'"), ("num_attention_heads", "num_attention_heads = other")):
+        with pytest.warns(UserWarning, match=message):
+            warn_of_heads("x", unet, {part: config | {changed: "other"} for part, config in texts.items()})
 
 
 def header_of(path, width: int, *texts: str):

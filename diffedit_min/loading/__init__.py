@@ -34,6 +34,7 @@ from .files import WEIGHT_DTYPES, check_finite, first_line
 from .layout import SCHEDULER
 from .names import check_exactly, own_names
 from .sources import EMBEDDED, TINY, Checkpoint, Network, find
+from .usual import warn_of_heads
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 HALF = (torch.float16, torch.bfloat16)
@@ -169,6 +170,8 @@ def checked_parts(checkpoint: Checkpoint) -> tuple[Schedule, dict[str, nn.Module
         check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
                       network.described_by)
     check_together(networks, checkpoint.name)
+    warn_of_heads(checkpoint.name, networks["unet"].config, {
+        part: module.config.to_dict() for part, module in networks.items() if "text" in part})
     encoders = [module for part, module in networks.items() if "text" in part]
     return schedule, networks, text_models(encoders, checkpoint.tokenizers)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..core.schedule import Schedule
 from ..networks.config import read_json
 from ..networks.text import PROJECTED, checked_text_config
 from ..networks.unet import UNetConfig
@@ -39,7 +40,17 @@ from .sayings import (
     of_option,
     of_scheduler,
 )
-from .usual import XL_INDEX, XL_VAE, filled_in, is_xl, warn_if_distilled, warn_if_unusual, warn_of_clip_skip
+from .usual import (
+    XL_INDEX,
+    XL_VAE,
+    check_levels,
+    filled_in,
+    is_xl,
+    warn_if_distilled,
+    warn_if_unusual,
+    warn_of_clip_skip,
+    warn_of_marks,
+)
 
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
 EMBEDDED = {"tiny": TINY, "tiny-instruct": TINY.parent / "checkpoint_instruct"}
@@ -225,6 +236,8 @@ def single_file(
                           f"{theirs.by} says {theirs.prediction_type}. If that is right, give prediction_type=",
                           stacklevel=2)
         said = said or theirs
+    warn_of_marks(name, weights.header)
+    check_levels(name, weights, Schedule.from_config(scheduler, str(where / SCHEDULER)).abar)
     warn_if_distilled(name, scheduler if config is not None else {}, file_names(path, weights))
     if family.name == "SD 1.x":
         warn_of_clip_skip(name, weights.metadata, original)

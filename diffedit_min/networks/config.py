@@ -31,7 +31,7 @@ def read_text(path: Path) -> str:
     """A file's text, which is a config or a part of a tokenizer. ValueError if it is too large for one."""
     if (size := path.stat().st_size) > LARGEST_TEXT:
         raise ValueError(f"it has {size:,} bytes; expected at most {LARGEST_TEXT:,}")
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")     # some editors write a mark before the text
 
 
 def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple], where: str) -> Config:
