@@ -310,6 +310,14 @@ def wide_text_of_two_heads(path: Path) -> Path:
     return checkpoints.write_folder(path / "folder", configs, checkpoints.random_weights(configs))
 
 
+def with_mark(path: Path) -> Path:
+    """A small folder with a byte order mark before each of its texts, as some editors write it."""
+    made = folder(path)
+    for file in (*made.glob("*/*.json"), *made.glob("*/*.txt"), *made.glob("*.json")):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    return made
+
+
 def without_second_text(path: Path) -> Path:
     """SD XL without a file of its second text encoder, which only model_index.json tells of."""
     made = folder(path, "sdxl")
@@ -488,6 +496,7 @@ CASES = [
     Case(TOKENS, "refused", lambda path: with_tokenizer(path, added_tokens={"<a>": 655}), "belongs to another model"),
     Case(TOKENS, "refused", with_two_vocabularies, "hold another vocabulary than tokenizer.json"),
     Case(FOLDER, "read", folder, EPS),
+    Case(FOLDER, "read", with_mark, EPS),
     Case(FOLDER, "read", lambda path: folder(path, "sdxl"), EPS),
     Case(FOLDER, "read", lambda path: folder(path, "sd21-768"), V),
     Case(FOLDER, "read", lambda path: variant(path, "diffusion_pytorch_model.bf16.safetensors"), EPS),
