@@ -106,7 +106,7 @@ def test_a_card_brings_defaults(copied):
 
 
 def test_the_schedulers_config_is_read(copied, rewrite):
-    rewrite(copied / SCHEDULER, beta_schedule="linear", beta_start=1e-4, beta_end=0.02, steps_offset=0,
+    rewrite(copied / SCHEDULER, beta_schedule="linear", beta_start=1e-4, beta_end=0.021, steps_offset=0,
             set_alpha_to_one=True)
     schedule = load(copied).schedule
     assert schedule.abar[0] == pytest.approx(1 - 1e-4, abs=1e-12)

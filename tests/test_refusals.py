@@ -25,6 +25,7 @@ from transformers import CLIPTokenizer
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.core.schedule import Schedule
 from diffedit_min.loading.layout import SCHEDULER
 
 TABLE = Path(__file__).parent.parent / "weights.md"
@@ -206,6 +207,7 @@ def without_start(*starts: str) -> Callable[[str], str | None]:
 
 
 NAN, HUGE = torch.full((4,), torch.nan, dtype=torch.float16), torch.full((4,), 1e30)
+SD_ABAR = Schedule.from_config({}).abar
 MARK, ONE = torch.zeros(0), torch.ones(1)
 CLASS = "scheduler/scheduler_config.json"
 
@@ -261,6 +263,76 @@ def with_another_text_encoder(path: Path) -> Path:
     return checkpoints.write_folder(path / "folder", configs, checkpoints.random_weights(configs))
 
 
+def without_entries(made: Path, file: str, *keys: str) -> Path:
+    """The folder with these entries of one of its configs left out."""
+    entries = json.loads((made / file).read_text())
+    (made / file).write_text(json.dumps({key: value for key, value in entries.items() if key not in keys}))
+    return made
+
+
+def half_zeros(path: Path) -> Path:
+    """A small folder whose U-Net's file ends in zeros, as of a download that was not finished."""
+    made = folder(path)
+    state = load_file(made / UNET)
+    later = sorted(state)[len(state) // 2 :]
+    save_file(state | {name: torch.zeros_like(state[name]) for name in later}, made / UNET)
+    return made
+
+
+def with_half_the_merges(path: Path) -> Path:
+    made = folder(path)
+    lines = (made / "tokenizer/merges.txt").read_text().splitlines()
+    (made / "tokenizer/merges.txt").write_text("\n".join(lines[: len(lines) // 2]))
+    return made
+
+
+def with_a_stale_shard(path: Path) -> Path:
+    """A small folder, one of whose shards also holds a weight that another one holds."""
+    files = [f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    made = variant(path, *files)
+    first, second = (load_file(made / "unet" / file) for file in files)
+    save_file(second | {"conv_in.bias": first["conv_in.bias"] + 1}, made / "unet" / files[1])
+    return made
+
+
+def tiny_scaled_up(path: Path) -> Path:
+    """The embedded checkpoint with the inverse of Stable Diffusion's scaling."""
+    made = Path(shutil.copytree(loading.TINY, path / "folder"))
+    change_json(made / "vae/config.json", scaling_factor=5.49)
+    return made
+
+
+def wide_text_of_two_heads(path: Path) -> Path:
+    """A small folder whose text encoder has the width of SD 1.x's, but not its heads."""
+    configs = checkpoints.small(SMALLEST)
+    configs["text_encoder"] |= {"hidden_size": 768, "projection_dim": 768, "num_hidden_layers": 1}
+    configs["unet"] |= {"cross_attention_dim": 768, "attention_head_dim": 8}
+    return checkpoints.write_folder(path / "folder", configs, checkpoints.random_weights(configs))
+
+
+def with_mark(path: Path) -> Path:
+    """A small folder with a byte order mark before each of its texts, as some editors write it."""
+    made = folder(path)
+    for file in (*made.glob("*/*.json"), *made.glob("*/*.txt"), *made.glob("*.json")):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    return made
+
+
+def without_second_text(path: Path) -> Path:
+    """SD XL without a file of its second text encoder, which only model_index.json tells of."""
+    made = folder(path, "sdxl")
+    for name in ("text_encoder_2", "tokenizer_2"):
+        shutil.rmtree(made / name)
+    return made
+
+
+def with_channels(path: Path, channels: int) -> Path:
+    """A small folder whose U-Net takes so many channels."""
+    configs = checkpoints.small(SMALLEST)
+    configs["unet"]["in_channels"] = channels
+    return checkpoints.write_folder(path / "folder", configs, checkpoints.random_weights(configs))
+
+
 # ---------------------------------------------------------------- the rows
 
 FOLDER = "a folder with `.safetensors` or `.bin` files, whole or in shards, in variants fp16 and bf16, old or new names"
@@ -272,12 +344,14 @@ LACKS = "a folder that lacks needed files, or has its weights only in another va
 FIT = "weights that don't fit the config"
 DAMAGED = "a file that is cut off or damaged"
 OTHER = "a web page, a Git LFS pointer, a picture, an archive, ... in place of weights"
-ADDITION = "a LoRA, a ControlNet, a textual inversion, also together with a checkpoint"
+ADDITION = "a LoRA, a ControlNet, an IP-Adapter, a textual inversion, also together with a checkpoint"
 PART = "one network of a folder; a single file without its VAE, U-Net or text encoder"
-RELATED = "a relative with other inputs: depth, upscaler, unCLIP, Zero123, GLIGEN, video, LCM that takes the scale"
+RELATED = ("a relative with other inputs: depth, upscaler, unCLIP, Zero123, GLIGEN, video, Marigold, a pictu"
+           "re in place of the text, LCM that takes the scale")
 CODE = "a pickle with more than tensors"
 SWITCH = "a config with a switch that the networks here don't have, or an impossible size"
-ZERO = "zero terminal SNR: the key `ztsnr`, metadata, a `.yaml`, `rescale_betas_zero_snr`"
+ZERO = ("zero terminal SNR: the key `ztsnr`, metadata, a `.yaml`, `rescale_betas_zero_snr`"
+        ", a file's `alphas_cumprod`")
 EDM = "EDM: the keys `edm_mean`, `edm_std`, `edm_vpred...` (Playground 2.5, CosXL), a `.yaml`, the classes `EDM...`"
 FLOW = "flow matching: the classes `FlowMatch...`, `use_flow_sigmas`"
 UNKNOWN = "another scheduler class than those of DDPM"
@@ -301,9 +375,77 @@ PIPELINE = "another kind of model: a diffusion transformer, Kandinsky, video, SD
 TEXT_KIND = "another text encoder or tokenizer than CLIP's"
 MIXED = "networks of different models: widths, channels or numbers of text encoders that don't fit together"
 TOKENS = "a damaged tokenizer, tokens that the text encoder doesn't know, two different vocabularies"
-SMALLER = "a tokenizer with far fewer tokens than the text encoder knows, or without tokens for some letters"
+SMALLER = ("a tokenizer with far fewer tokens than the text encoder knows, without tokens for some letters, "
+           "or with its merges cut off")
+XL = "SD XL whose configs lack `scaling_factor`, `force_upcast` or `force_zeros_for_empty_prompt`"
+OTHERS = ("a VAE's `scaling_factor` that is another family's or far too large; betas that are the defaults o"
+          "f scheduler classes")
+TWICE = "a weight that is there twice: in one file under two names, or in two shards"
+SKIP = "a file of SD 1.x trained on an inner layer of the text encoder (clip skip), as metadata or a `.yaml` say"
+MARK_UNKNOWN = "a single file with a mark (a name without a dot) that isn't known here"
+HEADS = ("a U-Net or text encoder whose config says other heads or another activation than published models "
+         "of its sizes have")
+LEVELS = "a single file whose own noise levels (`alphas_cumprod`) differ from those of its configs"
+ZEROS = "weights that are all zeros"
 
 CASES = [
+    Case(XL, "read", lambda path: without_entries(folder(path, "sdxl"), "vae/config.json", "scaling_factor"), EPS),
+    Case(XL, "read", lambda path: without_entries(folder(path, "sdxl"), "model_index.json",
+                                                  "force_zeros_for_empty_prompt"), EPS),
+    *(Case(OTHERS, "warned", lambda path, family=family, scaling=scaling: changed(
+        path, family, "vae/config.json", scaling_factor=scaling), f"is {scaling}, but that of {which} is")
+      for family, scaling, which in (("sdxl", 0.18215, "SD XL"), ("sd15", 0.13025, "SD 1.x or 2.x"))),
+    Case(OTHERS, "warned", lambda path: folder(path, scheduler={
+        "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}), "the defaults of scheduler classes"),
+    Case(TWICE, "refused", lambda path: plain(path, add={"cond_stage_model.transformer.final_layer_norm.bias":
+                                                         torch.ones(16)}), "holds the same weight twice, as"),
+    Case(TWICE, "refused", lambda path: plain(path, add={"cond_stage_model.model.ln_final.bias": torch.ones(16)}),
+         "holds the same weight twice, as"),
+    Case(TWICE, "refused", with_a_stale_shard, "both hold conv_in.bias, so they are not of the same save"),
+    Case(OTHERS, "warned", tiny_scaled_up, "latent is 11 large; usual is about 1. Its VAE's scaling_factor of 5.49"),
+    Case(FOLDER, "read", lambda path: changed(path, file="text_encoder/model.safetensors", **{
+        "text_projection.weight": torch.ones(16, 16)}), EPS),
+    Case(SINGLE, "read", lambda path: plain(path, rename=lambda name: re.sub(
+        r"attn_1\.([qkv])\.", r"attn_1.to_\1.", name).replace("attn_1.proj_out", "attn_1.to_out.0")), EPS),
+    *(Case(SKIP, "warned", lambda path, metadata=metadata: plain(path, metadata=metadata), '("clip skip")')
+      for metadata in ({"modelspec.encoder_layer": "2"}, {"ss_clip_skip": "2"})),
+    Case(SKIP, "warned", lambda path: with_yaml(
+        path, "cond_stage_config:\n  params:\n    layer: hidden\n    layer_idx: 11"), "says x.yaml"),
+    *(Case(MARK_UNKNOWN, "warned", lambda path, mark=mark: plain(path, "sdxl", add={mark: ONE}), f"holds '{mark}'")
+      for mark in ("zsnr", "sigma_data")),
+    Case(HEADS, "warned", wide_text_of_two_heads, "num_attention_heads = 2, or nothing; text encoders that are 768"),
+    Case(LEVELS, "warned", lambda path: plain(path, add={"alphas_cumprod": torch.linspace(0.999, 0.005, 1000)}),
+         "holds other noise levels (alphas_cumprod) than its configs"),
+    Case(SINGLE, "read", lambda path: plain(path, add={"alphas_cumprod": torch.tensor(SD_ABAR).half()}), EPS),
+    Case(ZERO, "refused", lambda path: plain(path, add={"alphas_cumprod": torch.linspace(0.999, 0, 1000)}),
+         "zero terminal SNR (abar is 0 at the last level), which is not supported (its alphas_cumprod end at 0)"),
+    Case(ZEROS, "warned", half_zeros, "weights are zeros, among them up_blocks."),
+    Case(SMALLER, "warned", with_half_the_merges, "tokens that no merge makes, among them"),
+    Case(LACKS, "refused", without_second_text, "missing: text_encoder_2/config.json, tokenizer_2/vocab.json"),
+    *(Case(RELATED, "refused", lambda path, entry=entry: folder(path, **entry), message) for entry, message in (
+        ({"_class_name": "MarigoldDepthPipeline"}, "tells depth or normals from a picture"),
+        ({"_class_name": "StableDiffusionImageVariationPipeline"}, "a picture in place of a text"),
+        ({"text_encoder": [None, None], "image_encoder": ["transformers", "CLIPVisionModelWithProjection"]},
+         "takes a picture in place of a text"))),
+    Case(RELATED, "refused", lambda path: with_channels(path, 5), "but the U-Net takes 5 and makes 4 (known are"),
+    *(Case(ADDITION, "refused", lambda path, name=name: tensors_in(path, name), what) for name, what in (
+        ("unet.down_blocks.0.attn1.processor.to_q_lora.down.weight", "looks like a LoRA"),
+        ("down_blocks.0.attn1.processor.to_q_lora.down.weight", "looks like a LoRA"),
+        ("text_encoder.layers.0.k_proj.lora_linear_layer.down.weight", "looks like a LoRA"),
+        ("lora_te_text_model_encoder_layers_0.hada_w1_a", "looks like a LoRA"),
+        ("down_blocks.0.attn2.processor.to_k_custom_diffusion.weight", "looks like a LoRA"),
+        ("ip_adapter.1.to_k_ip.weight", "looks like an IP-Adapter"))),
+    *(Case(PART, "refused", lambda path, start=start: plain(path, "sdxl", rename=without_start(start)), what)
+      for start, what in (("conditioner.embedders.0", "looks like SD XL without its first text encoder"),
+                          ("conditioner.embedders.1", "looks like SD XL without its second text encoder"))),
+    Case(TEXT_KIND, "refused", lambda path: plain(path, rename=lambda name: name.replace(
+        "cond_stage_model.transformer", "cond_stage_model.roberta")), "a checkpoint whose text encoder is not CLIP's"),
+    Case(PIPELINE, "refused", lambda path: tensors_in(path, "model.diffusion_model.layers.0.x", "vae.x"),
+         "a model whose network is not Stable Diffusion's U-Net"),
+    Case(KINDS, "refused", lambda path: changed(path, file="vae/config.json", scaling_factor="0.18215"),
+         "scaling_factor = '0.18215' is not a number"),
+    Case(KINDS, "refused", lambda path: with_yaml(path, "beta_schedule: [a]"), "beta_schedule = ['a'] is not"),
+    Case(FEW, "warned", lambda path: named(plain(path), "sdxl-flash.safetensors"), "in its name"),
     Case(TODAY, "read", saved_today),
     Case(TODAY, "read", lambda path: with_tokenizer(path, tokenizer_config=None, special_tokens_map=None)),
     *(Case(TODAY, "read", lambda path, length=length: with_tokenizer(path, tokenizer_config={
@@ -354,6 +496,7 @@ CASES = [
     Case(TOKENS, "refused", lambda path: with_tokenizer(path, added_tokens={"<a>": 655}), "belongs to another model"),
     Case(TOKENS, "refused", with_two_vocabularies, "hold another vocabulary than tokenizer.json"),
     Case(FOLDER, "read", folder, EPS),
+    Case(FOLDER, "read", with_mark, EPS),
     Case(FOLDER, "read", lambda path: folder(path, "sdxl"), EPS),
     Case(FOLDER, "read", lambda path: folder(path, "sd21-768"), V),
     Case(FOLDER, "read", lambda path: variant(path, "diffusion_pytorch_model.bf16.safetensors"), EPS),
@@ -426,7 +569,7 @@ CASES = [
     Case(ADDITION, "refused", lambda path: tensors_in(path, "emb_params"), "looks like a textual inversion"),
     Case(PART, "refused", lambda path: folder(path) / UNET, "looks like a U-Net alone"),
     Case(PART, "refused", lambda path: single(path, rename=without_start("first_stage")), "without its VAE"),
-    Case(PART, "refused", lambda path: single(path, rename=without_start("cond_stage")), "without VAE and text"),
+    Case(PART, "refused", lambda path: single(path, rename=without_start("cond_stage")), "without its text"),
     Case(PART, "refused", lambda path: single(path, rename=without_start("model.diff")), "without its U-Net"),
     Case(PART, "refused", lambda path: tensors_in(path, "model_ema.diffusion_modelout2bias"), "averaged copy"),
     Case(PART, "refused", lambda path: tensors_in(path, "unet.conv_in.bias", "vae.quant_conv.bias"), "give the folder"),

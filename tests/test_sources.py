@@ -65,6 +65,8 @@ def single(tmp_path_factory) -> dict[str, Path]:
             "sdxl": "conditioner.embedders.1.model.a"}
     for name, tell in text.items():
         state = {first: torch.zeros(2, 4, 3, 3), tell: torch.zeros(1), "first_stage_model.a": torch.zeros(1)}
+        if name == "sdxl":
+            state["conditioner.embedders.0.transformer.a"] = torch.zeros(1)
         save_file(state, folder / f"{name}.safetensors")
     return {name: folder / f"{name}.safetensors" for name in text}
 

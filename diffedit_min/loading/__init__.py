@@ -14,6 +14,7 @@ checked against them, and only then are the weights read, each of them once. Cod
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from ..core.schedule import Schedule
 from ..networks.finite import finite
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import TextModel, make_text_encoder
-from ..networks.tokenizer import make_tokenizer
+from ..networks.tokenizer import PADDING, make_tokenizer
 from ..networks.unet import UNet, UNetConfig
 from ..networks.vae import VAE, VAEConfig
 from .asking import settled
@@ -34,6 +35,7 @@ from .files import WEIGHT_DTYPES, check_finite, first_line
 from .layout import SCHEDULER
 from .names import check_exactly, own_names
 from .sources import EMBEDDED, TINY, Checkpoint, Network, find
+from .usual import warn_of_heads
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 HALF = (torch.float16, torch.bfloat16)
@@ -177,6 +179,8 @@ def checked_parts(checkpoint: Checkpoint) -> tuple[Schedule, dict[str, nn.Module
         check_exactly(module, network.origins, network.weights.header, str(network.weights.path),
                       network.described_by)
     check_together(networks, checkpoint.name)
+    warn_of_heads(checkpoint.name, networks["unet"].config, {
+        part: module.config.to_dict() for part, module in networks.items() if "text" in part})
     encoders = [module for part, module in networks.items() if "text" in part]
     return schedule, networks, text_models(encoders, checkpoint.tokenizers)
 
@@ -184,7 +188,7 @@ def checked_parts(checkpoint: Checkpoint) -> tuple[Schedule, dict[str, nn.Module
 def text_models(encoders: Sequence[nn.Module], folders: Sequence[Path]) -> tuple[TextModel, ...]:
     """Text encoders, each with the tokenizer in its folder; all of them take texts of the same length."""
     places = min(encoder.config.max_position_embeddings for encoder in encoders)
-    tokenizers = [make_tokenizer(folder, encoder.config.vocab_size, places)
+    tokenizers = [make_tokenizer(folder, encoder.config.vocab_size, places, PADDING[encoder.config.hidden_act])
                   for encoder, folder in zip(encoders, folders, strict=True)]
     for tokenizer in tokenizers:
         tokenizer.model_max_length = min(each.model_max_length for each in tokenizers)
@@ -217,9 +221,10 @@ def check_together(networks: Mapping[str, nn.Module], name: str) -> None:
     if unet.cross_attention_dim != (width := sum(encoder.hidden_size for encoder in encoders)):
         raise ValueError(f"{name}: the U-Net has cross_attention_dim = {unet.cross_attention_dim}, but the tokens "
                          f"are {width} wide: {other}")
-    if unet.out_channels != latent or unet.in_channels < latent:
+    if unet.out_channels != latent or unet.in_channels not in (latent, 2 * latent, 2 * latent + 1):
         raise ValueError(f"{name}: latents have {latent} channels, but the U-Net takes {unet.in_channels} and makes "
-                         f"{unet.out_channels}: {other}")
+                         f"{unet.out_channels} (known are U-Nets that take {latent}, {2 * latent} for InstructPix2Pix, "
+                         f"or {2 * latent + 1} for inpainting): {other}")
     wanted = unet.has_summary and encoders[1].projection_dim + 6 * unet.addition_time_embed_dim
     if wanted and unet.projection_class_embeddings_input_dim != wanted:
         raise ValueError(f"{name}: the U-Net has projection_class_embeddings_input_dim = "
@@ -234,12 +239,27 @@ def fill(module: nn.Module, network: Network, device: torch.device, dtype: torch
         shape = module.get_parameter(own[name]).shape
         weight = origin.take(network.weights.get(origin.name)).reshape(shape)
         weights[own[name]] = converted(weight, device, dtype, f"{network.weights.path}: {origin.name}")
+    warn_if_zero(weights, str(network.weights.path))
     module.load_state_dict(weights, assign=True)
     for name, buffer in list(module.named_buffers()):      # CLIP's position ids 0, 1, 2, ... are in no file
         if buffer.is_meta:
             owner = module.get_submodule(name.rpartition(".")[0])
             setattr(owner, name.rpartition(".")[2], torch.arange(buffer.shape[-1], device=device).expand(buffer.shape))
     module.eval().requires_grad_(False)
+
+
+def warn_if_zero(weights: Mapping[str, Tensor], where: str) -> None:
+    """Warn of matrices and filters that are zero: programs that download reserve a file's space, and fill it later.
+
+    Only a few numbers of each are looked at, since reading all of them takes time.
+    """
+    def sample(weight: Tensor) -> Tensor:
+        return weight[-1] if weight.numel() and not weight[-1].flatten()[-1] else weight.new_ones(1)
+
+    zero = [name for name, weight in weights.items() if weight.dim() > 1 and not sample(weight).any()]
+    if zero:
+        warnings.warn(f"{where}: {len(zero)} of {len(weights)} weights are zeros, among them {zero[0]}: the file seems "
+                      "to be incomplete, so copy it again", stacklevel=2)
 
 
 def converted(weight: Tensor, device: torch.device, dtype: torch.dtype, where: str) -> Tensor:

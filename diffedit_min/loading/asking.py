@@ -29,6 +29,8 @@ BLUR = 1 / 16           # of the side: detail is hard to tell from noise, above 
 OF_SCALING = 0.8
 OF_NEXT = 0.6
 
+LARGEST_LATENT = 3      # root mean square; a scaling_factor is chosen so that it is about 1
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -36,6 +38,7 @@ class Answer:
 
     errors: dict[str, float]    # of the noise prediction, by reading: "epsilon", "v_prediction", "sample"
     scaling: float              # the smallest error of any multiple of x_t, for which no network is needed
+    latent: float = 1.0         # root mean square of the photograph's latent
 
     @property
     def prediction_type(self) -> str | None:
@@ -73,7 +76,7 @@ def ask(
             errors[reading] += (eps_from(x, out, abar) - eps).square().mean().item() / len(abars)
         signal = abar * x0.square().mean().item()
         scaling += signal / (signal + 1 - abar) / len(abars)
-    return Answer(errors, scaling)
+    return Answer(errors, scaling, x0.square().mean().sqrt().item())
 
 
 def blurred(model: StableDiffusion, picture: Image.Image) -> torch.Tensor:
@@ -92,9 +95,13 @@ def settled(checkpoint: Checkpoint, model: StableDiffusion) -> str:
     """
     name, said = checkpoint.name, checkpoint.prediction_type
     try:
-        if said is not None and ask(model, abars=ABARS[1:2]).prediction_type in (None, said):
+        answer = ask(model, abars=ABARS if said is None else ABARS[1:2])
+        if answer.latent > LARGEST_LATENT:
+            warnings.warn(f"{name}: a photograph's latent is {answer.latent:.2g} large; usual is about 1. Its VAE's "
+                          f"scaling_factor of {model.vae.config.scaling_factor:g} seems to be wrong", stacklevel=3)
+        if said is not None and answer.prediction_type in (None, said):
             return said
-        answer = ask(model)
+        answer = answer if said is None else ask(model)
     except NotFinite:
         if said is None:
             raise

@@ -139,7 +139,12 @@ class Joined:
 
     def __init__(self, parts: list[Weights]):
         self.path, self.metadata = parts[0].path.parent, {}
-        self._of = {name: part for part in parts for name in part.header}
+        self._of: dict[str, Weights] = {}
+        for part in parts:
+            if twice := sorted(self._of.keys() & part.header.keys()):
+                raise ValueError(f"{self._of[twice[0]].path} and {part.path} both hold {twice[0]}, so they are not of "
+                                 "the same save: remove the files of the other one")
+            self._of |= dict.fromkeys(part.header, part)
         self.header = {name: part.header[name] for name, part in self._of.items()}
 
     def get(self, name: str) -> Tensor:
@@ -230,7 +235,9 @@ def first_line(error: BaseException) -> str:
 # Other things that are published as files of tensors: a pattern for one of their names -> what they are. A file with
 # such a name is not read, whatever else it holds.
 FOREIGN = {
-    r"lora_(up|down|A|B)\b|\.lora\.|^lora_unet": "a LoRA, changes to a model's weights, which is out of scope here",
+    r"lora_(up|down|A|B|magnitude)|[._]lora[._]|lora_linear_layer|^(lora|oft)_(unet|te)|hada_w[12]|lokr_w[12]"
+    r"|_custom_diffusion\.": "a LoRA, changes to a model's weights, which is out of scope here",
+    r"^ip_adapter\.|^image_proj\.|to_k_ip\.": "an IP-Adapter, which is out of scope here",
     r"^control_model\.|controlnet_|zero_convs": "a ControlNet, which is out of scope here",
     r"^(string_to_param|emb_params|clip_[lg]|<.*>)": "a textual inversion, a word's embedding, out of scope here",
     r"double_blocks\.|joint_blocks\.|transformer_blocks\.\d+\.attn\.": "a diffusion transformer (FLUX, SD 3)",
@@ -247,6 +254,8 @@ FOREIGN = {
 }
 # Parts of what is read.
 PARTS_ALONE = {
+    r"^model\.diffusion_model\.(?!(input_blocks|middle_block|output_blocks|time_embed|label_emb|out|model)\.)":
+        "a model whose network is not Stable Diffusion's U-Net (as Cascade's, Lumina's, AuraFlow's)",
     r"^(unet|vae|text_encoder)\.": "the networks of a folder in one file: give the folder",
     r"^(down_blocks|mid_block)\.": "a U-Net alone, of a checkpoint folder: give the folder",
     r"^(encoder|decoder)\.(down|up|mid|conv)": "a VAE alone: give a whole checkpoint",
@@ -254,7 +263,7 @@ PARTS_ALONE = {
     r"^conditioner\.embedders\.0\.model\.": "SD XL's refiner, which has no first text encoder: give the base model",
     r"^model\.diffusion_model\.": "a U-Net alone, without VAE and text encoder: give a whole checkpoint",
     r"^(input_blocks|middle_block)\.": "a U-Net alone, in the original names: give a whole checkpoint",
-    r"^model_ema\.": "the averaged copy of a U-Net alone: give a whole checkpoint",
+    r"^model_ema\.": "the averaged copy of a U-Net (model_ema.) without the U-Net itself: give a whole checkpoint",
     r"^first_stage_model\.|^cond_stage_model\.": "a checkpoint without its U-Net: give a whole checkpoint",
 }
 

@@ -101,7 +101,8 @@ UNET = {
 VAE = {"norm_out": "conv_norm_out", "mid.block_1": "mid_block.resnets.0", "mid.block_2": "mid_block.resnets.1",
        "mid.attn_1.norm": "mid_block.attentions.0.group_norm", "mid.attn_1.q": "mid_block.attentions.0.to_q",
        "mid.attn_1.k": "mid_block.attentions.0.to_k", "mid.attn_1.v": "mid_block.attentions.0.to_v",
-       "mid.attn_1.proj_out": "mid_block.attentions.0.to_out.0"}
+       "mid.attn_1.proj_out": "mid_block.attentions.0.to_out.0"} | {
+    f"mid.attn_1.{to}": f"mid_block.attentions.0.{to}" for to in ("to_q", "to_k", "to_v", "to_out")}  # of converters
 OPENCLIP = {"token_embedding": "embeddings.token_embedding", "ln_final": "final_layer_norm",
             "positional_embedding": "embeddings.position_embedding.weight", "text_projection": "text_projection.weight"}
 OPENCLIP_LAYER = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
@@ -115,6 +116,7 @@ def single_file_origins(
 
     unet_layers: the U-Net's `layers_per_block`; vae_levels: the VAE's number of levels; text_layers: the number of
     layers of each text encoder. An unknown tensor is put under "unet", where the check reports it as unexpected.
+    Raises ValueError, without the file's name, for a weight that is there under two names.
     """
     origins: dict[str, Origins] = {part: {} for part in ("unet", "vae", *text_layers)}
     for name in stored:
@@ -123,15 +125,19 @@ def single_file_origins(
         prefix = next((prefix for prefix in PARTS if name.startswith(prefix) and PARTS[prefix] in origins), "")
         part, inner = PARTS.get(prefix, "unet"), name[len(prefix) :]
         if not prefix:
-            origins[part][name] = Origin(name)
+            found = {name: Origin(name)}
         elif prefix.endswith(".model."):
-            origins[part] |= openclip_origins(name, inner, text_layers[part])
+            found = openclip_origins(name, inner, text_layers[part])
         elif part == "unet":
-            origins[part][original_unet_name(inner, unet_layers)] = Origin(name)
+            found = {original_unet_name(inner, unet_layers): Origin(name)}
         elif part == "vae":
-            origins[part][original_vae_name(inner, vae_levels)] = Origin(name)
+            found = {original_vae_name(inner, vae_levels): Origin(name)}
         else:
-            origins[part][inner.removeprefix("text_model.")] = Origin(name)
+            found = {inner.removeprefix("text_model."): Origin(name)}
+        for ours in found.keys() & origins[part].keys():
+            raise ValueError(f"holds the same weight twice, as {origins[part][ours].name} and as {name}: get the file "
+                             "from where it was made, or remove one of them")
+        origins[part] |= found
     return origins
 
 

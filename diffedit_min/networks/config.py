@@ -31,7 +31,7 @@ def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
     """A file's text, which is a config or a part of a tokenizer. ValueError if it has more than `most` bytes."""
     if (size := path.stat().st_size) > most:
         raise ValueError(f"it has {size:,} bytes; expected at most {most:,}")
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")     # some editors write a mark before the text
 
 
 def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple], where: str) -> Config:
@@ -45,7 +45,8 @@ def read_config(cls: type[Config], raw: dict[str, Any], neutral: dict[str, tuple
             raise ValueError(f"{where}: {key} = {raw[key]!r:.60} is not supported (only {' or '.join(map(repr, off))})")
     known = {f.name: as_tuples(raw[f.name]) for f in fields(cls) if raw.get(f.name) is not None}
     for f in fields(cls):
-        if f.name in known and f.type in (bool, float) and (type(known[f.name]) is bool) != (f.type is bool):
+        kinds = {bool: (bool,), float: (int, float)}.get(f.type)
+        if f.name in known and kinds and type(known[f.name]) not in kinds:
             raise ValueError(f"{where}: {f.name} = {known[f.name]!r:.60} is not {KINDS[f.type]}")
     try:
         return cls(**known)

@@ -72,7 +72,7 @@ class StableDiffusion:
         digest = hashlib.sha256()
         for network in self.networks:
             for tensor in network.parameters():
-                digest.update(tensor.detach().flatten()[:16].double().cpu().numpy().tobytes())
+                digest.update(tensor.detach().flatten()[:16].cpu().double().numpy().tobytes())     # MPS has no float64
         return f"{self.name}, {str(self.dtype).removeprefix('torch.')}, {digest.hexdigest()[:8]}"
 
     @property

@@ -12,7 +12,7 @@ whole process there. transformers is imported only when a tokenizer is made, bec
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 ROLES = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
          "pad_token": "<|endoftext|>"}
+# What pads a text, where the files don't say it: CLIP's own programs (quick_gelu) and OpenCLIP (gelu) differ.
+PADDING = {"quick_gelu": "<|endoftext|>", "gelu": "!"}
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized")       # of an added token: how it is found in a text
 WORD_END = "</w>"
 MOST_TOKENS, LONGEST_TOKEN = 2**20, 1000
@@ -33,11 +35,13 @@ Vocabulary = dict[str, int]
 Merges = list[tuple[str, str]]
 
 
-def make_tokenizer(folder: Path, known: int | None = None, places: int | None = None) -> CLIPTokenizer:
+def make_tokenizer(folder: Path, known: int | None = None, places: int | None = None,
+                   padding: str = ROLES["pad_token"]) -> CLIPTokenizer:
     """The tokenizer in a folder.
 
     known: the number of tokens that the text encoder knows. places: the length of the texts that it takes; a shorter
-    `model_max_length` in the folder holds too, and any other is ignored.
+    `model_max_length` in the folder holds too, and any other is ignored. padding: the padding token, if the files don't
+    say it.
     Raises ValueError, in one line that names the folder, if it is damaged or of another kind.
     """
     from tokenizers import AddedToken
@@ -51,7 +55,7 @@ def make_tokenizer(folder: Path, known: int | None = None, places: int | None = 
         fast = optional(folder / "tokenizer.json")
         vocabulary, merges = tables(folder, fast)
         added = added_tokens(folder, config, fast)
-        roles = roles_of(folder, config)
+        roles = roles_of(folder, config, padding)
         vocabulary |= {token: entry["id"] for token, entry in added.items()}
         check_ids(vocabulary)
         for role, (token, _) in roles.items():
@@ -60,6 +64,7 @@ def make_tokenizer(folder: Path, known: int | None = None, places: int | None = 
     except ValueError as error:
         raise ValueError(f"{not_one} ({error}): copy it again") from None
     check_known(folder, vocabulary, known)
+    warn_of_lost_tokens(folder, vocabulary.keys() - added.keys() - {content for content, _ in roles.values()}, merges)
     longest = config.get("model_max_length")
     if not (type(longest) is int and 2 < longest <= (places or MOST_TOKENS)):
         longest = places or 77
@@ -153,17 +158,26 @@ def check_known(folder: Path, vocabulary: Vocabulary, known: int | None) -> None
                       "be told apart", stacklevel=2)
 
 
+def warn_of_lost_tokens(folder: Path, tokens: Collection[str], merges: Merges) -> None:
+    """Warn of tokens of several letters that no merge makes: then texts fall into smaller tokens than in training."""
+    made = {"".join(pair) for pair in merges}
+    lost = sorted(token for token in tokens if len(token.removesuffix(WORD_END)) > 1 and token not in made)
+    if len(lost) > len(tokens) / 100:      # fewer may have been added by hand
+        warnings.warn(f"{folder} has {len(lost)} tokens that no merge makes, among them {lost[0]!r:.60}: the list of "
+                      "merges seems to be cut off, so copy it again", stacklevel=3)
+
+
 # ---------------------------------------------------------------- start, end, padding; added tokens
 
 
-def roles_of(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, bool]]]:
+def roles_of(folder: Path, config: Mapping[str, Any], padding: str) -> dict[str, tuple[str, dict[str, bool]]]:
     """The tokens that mark start, end, unknown bytes and padding, each with its flags. Raises ValueError.
 
     As in transformers, special_tokens_map.json goes before tokenizer_config.json, unless that one lists added tokens.
     """
     files = [config] if "added_tokens_decoder" in config else [optional(folder / "special_tokens_map.json"), config]
     roles = {}
-    for role, default in ROLES.items():
+    for role, default in (ROLES | {"pad_token": padding}).items():
         entry = next((file[role] for file in files if file.get(role) is not None), default)
         roles[role] = content_of(entry, role), flags_of(entry)
     return roles

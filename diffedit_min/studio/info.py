@@ -19,21 +19,20 @@ from ..core.options import Declared, declared, name_of
 from ..core.schedule import Schedule
 from ..core.state import Sampler
 from ..loading import checked_parts, random_model
+from ..loading.family import Family, family_of
 from ..loading.files import WEIGHT_DTYPES, Weights, check_finite, open_weights
 from ..loading.known import LICENCES, MOVED, known_file, sha256
 from ..loading.names import PARTS, UNUSED
 from ..loading.sources import (
     Checkpoint,
-    Family,
-    family_of,
     file_names,
     find,
     local_path,
     original_of,
     said_by_file,
-    warn_if_distilled,
     what_is,
 )
+from ..loading.usual import warn_if_distilled
 from ..methods import METHODS, Method
 from ..methods.help import about, sentence_of, shown, wrapped
 from ..networks.unet import UNetConfig
