@@ -6,6 +6,7 @@ What several test files share: no network, and a tiny random model, in memory an
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +19,9 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:     # the workers share the cores: one thread each, and in what they start
     os.environ["OMP_NUM_THREADS"] = "1"
 
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)    # under nohup, the commands that tests start would ignore it
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -27,6 +31,11 @@ import diffedit_min as dm
 from diffedit_min.loading import TINY
 from diffedit_min.networks.unet import UNet
 from diffedit_min.studio import cli
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The notebook, whose run takes minutes, comes first: as the last one it would keep one of two cores waiting."""
+    items.sort(key=lambda item: item.path.name != "test_walkthrough.py")
 
 
 @pytest.fixture(scope="session")

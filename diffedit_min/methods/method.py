@@ -178,8 +178,9 @@ class Method:
             result, source = (None if pixels is None else unfit(pixels[row], fitted.frame)
                               for pixels in (decoded, remade))
             picture = source if task.generate else to_rgb(fitted.request.picture)
+            profile = {} if picture is None else picture.info       # of the colours: the numbers are the input's
             for made in filter(None, (result, source)):
-                made.info.update(picture.info)      # the colour profile: the network works with the input's numbers
+                made.info.update(profile)
             pictures = Pictures(picture, result, source, fitted.frame)
             facts = {"model": task.model.name, "size": call.size, "given": sorted(call.given),
                      **{name: getattr(fitted.request, name) for name in ("query", "reference", "seed")}}
