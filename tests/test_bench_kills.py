@@ -46,13 +46,12 @@ def alone(tmp_path_factory) -> dict[str, bytes]:
     return files_of(out)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_make_the_same_table(alone, tmp_path, processes):
-    done = subprocess.run([*torchrun(processes), *BENCH, "-o", "steps=10", "--out", str(tmp_path)], env=ONE_THREAD,
+def test_several_processes_make_the_same_table(alone, tmp_path):
+    done = subprocess.run([*torchrun(3), *BENCH, "-o", "steps=10", "--out", str(tmp_path)], env=ONE_THREAD,
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert files_of(tmp_path) == alone
-    assert len(list((tmp_path / "parts").glob("results-*.jsonl"))) == processes
+    assert len(list((tmp_path / "parts").glob("results-*.jsonl"))) == 3
 
 
 def test_a_worker_that_is_killed_costs_its_unfinished_items_only(alone, tmp_path):
