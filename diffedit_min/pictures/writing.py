@@ -1,8 +1,9 @@
 """Files written whole or not at all, also where several programs write at once.
 
-A new file is written under another name in the same folder, `.XXXXXXXX.part`, and replaces the old one when it is
-complete. The process that writes it holds a lock of the system on it. So two writers of one file take turns. The lock
-ends with the process: if a process was killed, its unfinished file has no lock, and the next writer overwrites it.
+A new file is written under another name in the same folder (a dot, eight digits, `.part`), and replaces the old one
+when it is complete. The process that writes it holds a lock of the system on it. So two writers of one file take turns.
+The lock ends with the process: if a process was killed, its unfinished file has no lock, and the next writer overwrites
+it.
 """
 
 from __future__ import annotations
