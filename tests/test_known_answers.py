@@ -55,8 +55,8 @@ def test_unitune_learns_the_picture(models):
 def test_null_text_reconstructs_better_than_guided_ddim(models):
     """At guidance 7.5, where plain Prompt-to-Prompt's source branch drifts away from the picture."""
     options = {"guidance_scale": 7.5, "encoding_ratio": 0.8, "steps": 25}
-    plain = edited("prompt_to_prompt", models["tiny"], **options)
-    tuned = edited("null_text", models["tiny"], iterations=5, **options)
+    plain = edited("prompt_to_prompt", models["tiny"], DRAWN[:1], **options)
+    tuned = edited("null_text", models["tiny"], DRAWN[:1], iterations=5, **options)
     for before, after in zip(plain, tuned, strict=True):
         assert psnr(after.source, after.input) > psnr(before.source, before.input)
 

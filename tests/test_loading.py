@@ -681,7 +681,7 @@ def one_level(family: str) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("family", ["sd15", pytest.param("sdxl", marks=pytest.mark.full)])
 def test_a_compiled_unet_takes_every_size_and_number_of_rows_each_with_one_graph(tmp_path, family):
     checkpoints.write_folder(tmp_path, one_level(family))
     plain, compiled = load(tmp_path), load(tmp_path)

@@ -1,4 +1,5 @@
-"""pytest -m slow tests/test_mutations.py: a minute of damaged and odd inputs, each in the program tests/mutations.py.
+"""pytest -m slow tests/test_mutations.py: a few damaged and odd inputs of each kind, made by the program
+tests/mutations.py; by hand: python tests/mutations.py KIND COUNT.
 
 Whatever comes is read, or refused in one line: no other exception, no endless run, no code of a file, no lost input.
 """
@@ -14,7 +15,7 @@ import pytest
 import diffedit_min as dm
 
 HERE, ROOT = Path(__file__).parent, Path(dm.__file__).parents[1]
-COUNTS = {"headers": 150, "configs": 70, "tokenizers": 50, "pickles": 500, "pictures": 500, "command_lines": 50}
+COUNTS = {"headers": 60, "configs": 25, "tokenizers": 20, "pickles": 200, "pictures": 200, "command_lines": 20}
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")]
 
