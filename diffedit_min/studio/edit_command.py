@@ -42,7 +42,7 @@ def edit(
                                        f"folder for such files. Left out: {FOLDER}.")] = None,
     source_out: Annotated[Path | None, Option(help="The input too, or its --crop, as methods with two branches make "
                                               "it anew.")] = None,
-    seed: Seed = 0, size: Size = None, preset: Preset = "paper", option: Options = None,
+    seed: Seed = 0, size: Size = None, preset: Preset = "recommended", option: Options = None,
     mask: Annotated[str | None, Option(help="A mask of your own, a picture of any size: white = edit.")] = None,
     mask_grow: Annotated[int, Option(metavar="PX", help="Grow the mask, given or found, by so many of the picture's "
                                      "pixels; negative: shrink it.")] = 0,
@@ -161,7 +161,8 @@ def edit_many(told: Mapping[str, Any]) -> None:
                     continue
                 made, rows = made + 1, rows + result.rows
                 unchanged = ": nothing to change was found" if result.empty_mask else ""
-                bar.write(f"wrote {shown(job.out)}{unchanged}", file=sys.stdout)
+                shrunk = f" ({result.shrunk})" if result.shrunk else ""
+                bar.write(f"wrote {shown(job.out)}{unchanged}{shrunk}", file=sys.stdout)
         except (KeyboardInterrupt, NotWritten):
             bar.close()
             print(f"stopped: {len(done) + made} of {len(jobs)} pictures are done, and the same command goes on from "
