@@ -1,10 +1,11 @@
 """Pictures and sliders for notebooks: the walkthrough uses them, and notebooks of your own can.
 
-    show([picture, edit.image], ["input", "result"])            side by side, with captions
-    chart("Loss against t: three falling lines.")               the current matplotlib figure, and what it shows in words
-    slider(draw, values=(0.1, 0.2, 0.3), few=(0.1, 0.3), label="ratio")     draw(value) gives what is shown for a value
+    show([picture, edit.image], ["input", "result"])        pictures side by side, with captions
+    chart("Loss against t: three falling lines.")           the current matplotlib figure, and in words what it shows
+    slider(draw, [0.1, 0.2, 0.3], few=[0.1, 0.3], label="ratio")       what draw(ratio) gives, under a slider
 
-Every picture has a text for readers who can't see it. The last expression of a cell is what the cell shows.
+Every picture has a text for readers who can't see it. A cell shows the last value in it, so let it end with one of
+these.
 """
 
 from __future__ import annotations
