@@ -56,16 +56,17 @@ def test_where_nobody_can_move_a_slider_a_few_values_are_drawn():
     assert not watched()        # no kernel here
     shown = slider(field, range(10), few=(2, 5, 7), label="grey")
     assert repr(shown) == "grey 2; grey 5; grey 7" and alts(shown) == ["grey 2", "grey 5", "grey 7"]
+    assert alts(slider(field, range(10), few=(2, 5), label="grey", beside=field(9))) == ["grey 2", "grey 5", "grey 9"]
 
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_a_slider_draws_for_the_value_that_it_is_moved_to(at_once):
-    box = slider(field, range(10), few=(2, 5, 7), label="grey", at_once=at_once, live=True)
+    box = slider(field, range(10), few=(2, 5, 7), label="grey", beside=field(0), at_once=at_once, live=True)
     chosen, below = box.children
     assert chosen.value == 5 and chosen.description == "grey" and chosen.continuous_update is at_once
-    assert below.value == field(5).html
+    assert below.value == field(5).html + field(0).html
     chosen.value = 9
-    assert below.value == field(9).html
+    assert below.value == field(9).html + field(0).html
 
 
 @pytest.mark.slow

@@ -151,7 +151,7 @@ def same_outputs(before, after) -> str | None:
     for old, new in zip(before, after, strict=True):
         if not same_numbers(text_of(old), text_of(new)):
             return f"{text_of(old)!r} became {text_of(new)!r}"
-        if not all(map(alike, drawn(old), drawn(new), strict=True)):
+        if not all(alike(*pair) for pair in zip(drawn(old), drawn(new), strict=True)):
             return "a picture is another"
     return None
 

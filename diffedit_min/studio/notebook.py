@@ -33,7 +33,10 @@ class Html:
         return self.text
 
     def __add__(self, below: Html) -> Html:
-        return Html(f"{self.html}\n{below.html}", f"{self.text}; {below.text}")
+        return Html(f"{self.html}<br>{below.html}", f"{self.text}; {below.text}")
+
+
+NOTHING = Html("", "")
 
 
 def show(
@@ -49,7 +52,7 @@ def show(
         f'<img src="{data_uri(picture)}" alt="{escape(alt)}" width="{width}" style="width: 100%">'
         f'<figcaption style="text-align: center">{escape(caption)}</figcaption></figure>'
         for picture, caption, alt in zip(pictures, captions, alts, strict=True)]
-    return Html(f"<div>{''.join(figures)}</div>", "; ".join(captions))
+    return Html("".join(figures), "; ".join(captions))
 
 
 def chart(alt: str) -> Html:
@@ -65,23 +68,26 @@ def chart(alt: str) -> Html:
 
 
 def slider(
-    draw: Callable[[Any], Html], values: Sequence[Any], few: Sequence[Any], label: str, *,
+    draw: Callable[[Any], Html], values: Sequence[Any], few: Sequence[Any], label: str, beside: Html = NOTHING, *,
     at_once: bool = False, live: bool | None = None,
 ) -> Any:
-    """draw(value) under a slider over `values`; where nobody can move one, what it draws for a `few` of them.
+    """draw(value) under a slider over `values`; where nobody can move one, what it draws for a `few` of them, in a row.
 
-    The slider begins at the middle one of the few. at_once: draw also while it moves, not only when it is let go.
-    live: is somebody there to move it? Left out, `watched` finds out.
+    The slider begins at the middle one of the few. beside: what always stands beside it. at_once: draw also while the
+    slider moves, not only when it is let go. live: is somebody there to move it? Left out, `watched` finds out.
     """
     if not (watched() if live is None else live):
-        first, *others = map(draw, few)
-        return sum(others, first)
+        drawn = [*map(draw, few), beside]
+        return Html("".join(each.html for each in drawn), "; ".join(each.text for each in drawn if each.text))
     import ipywidgets
 
+    def shown(value: Any) -> str:
+        return draw(value).html + beside.html
+
     start = few[len(few) // 2]
-    below = ipywidgets.HTML(draw(start).html)
+    below = ipywidgets.HTML(shown(start))
     chosen = ipywidgets.SelectionSlider(options=values, value=start, description=label, continuous_update=at_once)
-    chosen.observe(lambda change: setattr(below, "value", draw(change["new"]).html), "value")
+    chosen.observe(lambda change: setattr(below, "value", shown(change["new"])), "value")
     return ipywidgets.VBox([chosen, below])
 
 
