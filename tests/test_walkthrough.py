@@ -1,8 +1,8 @@
 """Run: python -m pytest tests/test_walkthrough.py     takes two minutes; with -m "not slow" a few seconds.
 
 The notebook diffedit_min/walkthrough.ipynb: it runs in a fresh kernel without a network and shows what it is committed
-with; it keeps its promises of equations and answers, and names only what there is. After a change to it, or to what it
-calls, `python tests/test_walkthrough.py` runs it and writes its outputs anew.
+with; it keeps its promises of equations, answers and texts for pictures, and names only what there is. After a change
+to it, or to what it calls, `python tests/test_walkthrough.py` runs it and writes its outputs anew.
 """
 
 import base64
@@ -13,7 +13,7 @@ import os
 import pkgutil
 import re
 import tempfile
-from itertools import pairwise
+from html import unescape
 from operator import attrgetter
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from PIL import Image
 from traitlets.config import Config
 
 import diffedit_min as dm
+from diffedit_min.core.ddim import step
+from diffedit_min.studio.notebook import show
+from diffedit_min.testing import check_sampler
 
 NOTEBOOK = Path(dm.__file__).parent / "walkthrough.ipynb"
 README = Path(__file__).parents[1] / "README.md"
@@ -50,10 +53,7 @@ def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.Notebook
 
 
 def tidied(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without what differs from run to run, streams in pieces, and the larger half of pictures that are there twice.
-
-    Pillow's pictures come as PNG and JPEG both; the JPEG stays, made anew without visible loss. Figures are PNG.
-    """
+    """Without what differs from run to run, and streams in one piece."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in code_cells(notebook):
         cell.metadata, joined = {}, []
@@ -62,11 +62,6 @@ def tidied(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 joined[-1].text += output.text
                 continue
             joined.append(output)
-            data = output.get("data", {})
-            if "image/jpeg" in data:
-                packed = io.BytesIO()
-                picture_in(data.pop("image/png")).save(packed, "JPEG", quality=90, subsampling=0, optimize=True)
-                data["image/jpeg"] = base64.b64encode(packed.getvalue()).decode()
         cell.outputs = joined
     return notebook
 
@@ -81,24 +76,63 @@ def picture_in(data: str) -> Image.Image:
 
 COMMITTED = nbformat.read(NOTEBOOK, as_version=4)
 WORDS = [cell.source for cell in COMMITTED.cells if cell.cell_type == "markdown"]
+SOURCES = {cell.id: cell.source for cell in COMMITTED.cells}
+FENCED = r"```{}\n(.*?)```"
+ANSWERS = {number: body for words in WORDS for number, body in re.findall(
+    r"<details><summary><b>Answer (\d+)</b></summary>\n(.*?)\n</details>", words, re.DOTALL)}
+
+
+def answered(number: str) -> str:
+    """The code of an answer. If it is some lines for the cell below the question, that cell with these lines."""
+    code = re.search(FENCED.format("python"), ANSWERS[number], re.DOTALL).group(1)
+    return filled(SOURCES[f"exercise-{number}"], code) if code.startswith(" ") else code
+
+
+def filled(skeleton: str, lines: str) -> str:
+    """A skeleton in which each of these lines takes the place of the one that sets the same name."""
+    for line in lines.splitlines():
+        skeleton, count = re.subn(rf"^{line.split('=')[0]}=.*$", line, skeleton, flags=re.MULTILINE)
+        assert count == 1, line
+    return skeleton
 
 
 # ---------------------------------------------------------------- it runs, and shows what it is committed with
 
 
+# Run after the notebook, besides the answers: what the sliders do where somebody moves them.
+SLIDERS = """
+assert edited("diffedit", 0.8) is edited("diffedit", 0.8)
+at_ratio(0.7)
+asked = model.unet.register_forward_pre_hook(lambda *given: 1 / 0)
+captions = [repr(at_threshold(i / 20)) for i in range(20)]
+asked.remove()
+assert len(set(captions)) == 20
+"""
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("walkthrough")
-    notebook = executed(COMMITTED, folder)
+    """The notebook, run; and after its own cells one for each answer, and one that does what the sliders do."""
+    folder, notebook = tmp_path_factory.mktemp("walkthrough"), copy.deepcopy(COMMITTED)
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in (*map(answered, ANSWERS), SLIDERS)]
+    notebook = executed(notebook, folder)
     assert not list(folder.iterdir())       # it writes no files
     return notebook
 
 
 @pytest.mark.slow
 def test_every_cell_shows_what_it_is_committed_with(run):
-    for before, after in zip(code_cells(COMMITTED), code_cells(run), strict=True):
-        assert before.execution_count == after.execution_count
+    for before, after in zip(code_cells(COMMITTED), code_cells(run), strict=False):
+        assert before.id == after.id and before.execution_count == after.execution_count
         assert same_outputs(before.outputs, after.outputs) is None, before.id
+
+
+@pytest.mark.slow
+def test_every_answer_prints_what_it_says(run):
+    """Each is run as it stands; the pictures that it shows are not kept in the file."""
+    for cell, (number, body) in zip(run.cells[len(COMMITTED.cells):], ANSWERS.items(), strict=False):
+        printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+        assert same_numbers(re.search(FENCED.format("text"), body, re.DOTALL).group(1), printed), (number, printed)
 
 
 @pytest.mark.slow
@@ -115,22 +149,25 @@ def same_outputs(before, after) -> str | None:
     if kinds[0] != kinds[1]:
         return f"{kinds[0]} became {kinds[1]}"
     for old, new in zip(before, after, strict=True):
-        if drawn(old):
-            if not alike(picture_in(drawn(old)), picture_in(drawn(new))):
-                return "the picture is another"
-        elif not same_numbers(text_of(old), text_of(new)):
+        if not same_numbers(text_of(old), text_of(new)):
             return f"{text_of(old)!r} became {text_of(new)!r}"
+        if not all(alike(*pair) for pair in zip(drawn(old), drawn(new), strict=True)):
+            return "a picture is another"
     return None
 
 
-def drawn(output) -> str | None:
-    """The picture in an output, if it is one, as text."""
-    data = output.get("data", {})
-    return data.get("image/jpeg", data.get("image/png"))
+DATA = r"data:image/\w+;base64,([^\"]*)"
+
+
+def drawn(output) -> list[Image.Image]:
+    """The pictures in an output."""
+    return [picture_in(data) for data in re.findall(DATA, output.get("data", {}).get("text/html", ""))]
 
 
 def text_of(output) -> str:
-    return output.text if output.output_type == "stream" else output.data["text/plain"]
+    """All that an output says, without its pictures."""
+    data = output.get("data", {})
+    return output.get("text", "") + re.sub(DATA, "", data.get("text/html", "")) + data.get("text/plain", "")
 
 
 def alike(a: Image.Image, b: Image.Image) -> bool:
@@ -156,9 +193,7 @@ def test_the_comparison_sees_what_is_stale():
     picture = Image.linear_gradient("L").convert("RGB")
 
     def shown(image):
-        packed = io.BytesIO()
-        image.save(packed, "PNG")
-        return nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(packed.getvalue()).decode()})
+        return nbformat.v4.new_output("execute_result", {"text/html": show([image], ["a"]).html, "text/plain": "a"})
 
     def printed(text):
         return [nbformat.v4.new_output("stream", name="stdout", text=text), shown(picture)]
@@ -186,9 +221,9 @@ def test_it_is_a_clean_notebook():
 
 def test_its_outputs_hold_no_errors_no_warnings_and_nothing_of_one_machine_or_run():
     for output in (output for cell in code_cells(COMMITTED) for output in cell.outputs):
-        assert output.output_type in ("stream", "display_data", "execute_result")
+        assert output.output_type in ("stream", "execute_result")
         assert output.get("name") != "stderr"
-        text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        text = re.sub("<[^>]*>", " ", text_of(output))
         assert not re.search(r"/\w+/|[A-Z]:\\|0x[0-9a-f]{6}|\bseconds\b|\d m?s\b", text), text
 
 
@@ -235,15 +270,77 @@ def test_its_links_lead_somewhere():
         assert target.startswith("https://arxiv.org/") or (NOTEBOOK.parent / target).exists(), target
 
 
-def test_every_exercise_has_an_answer_that_runs():
+def test_the_first_picture_comes_before_any_theory():
+    title, first = COMMITTED.cells[:2]
+    assert len(title.source.splitlines()) <= 6 and "$" not in title.source
+    assert len(first.source.splitlines()) <= 18 and len(drawn(first.outputs[0])) == 4
+    for words in ("input", "mask", "result", "true answer"):
+        assert re.search(rf"<figcaption[^>]*>[^<]*{words}", first.outputs[0].data["text/html"]), words
+
+
+def test_every_picture_says_what_it_shows():
+    """No picture is shown but as `img` with words, which are more than its caption where it is a chart."""
+    html = [output.data["text/html"] for cell in code_cells(COMMITTED) for output in cell.outputs
+            if output.output_type != "stream"]
+    assert all(set(output.data) == {"text/html", "text/plain"} for cell in code_cells(COMMITTED)
+               for output in cell.outputs if output.output_type != "stream")
+    pictures = [picture for page in html for picture in re.findall("<img[^>]*>", page)]
+    alts = [unescape(re.search('alt="([^"]*)"', picture).group(1)) for picture in pictures]
+    assert len(alts) > 60 and all(alts)
+    assert all(len(alt) > 60 for page in html if "<figure" not in page for alt in re.findall('alt="([^"]*)"', page))
+    assert not re.search(r"!\[\]|<img", "\n".join(WORDS))
+
+
+def test_every_exercise_has_a_place_to_answer_and_a_folded_answer():
     asked = re.findall(r"\*\*Exercise (\d+)\.\*\*", "\n".join(WORDS))
-    assert asked == [str(i + 1) for i in range(len(asked))] and len(asked) >= 4
-    answers = {}
-    for cell, after in pairwise(COMMITTED.cells):
-        if cell.cell_type == "markdown" and (found := re.search(r"^### Answer (\d+)$", cell.source, re.MULTILINE)):
-            answers[found.group(1)] = after
-    assert list(answers) == asked
-    assert all(cell.cell_type == "code" and cell.outputs for cell in answers.values())
+    assert asked == [str(i + 1) for i in range(len(asked))] == list(ANSWERS) and len(asked) >= 6
+    order = [cell.id for cell in COMMITTED.cells]
+    for number in asked:
+        question = next(cell.id for cell in COMMITTED.cells if f"**Exercise {number}.**" in cell.source)
+        assert order[order.index(question) + 1:][:2] == [f"exercise-{number}", f"answer-{number}"]
+        words = SOURCES[f"answer-{number}"]
+        assert words.startswith("<details>") and words.endswith("</details>") and words.count("<details>") == 1
+
+
+# ---------------------------------------------------------------- the sampler that a reader writes
+
+# As the text of exercise 6 says it, formula by formula.
+BY_THE_TEXT = """\
+            guess = step(x, eps, level_from.abar, level_to.abar)
+            eps_there = eps_fn(guess, level_to.t)
+"""
+
+
+def own_sampler(skeleton: str) -> type:
+    """The class Heun that the cells of the last chapter make, with this cell for exercise 6."""
+    names = {"dm": dm, "step": step}
+    for source in (SOURCES["sampler"], skeleton):
+        exec(source.partition("\nverdict(")[0], names)
+    return names["Heun"]
+
+
+def test_a_reader_who_follows_the_text_ends_with_a_sampler_that_passes():
+    check_sampler(own_sampler(filled(SOURCES["exercise-6"], BY_THE_TEXT))())
+    check_sampler(own_sampler(answered("6"))())
+
+
+@pytest.mark.parametrize(("lines", "seen"), [
+    ([], "its order is said to be 2"),
+    ([0], ""),
+    ([1], ""),
+])
+def test_a_sampler_that_is_not_filled_in_does_not_pass(lines, seen):
+    some = "\n".join(BY_THE_TEXT.splitlines()[i] for i in lines)
+    with pytest.raises(AssertionError, match=seen or "clauses of the contract are broken"):
+        check_sampler(own_sampler(filled(SOURCES["exercise-6"], some))())
+
+
+def test_the_notebook_shows_what_the_kit_says_of_right_and_wrong_samplers():
+    shown = {cell.id: text_of(cell.outputs[0]) for cell in code_cells(COMMITTED) if cell.outputs}
+    assert shown["sampler"].startswith("passes") and shown["variant-check"].startswith("passes")
+    for name in ("decoding_asks_at_the_time_of_its_latent", "each_new_latent_is_blended_once"):
+        assert name in shown["wrong"]
+    assert "it_converges_with_its_order" in shown["exercise-6"] and "passes" not in shown["exercise-6"]
 
 
 if __name__ == "__main__":
