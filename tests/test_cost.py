@@ -11,7 +11,7 @@ from diffedit_min.samplers import SAMPLERS
 from diffedit_min.testing.method_trial import PICTURES, QUERIES, REFERENCES, small_model
 
 QUICK = {"steps": 5, "mask_samples": 2, "iterations": 2, "tuning_steps": 3, "batch": 2, "skip": 1}
-CASES = [(name, preset) for name, method in METHODS.items() for preset in ("paper", *method.presets)]
+CASES = [(name, preset) for name, method in METHODS.items() for preset in ("recommended", "paper", *method.presets)]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def models():
     return {channels: small_model(channels) for channels in (4, 8)}
 
 
-def asked_of(name: str, preset: str = "paper", **options) -> Asked:
+def asked_of(name: str, preset: str = "recommended", **options) -> Asked:
     """A method with few steps, where no preset says how many; its mask is never empty."""
     method = METHODS[name]
     quick = {key: value for key, value in QUICK.items()
