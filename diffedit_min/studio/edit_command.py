@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .console import check_targets, describe, shown, tell, timed, write_report
+from .console import check_targets, describe, expected, nothing_found, shown, tell, timed, write_report
 from .options import LOADING, MODEL_HELP, Options, Preset, Quiet, Reference, Report, Seed, Size, Strip
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def edit_one(told: Mapping[str, Any]) -> None:
     check_targets(job.out, source_out, strip, report=report, reads=[job.image, job.mask, told["like"]])
     opened = open_job(job)
     network, source = load(told, [job])
-    [(edit, image)], seconds = timed(edit_jobs, told["quiet"], network, source, [opened],
+    cost = expected(told["quiet"], job.asked, network, mask=job.gives_mask, picture=job.image is not None)
+    [(edit, image)], seconds = timed(edit_jobs, told["quiet"], cost, network, source, [opened],
                                      keep="trace" if report or strip else "result")
     save(image, job.out, texts(edit.settings, image.size))
     if source_out:
@@ -131,7 +132,7 @@ def edit_one(told: Mapping[str, Any]) -> None:
     write_report(told["quiet"], edit, network, report, strip)
     tell(edit, seconds, network, job.out, source_out, report, strip)
     if edit.empty_mask:
-        print("nothing to change was found: the mask is empty, and the input picture came back")
+        print(f"{nothing_found(edit)} (the input picture came back)")
 
 
 def edit_many(told: Mapping[str, Any]) -> None:
@@ -160,7 +161,7 @@ def edit_many(told: Mapping[str, Any]) -> None:
                     failed.append(f"failed: {line}{shown(job.image)}: {describe(result)}")
                     continue
                 made, rows = made + 1, rows + result.rows
-                unchanged = ": nothing to change was found" if result.empty_mask else ""
+                unchanged = f": {nothing_found(result)}" if result.empty_mask else ""
                 bar.write(f"wrote {shown(job.out)}{unchanged}", file=sys.stdout)
         except (KeyboardInterrupt, NotWritten):
             bar.close()
