@@ -6,6 +6,8 @@ The command, in this process with the tiny random model; exit codes in true proc
 import dataclasses
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import warnings
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 
 import diffedit_min as dm
@@ -22,7 +25,8 @@ from diffedit_min import loading
 from diffedit_min.bench.measures import against_truth, cell_mask
 from diffedit_min.core.coding import RatioOptions
 from diffedit_min.pictures import picture, picture_files
-from diffedit_min.studio import console, info
+from diffedit_min.studio import cli, console, info
+from diffedit_min.studio.command_help import GROUPS
 from diffedit_min.tiny import scenes
 
 RANDOM = ("--model", "random", "-o", "steps=4", "-o", "mask_samples=2")
@@ -388,3 +392,36 @@ def test_a_reader_that_leaves_is_no_error():
         environment = os.environ | {"PYTHONPATH": str(loading.TINY.parents[2])}
         done = subprocess.run([sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, env=environment)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+# ---- help
+
+
+COMMANDS = typer.main.get_command(cli.app).commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_has_groups_whole_sentences_and_examples_that_can_be_typed(run, name, monkeypatch):
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    shown = run(name, "--help").out
+    titles = [line[:-1] for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
+    assert not re.search(r"[a-z]\.\.\.", shown)        # as click cuts a sentence off
+    assert titles[-2:] == ["Other options", "Examples"] and max(map(len, shown.splitlines())) <= 80
+    assert titles == [title for title in ("Arguments", *GROUPS, *titles[-2:]) if title in titles]
+    others = shown.partition("Other options:")[2].partition("Examples:")[0]
+    assert set(re.findall(r"^  (--\S+)", others, re.M)) <= {"--quiet", "--plugin", "--debug", "--help"}
+    examples = [shlex.split(line) for line in shown.splitlines() if line.startswith("    diffedit-min ")]
+    assert len(examples) == 2 and all(words[:2] == ["diffedit-min", name] for words in examples)
+    for words in examples:      # parsed, not run
+        COMMANDS[name].make_context(name, words[2:])
+
+
+def test_the_list_of_commands_cuts_no_sentence_off(run):
+    shown = " ".join(run("--help").out.split())
+    for name, command in COMMANDS.items():
+        first = command.get_short_help_str()
+        assert f"{name} {first}" in shown and first[-1] in ".?" and not first.endswith("...")
+
+
+def test_a_reference_promises_no_mask_where_there_is_none(run):
+    assert "mask" not in run("invert", "--help").out

@@ -20,7 +20,8 @@ from ..core import __version__
 from .app.command import serve
 from .bench_command import bench
 from .check_command import check
-from .console import ListsCommand, check_targets, expected, nothing_found, tell, timed, write_report, wrote
+from .command_help import Command, ListsCommand
+from .console import check_targets, expected, nothing_found, tell, timed, write_report, wrote
 from .edit_command import edit
 from .options import (
     MODEL_HELP,
@@ -64,11 +65,11 @@ def root(
 # ---------------------------------------------------------------- the commands
 
 
-@app.command()
+@app.command(cls=Command)
 @shared
 def demo(
     out: Annotated[Path, Option(help="The strip of pictures to write.")] = Path("demo.png"),
-    seed: Annotated[int, Option(help="Of the scene, from 0 up, and of the random noise.")] = 0,
+    seed: Annotated[int, Option(help="Which scene, from 0 up; and the seed of the random noise.")] = 0,
     change: Annotated[str | None, Option(metavar="WHAT=VALUE", help="The edit, for example fruit=pears, "
                                          "container=basket or surface=marble. Left out: another fruit.")] = None,
     query: Annotated[str | None, Option(help="Your own words for that edit. Left out: its full caption.")] = None,
@@ -111,10 +112,10 @@ def demo(
     wrote(out, report, strip)
 
 
-app.command("edit")(shared(edit))
+app.command("edit", cls=Command)(shared(edit))
 
 
-@app.command("mask")
+@app.command("mask", cls=Command)
 @shared
 def mask_command(
     image: Picture, query: Query, reference: Reference = "", model: Model = "tiny",
@@ -146,10 +147,13 @@ def mask_command(
         print(nothing_found(edit))
 
 
-@app.command()
+@app.command(cls=Command)
 @shared
 def invert(
-    image: Picture, reference: Reference = "", model: Model = "tiny",
+    image: Picture,
+    reference: Annotated[str, Option(help="The text under which it is encoded and decoded. Left out: the empty text, "
+                                     "under which DiffEdit encodes.")] = "",
+    model: Model = "tiny",
     out: Annotated[Path | None, Option(help="The reconstruction. Left out: IMAGE's name with -inverted.png.")] = None,
     size: Size = None, option: Options = None, quiet: Quiet = False, **how_loaded: Any,
 ) -> None:
@@ -174,17 +178,17 @@ def invert(
     print(f"relative latent error: {((after - before).norm() / before.norm()).item():.3g}")
 
 
-@app.command("info")
+@app.command("info", cls=Command)
 @shared
 def info_command(
     name: Annotated[str, Argument(metavar="MODEL|NAME", help=f"{MODEL_HELP} Or the name of a method or "
                                   "a sampler.")] = "tiny",
     verify: Annotated[bool, Option("--verify", help="Read every number, and find damaged ones.")] = False,
-    as_json: Annotated[bool, Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, Option("--json", help="As JSON, for other programs.")] = False,
     **source: Any,
 ) -> None:
-    """What a model is, its files and whether they fit, and which settings hold with it; or what a method's options do.
-    """
+    """Describe a model: its files and whether they fit, and which settings hold with it. Or a method or a sampler, by
+    its name: what each of its options does."""
     from ..methods import METHODS
     from ..samplers import SAMPLERS
     from . import info
@@ -197,7 +201,7 @@ def info_command(
     print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 
 
-app.command("check")(shared(check))
+app.command("check", cls=Command)(shared(check))
 for name, command in (("bench", bench), ("speed", speed), ("app", serve)):
     app.command(name, cls=ListsCommand)(shared(command))
 

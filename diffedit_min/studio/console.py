@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-import typer.core
 
 from .streams import Terminated
 
@@ -192,18 +191,3 @@ def describe(error: Exception) -> str:
     if isinstance(error, ValueError) and line:
         return line
     return f"{type(error).__name__}{': ' if line else ''}{line} (--debug shows where)"
-
-
-class ListsCommand(typer.core.TyperCommand):
-    """A command whose options that can be repeated also take several values after one name: --ratios 0.4 0.6 0.8."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
-        spread, current = [], None
-        for i, word in enumerate(args):
-            if word.startswith("-"):
-                current = word if word in lists else None
-            elif current and args[i - 1] != current:
-                spread.append(current)
-            spread.append(word)
-        return super().parse_args(ctx, spread)

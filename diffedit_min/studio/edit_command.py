@@ -46,8 +46,9 @@ def edit(
     mask: Annotated[str | None, Option(help="A mask of your own, a picture of any size: white = edit.")] = None,
     mask_grow: Annotated[int, Option(metavar="PX", help="Grow the mask, given or found, by so many of the picture's "
                                      "pixels; negative: shrink it.")] = 0,
-    composite: Annotated[bool, Option("--composite/--no-composite", help="Put the input's own pixels back outside the "
-                                      "mask, bit for bit (in a .png). Methods that find no mask need --mask.")] = False,
+    composite: Annotated[bool, Option("--composite/--no-composite", show_default=False, help="Put the input's own "
+                                      "pixels back outside the mask, bit for bit (in a .png). Methods that find no "
+                                      "mask need --mask.")] = False,
     mask_feather: Annotated[int, Option(metavar="PX", help="Soften the seam of --composite over so many pixels inside "
                                         "the mask.")] = 0,
     crop: Annotated[str | None, Option(metavar="LEFT,TOP,WIDTH,HEIGHT", help="Edit this part of the picture alone, "
