@@ -6,6 +6,7 @@ Datasets and metrics have files of their own; runs that are killed for real are 
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import random
@@ -623,6 +624,28 @@ def test_curves_show_every_method_and_setting(tmp_path):
         assert image.width > 500
     before = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in curves.draw(found, COLUMNS, [("x", "y")], tmp_path)] == before
+
+
+def test_no_label_hides_another_or_leaves_its_panel(tmp_path):
+    """Three curves whose points lie as close as rounding makes them: all in one place, and in one column."""
+    from matplotlib.text import Text
+
+    found = [line_of(curve, ratio / 10, x=x, y=30 + 0.2 * ratio if x else 24.0)
+             for curve in ("one", "two", "three") for x, ratio in ((0.0, 4), (1.0, 5), (1.0, 6), (1.0, 7), (1.0, 8))]
+    panels = []
+
+    def fill(axes):
+        curves.panel(axes[0], found, COLUMNS["x"], COLUMNS["y"])
+        curves.legends(axes)
+        panels.append(axes[0])
+
+    curves.save_figure(fill, 1, tmp_path, "close")
+    [axes] = panels
+    axes.figure.draw_without_rendering()        # again in its own resolution
+    boxes = [Text.get_window_extent(label, axes.figure.canvas.get_renderer()) for label in axes.texts]
+    frame = axes.get_window_extent()
+    assert len(boxes) == 15 and sum(a.overlaps(b) for a, b in itertools.combinations(boxes, 2)) == 0
+    assert all(frame.contains(*corner) for box in boxes for corner in (box.min, box.max))
 
 
 def test_more_curves_than_colours_still_differ():
