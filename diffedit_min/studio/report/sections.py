@@ -26,6 +26,7 @@ from ...methods.paper import diffedit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.drawing import overlay
 from ...pictures.picture import Frame, fit, heat, mask_image, psnr, to_image, unfit
+from ..repeat import both
 from . import texts
 from .pictures import Shot, at_most, develop, difference, drawn, x0_of_step
 
@@ -59,16 +60,18 @@ class Report:
     sections: Sequence[Section]
     cut: Mapping[str, Any] | None           # the map, for the page to cut at another threshold; None: there is none
     measures: Mapping[str, str]
+    again: Mapping[str, str]                # what repeats the edit: a command, Python
 
 
 @torch.no_grad()
 def tell(
     edit: Edit, model: StableDiffusion, truth: Image.Image | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[Step], None] | None = None, again: Mapping[str, str] | None = None,
 ) -> Report:
     """The whole report. It costs no U-Net row and at most 31 VAE decodings, of which `on_step` is told.
 
-    truth: the true answer, if it is known. ValueError if the model isn't the one that made the edit.
+    truth: the true answer, if it is known. again: see `report.page`. ValueError if the model isn't the one that made
+    the edit.
     """
     if edit.settings["model"] != model.name:
         raise ValueError(f"the edit was made by {edit.settings['model']!r}, not by {model.name!r}: pass that model")
@@ -76,7 +79,10 @@ def tell(
     sections = [teller.picture(), *teller.predictions(), teller.mask(), *teller.coding(), teller.result()]
     shots = [shot for section in sections for shots in section.rows.values() for shot in shots]
     develop(shots, model, teller.small, on_step)
-    return Report(edit, teller.overview(), sections, teller.cut(), teller.measures())
+    if again is None:
+        generated = edit.method.generates and not edit.encoded      # from a seed: there is no file
+        again = both(edit.settings, None if generated else "picture.png", model)
+    return Report(edit, teller.overview(), sections, teller.cut(), teller.measures(), again)
 
 
 class Teller:
