@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...bench.measures import against_truth
 from ...core.mask import difference_map
 from ...core.schedule import levels_used, x0_from_eps
 from ...core.state import Trajectory
@@ -26,7 +27,6 @@ from ...methods.paper import diffedit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.drawing import overlay
 from ...pictures.picture import Frame, fit, heat, mask_image, psnr, to_image, unfit
-from ...tiny.scenes import changed
 from .. import repeat
 from . import texts
 from .pictures import Bar, Shot, at_most, develop, difference, drawn, x0_of_step
@@ -267,19 +267,18 @@ class Teller:
         return [Shot(sized(image, self.small), *words) for image, *words in shown if image is not None]
 
     def measures(self) -> dict[str, str]:
-        """PSNRs by what they compare. A region is bool (H, W)."""
+        """The figures by what they are."""
         edit, found = self.edit, {}
-        mask = None if edit.mask is None else np.asarray(edit.mask_image) > 0
-        truly = None if self.truth is None else changed(edit.input, self.truth)
-        for name, region in (("mask", mask), ("true region", truly)):
-            if region is not None and region.any() and not region.all():
-                found[f"outside the {name}, against the input"] = psnr(edit.image, edit.input, ~region)
-                found[f"inside the {name}, against the input"] = psnr(edit.image, edit.input, region)
-        found["the whole picture, against the input"] = psnr(edit.image, edit.input)
-        found["the VAE alone, against the input"] = psnr(self.reconstruction, edit.input)
+        inside = None if edit.mask is None else np.asarray(edit.mask_image) > 0                         # (H, W)
+        if inside is not None and inside.any() and not inside.all():
+            found["outside the mask"] = psnr(edit.image, edit.input, ~inside)
+            found["inside the mask"] = psnr(edit.image, edit.input, inside)
+        found["the whole picture"] = psnr(edit.image, edit.input)
+        found["the VAE alone"] = psnr(self.reconstruction, edit.input)
+        figures = {f"{name}: PSNR against the input": decibels(value) for name, value in found.items()}
         if self.truth is not None:
-            found["the whole picture, against the true answer"] = psnr(edit.image, self.truth)
-        return {name: decibels(value) for name, value in found.items()}
+            figures |= {f"{name}: {what}": value for name, value, what in against_truth(edit, self.truth)}
+        return figures
 
     # ---- small things
 
