@@ -463,7 +463,8 @@ def test_the_sheet_has_every_row_under_its_heading(edit, model):
     for i, section in enumerate(told(edit, model).values(), start=1):
         for label, row in section.rows.items():
             heading = f"{i}  {section.title}" + (f": {label}" if label else "")
-            part = drawing.headed(drawing.strip([s.image for s in row], [s.caption for s in row], 192 / 45), heading)
+            captions = [f"{s.caption} ({s.bar.low} to {s.bar.high})" if s.bar else s.caption for s in row]
+            part = drawing.headed(drawing.strip([s.image for s in row], captions, 192 / 45), heading)
             if section.name != "picture":       # which shows the padding too
                 assert sheet.crop((0, top, part.width, top + part.height)).tobytes() == part.tobytes(), heading
             top += part.height
