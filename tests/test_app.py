@@ -657,7 +657,7 @@ def test_the_controls_can_hold_every_methods_values(browser, model, monkeypatch)
 
     monkeypatch.setitem(model.defaults, "sdedit", {"steps": 300, "guidance_scale": 55.0})     # beyond what is usual
     for method, preset in ((m, preset) for m in dm.METHODS.values() if m.channels == 4 and m.name not in OWN
-                           for preset in ("recommended", *m.presets)):
+                           for preset in m.preset_names):
         browser.tune(method=method.name, preset=preset)
         for own in method.known.values():
             control = browser.option(own.name)
