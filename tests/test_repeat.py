@@ -119,6 +119,10 @@ result.save("result.png")
     card = next(name for name, value in tiny.defaults["diffedit"].items() if value != dm.diffedit.known[name].default)
     changed = {**settings, card: dm.diffedit.known[card].default}
     assert f"-o {card}={changed[card]}" in command_of(changed, "a.png", tiny)
+    fast = dm.methods.Asked(dm.diffedit, "a basket", preset="fast").record(tiny)
+    assert command_of({**fast, "preset": "fast"}, "a.png", tiny) == (
+        "diffedit-min edit a.png --query 'a basket' --preset fast")
+    assert "-o steps=14" in command_of(fast, "a.png", tiny)     # an edit made in Python doesn't tell its preset
     # How the model was loaded, where it isn't as it would be.
     double = dm.load("random", device="cpu", dtype="float64")
     other = {**settings, "model": "random", "prediction_type": "epsilon", "revision": None}

@@ -5,9 +5,9 @@
 
 Each frame shows two pictures side by side, under a line that says which step it is:
 
-    find the mask       input, noised input · two guesses at the clean picture · where they differ · map, mask
+    find the mask       input, noised input · two predicted clean images · where they differ · map, mask
     encode              input, latent                           of at most 16 levels
-    decode              latent, predicted clean picture         of at most 16 levels
+    decode              latent, predicted clean image           of at most 16 levels
     at the end          input, result
 
 What an edit didn't keep, or a method doesn't have, is left out.
@@ -119,7 +119,7 @@ def encoding(edit: Edit, before: Shot) -> Iterator[Still]:
 
 
 def decoding(edit: Edit, before: Shot) -> Iterator[Still]:
-    """Step 3, from noise to the result; the predicted clean pictures where the latents show them."""
+    """Step 3, from noise to the result; the predicted clean images where the latents show them."""
     k, how = len(edit.decoded) - 1, "Decode" if edit.mask is None else "Decode inside the mask"
     for j in some(k)[::-1]:
         state = edit.decoded[j]

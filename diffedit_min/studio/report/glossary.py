@@ -39,7 +39,7 @@ TERMS = (
     Term("guidance", "Classifier-free guidance: the prediction for the query is moved further away from the prediction "
          "for the empty text, so that the query counts more.", r"\bguid(?:ance|ed)\b"),
     Term("s", "The guidance scale: how far the prediction is moved; s = 1 means no guidance.", r"(?<!<sub>)<i>s</i>"),
-    Term("network evaluations", "How often the U-Net predicts the noise in one latent (a row of its input); most of an "
+    Term("network evaluations", "How often the U-Net predicts the noise in one latent, a row of its input; most of an "
          "edit's time is spent on them.", r"\bnetwork evaluations?\b"),
     Term("PSNR", "Peak signal-to-noise ratio: how alike two pictures are, in decibels; at 20 dB the difference is "
          "plain, above 40 dB it is hard to see, and equal pictures have no limit.", r"\bPSNR\b"),

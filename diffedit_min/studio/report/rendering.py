@@ -54,7 +54,9 @@ def as_sheet(report: Report) -> Image.Image:
     rows = []
     for number, section in enumerate(report.sections, start=1):
         for label, shots in section.rows.items():
-            images, captions = [shot.image for shot in shots], [shot.caption for shot in shots]
+            images = [shot.image for shot in shots]
+            captions = [f"{shot.caption} ({shot.bar.low} to {shot.bar.high})" if shot.bar else shot.caption
+                        for shot in shots]
             scale = SHOWN_HEIGHT / max(max(image.size) for image in images)
             heading = f"{number}  {section.title}" + (f": {label}" if label else "")
             rows.append(headed(strip(images, captions, scale), heading))

@@ -222,7 +222,7 @@ class Teller:
                        absent)
 
     def no_x0(self) -> str:
-        """Why the predicted clean pictures of the steps are not shown; "" if they are."""
+        """Why the predicted clean images of the steps are not shown; "" if they are."""
         if not self.walks:
             return "The encoding ratio is 0: there is no level to go to."
         return "" if texts.straight(self.edit) else texts.CROOKED

@@ -25,7 +25,7 @@ MASK_BY_HAND = Text("The mask was given by hand, white where the picture may cha
                     "one, and there is no map.", (), (fit_mask,))
 NO_CODING = Text("The mask is empty, so there was nothing to decode, and no need to encode: the input picture itself "
                  "is the result.")
-CROOKED = ("The predicted clean picture can't be computed from these latents: with this sampler two neighbouring ones "
+CROOKED = ("The predicted clean image can't be computed from these latents: with this sampler two neighbouring ones "
            "need not share it.")
 RESULT = Text("The result against the input. Where their difference is black, nothing has changed. How alike two "
               "pictures are is told by the PSNR.", ("PSNR = 10 log_{10} (1 / mean squared difference)",), (psnr,))
