@@ -34,16 +34,6 @@ AT_MOST = {"otsu": 15, "per_level": 20, "attention_mask": 45, "two_edits": 40, "
 
 
 @pytest.fixture
-def unregistered(monkeypatch):
-    """What a test registers is forgotten after it."""
-    monkeypatch.setattr(dm.METHODS, "_methods", dict(dm.METHODS))
-    before = dict(SAMPLERS)
-    yield
-    SAMPLERS.clear()
-    SAMPLERS.update(before)
-
-
-@pytest.fixture
 def plugin(tmp_path, unregistered):
     """plugin(name): the README's example of that name, as a file."""
 
