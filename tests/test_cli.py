@@ -353,7 +353,7 @@ def test_one_bar_for_an_edit_counts_its_rows_and_ends_with_it(terminal):
 
 @pytest.mark.parametrize(("arguments", "rows"), [
     (("mask", *EDIT[1:]), 4), (("invert", "a.png", "--model", "random", "-o", "steps=4"), 6), (P2P, 16),
-    ((*EDIT, "--mask-grow", "2"), 13), ((*EDIT, "-o", "mask_threshold=1"), 4),
+    ((*EDIT, "--mask-grow", "2"), 13), ((*EDIT, "-o", "mask_threshold=1"), 4), ((*EDIT, "--mask-grow", "-99"), 4),
     (("edit", "a.png", "--method", "null-text", *P2P[3:], "-o", "iterations=1", "-o", "stop_at=0"), 32)])
 def test_each_commands_bar_is_full_at_its_end(terminal, arguments, rows):
     done, shown = terminal(*arguments)
