@@ -143,7 +143,7 @@ def test_what_a_setting_does_shows_by_mouse_and_keyboard(visit):
 
 
 def test_a_symbol_leads_to_its_sentence(visit):
-    page = visit()
+    page = visit(reduced_motion="reduce")       # the page jumps there, and does not scroll for a while
     link = page.locator("a.term", has_text="∅").first
     link.press("Enter")
     entry = page.locator(link.get_attribute("href"))

@@ -21,7 +21,6 @@ import typer
 from .streams import Terminated
 
 if TYPE_CHECKING:
-
     from ..core.task import Step
     from ..methods import Edit
     from ..methods.cost import Cost
@@ -148,7 +147,9 @@ def wrote(*paths: str | Path | None) -> None:
 def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None) -> None:
     """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
     """
-    wrote(*paths)
+    options = edit.method.known.values()
+    saved = [getattr(edit.options, option.name) for option in options if option.file and option.stage == "cost"]
+    wrote(*paths, *saved)       # a file that no result depends on is one that the method writes
     covered = ""
     if edit.mask is not None:
         covered = f"; the mask covers {edit.frame.share(edit.mask, edit.factor):.1%}"
