@@ -15,6 +15,7 @@ from gradio.components import Component
 from ...core.options import KINDS, Option, written
 from ...core.state import Sampler
 from ...methods import METHODS, Method
+from ...methods.call import RECOMMENDED
 from ...methods.help import sentence_of
 from ...samplers import SAMPLERS, files_named_by, sampler_of
 
@@ -116,7 +117,7 @@ def from_control(option: Option, held: Any) -> Any:
 class Kept:
     """What a person has set options to, for when they come back from another method or model."""
 
-    preset: str = "paper"
+    preset: str = RECOMMENDED
     given: dict[Key, Any] = field(default_factory=dict)     # what controls were given last
     own: dict[Key, Any] = field(default_factory=dict)       # what a person has made of that
 

@@ -16,6 +16,7 @@ from gradio.data_classes import ImageData
 from ...core.options import Option
 from ...loading.held import Models
 from ...methods import METHODS
+from ...methods.call import RECOMMENDED
 from ...tiny.scenes import demo_scenes
 from ..console import describe
 from . import canvas
@@ -177,7 +178,8 @@ class Controls:
         with gr.Row():
             self.make_report = gr.Button("Make report", elem_id="make-report", **small)
             self.save_report = gr.DownloadButton("Save report", elem_id="save-report", **small)
-        self.preset = gr.Radio(["paper"], value="paper", label="Preset", info="Sets the options.", elem_id="preset")
+        self.preset = gr.Radio([RECOMMENDED], value=RECOMMENDED, label="Preset", info="Sets the options.",
+                               elem_id="preset")
         self.put(first(options), options)
         self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", precision=0, minimum=0,
                               elem_id="seed")

@@ -171,8 +171,7 @@ class Answers:
             model = self.models.get(told[c.model])
             fitting = [m for m in METHODS.values() if m.channels == model.unet.config.in_channels]
             method = next((m for m in fitting if m.name == told[c.method]), fitting[0])
-            presets = ["paper", *method.presets]
-            preset = told[c.preset] if told[c.preset] in presets else "paper"
+            preset = told[c.preset] if told[c.preset] in method.preset_names else method.preset_names[0]
             settings = method.settings(model, {}, preset)
         kept.notice({key: told[control] for key, control in c.options.items()}, told[c.preset])
         kept.preset = preset
@@ -193,7 +192,7 @@ class Answers:
             c.painting: gr.update(visible="mask" in uses),
             c.more_of_mask: gr.update(visible=not of_mask <= set(FIRST)),
             c.map_part: gr.update(visible="mask_map" in uses),
-            c.preset: gr.update(choices=presets, value=preset, visible=len(presets) > 1),
+            c.preset: gr.update(choices=method.preset_names, value=preset),
             **{control: updates.get(control, gr.update(visible=False)) for control in c.options.values()},
         }
 
