@@ -41,10 +41,19 @@ def open_job(job: Job) -> Opened:
     """Read a job's files. Raises ValueError, in one line, for those that can't be read or don't go together."""
     if job.image is None:
         return Opened(job)
-    original, mask, mask_sha256 = open_upright(job.image), None, None
+    original = open_upright(job.image)
     check_fits(original.size, job.out)
-    if job.mask is not None:
-        given = at_size(open_white(job.mask, original.size), original.size)
+    return prepared(job, original, None if job.mask is None else open_white(job.mask, original.size))
+
+
+def prepared(job: Job, original: Image.Image, given: Image.Image | None = None) -> Opened:
+    """A job and its picture, RGB or RGBA, which is open already; given: the job's mask, if it has one.
+
+    Raises ValueError, in one line, if mask, picture and job don't go together.
+    """
+    mask, mask_sha256 = None, None
+    if given is not None:
+        given = at_size(given, original.size)
         mask, mask_sha256 = grow(given, job.mask_grow), sha256(given)
         if not mask.getbbox():
             raise ValueError(f"--mask-grow {job.mask_grow} leaves nothing white in {job.mask!r}")
