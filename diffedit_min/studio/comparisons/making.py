@@ -24,6 +24,7 @@ from ...core.state import State, Trajectory
 from ...core.task import Step
 from ...methods import Edit
 from ...networks.stable_diffusion import StableDiffusion
+from ...pictures.masks import open_white
 from ...pictures.metadata import texts
 from ...pictures.picture import fit
 from ...pictures.picture_files import open_upright, save
@@ -55,15 +56,17 @@ def make(
     """
     models = {id(cell.model): cell.model for cell in plan.cells}
     sources = {key: {**(source or {}), "weights": hash_of(model)} for key, model in models.items()}
-    parts: dict[str | None, editing.Opened] = {}
+    parts: dict[Any, editing.Opened] = {}
     earlier: list[Edit] = []
     told: list[Any] = []
     for place in plan.order:
         wanted = plan.cells[place]
         job, model = wanted.job, wanted.model
-        if job.crop not in parts:
-            parts[job.crop] = editing.prepared(job, plan.picture)
-        opened = replace(parts[job.crop], job=job)
+        part = job.crop, job.mask_grow
+        if part not in parts:
+            given = None if job.mask is None else open_white(job.mask, plan.picture.size)
+            parts[part] = editing.prepared(job, plan.picture, given)
+        opened = replace(parts[part], job=job)
         settings = editing.settings_of(opened, model, sources[id(model)])
         code = code_of(Variant(job.asked.method, job.asked.options, preset=job.asked.preset), model)
         told = [*(told if plan.shares else ()), [settings, code]]       # an edit's rows depend on who came before

@@ -79,6 +79,12 @@ def shown(value: Any) -> str:
     return written(value) if isinstance(value, Sampler) else "none" if value in ("", None) else str(value)
 
 
+def told_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a call in Python says by name, as `job_of` takes it: words and the like, and options."""
+    return {**{name: value for name, value in given.items() if name in TOLD},
+            "options": {name: value for name, value in given.items() if name not in TOLD}}
+
+
 # ---------------------------------------------------------------- a grid
 
 
@@ -92,6 +98,7 @@ def plan_grid(
     """
     method = find_method(told.get("method") or "diffedit")
     axes = [x] if y is None else [x, y]
+    method.made(told.get("options") or {})
     fixed = {text.partition("=")[0].strip().replace("-", "_") for text in told.get("option") or ()}
     for axis in axes:
         option_of(method, axis.name)
