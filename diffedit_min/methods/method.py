@@ -29,6 +29,7 @@ from .call import PAPER, RECOMMENDED, Call
 from .edit import Edit, Pictures, checked, make_edit
 from .help import Text, about, check_names, help_text, signature
 from .syntax import warn_of_syntax
+from .unknown_words import warn_of_unknown_words
 
 # What a U-Net is made for, by the number of its input channels.
 MADE_FOR = {4: "making pictures from text, as most methods here do",
@@ -305,10 +306,12 @@ class Method:
             raise ValueError(f"{self.name} needs a reference: a caption of the input picture")
 
     def look_at_words(self, wanted: Sequence[Request], negative_prompt: str, model: StableDiffusion) -> None:
-        """Warn of what is an instruction in other programs but not here. Weights that this method has are none."""
+        """Warn of what is an instruction in other programs but not here, where weights that this method has are none;
+        and of words that the model doesn't know."""
         texts = [("query", self.to_prompt(request.query)) for request in wanted]
         texts += [("reference", request.reference) for request in wanted] + [("negative_prompt", negative_prompt)]
         warn_of_syntax(texts, model.tokenizer.get_added_vocab())
+        warn_of_unknown_words(texts, model)
 
     def check(self, model: StableDiffusion, pictures: list[Any], call: Call) -> None:
         """Raise ValueError, before any work, for what this method can't do."""

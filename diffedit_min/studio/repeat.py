@@ -32,7 +32,8 @@ def command_of(settings: Mapping[str, Any], image: str | None, model: StableDiff
     method makes one. model: the one that made the edit. An option that no command line can say is told below it, in a
     comment.
     """
-    method, called = METHODS[settings["method"]], {}
+    method, called = METHODS[settings["method"]], words(settings)
+    called.setdefault("query", "")      # the command wants one, also for methods that take none
     if method.name != "diffedit":
         called["method"] = method.dashed
     if settings["model"] != method.embedded_model:
@@ -40,22 +41,21 @@ def command_of(settings: Mapping[str, Any], image: str | None, model: StableDiff
     called |= loaded_with(settings, model) | called_with(settings) | around(settings)
     if masked(settings):
         called["mask"] = mask
-    words = ["diffedit-min", "edit"]
+    line = ["diffedit-min", "edit"]
     if image is not None:
-        words.append(f"./{image}" if image.startswith("-") else image)
-    words += ["--query", settings["query"]]
+        line.append(f"./{image}" if image.startswith("-") else image)
     for name, value in called.items():
-        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+        line += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     for file in plugins(settings):
-        words += ["--plugin", file]
+        line += ["--plugin", file]
     unsaid = ""
     for name, value in options(settings, model).items():
         text = typed(method.known[name], value)
         if text is None:
             unsaid += f"\n# {name}={value!r} can be told in Python only"
         else:
-            words += ["-o", f"{name}={text}"]
-    return shlex.join(words) + unsaid
+            line += ["-o", f"{name}={text}"]
+    return shlex.join(line) + unsaid
 
 
 def python_of(settings: Mapping[str, Any], image: str | None, model: StableDiffusion, mask: str = "mask.png") -> str:
@@ -69,11 +69,12 @@ def python_of(settings: Mapping[str, Any], image: str | None, model: StableDiffu
     if image is not None:
         imports = ["from PIL import Image", "", *imports]
         own.append(f"picture = Image.open({image!r})")
-    positional = ["model", "None" if image is None else "picture", repr(settings["query"]), repr(settings["reference"])]
+    positional = ["model", "None" if image is None else "picture"]
     if masked(settings):
         own.append(f"mask = Image.open({mask!r})")
         positional.append("mask=mask")
-    made = call(f"edit = dm.{method.name}", *positional, **called_with(settings), **options(settings, model))
+    made = call(f"edit = dm.{method.name}", *positional, **words(settings), **called_with(settings),
+                **options(settings, model))
     return "\n".join([*imports, *own, made, "result = edit.image", 'result.save("result.png")', ""])
 
 
@@ -81,7 +82,7 @@ def as_job(
     own: list[str], settings: Mapping[str, Any], image: str | None, model: StableDiffusion, mask: str
 ) -> str:
     """The Python of an edit with something done around the method: it does as the command does, by a job."""
-    told = {name: settings[name] for name in ("method", "query", "reference")} | called_with(settings)
+    told = {"method": settings["method"]} | words(settings) | called_with(settings)
     told |= around(settings) | ({"mask": mask} if masked(settings) else {}) | {"options": options(settings, model)}
     return "\n".join([
         "from pathlib import Path", "", "import diffedit_min as dm",
@@ -102,6 +103,11 @@ def options(settings: Mapping[str, Any], model: StableDiffusion) -> dict[str, An
     anyway = method.settings(model, {}, preset_of(settings)).record()
     return {name: settings[name] for name in method.known
             if name in settings and as_json(settings[name]) != as_json(anyway[name])}
+
+
+def words(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Query and reference, where there are any."""
+    return {name: settings[name] for name in ("query", "reference") if settings[name]}
 
 
 def called_with(settings: Mapping[str, Any]) -> dict[str, Any]:

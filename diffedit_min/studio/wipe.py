@@ -12,26 +12,37 @@ from __future__ import annotations
 
 from html import escape
 
-# The input reaches beyond the picture by half a thumb on both sides, so that the thumb's middle is the line's place.
+# The input reaches beyond the picture by half a thumb on both sides, so that the thumb's middle is where the line is.
 CSS = """
-.wipe { --at: 50%; position: relative; display: grid; max-width: 26rem; }
+.wipe {
+  --at: 50%; position: relative; display: grid; max-width: 26rem;
+  --edge: rgba(0, 0, 0, .65);
+  --knob: radial-gradient(circle, #fff .5rem, var(--edge) .53rem .6rem, transparent .65rem);
+  --line: linear-gradient(90deg, transparent .62rem, var(--edge) .62rem .67rem, #fff .67rem .83rem,
+                          var(--edge) .83rem .88rem, transparent .88rem);
+}
 .wipe > figure { grid-area: 1 / 1; position: relative; margin: 0; max-width: none; min-width: 0; }
 .wipe > figure + figure { clip-path: inset(0 0 0 var(--at)); }
 .wipe img { display: block; width: 100%; height: auto; border-radius: 3px; }
 .wipe.pixels img { image-rendering: pixelated; }
-.wipe figcaption { position: absolute; bottom: .4rem; left: .4rem; margin: 0; padding: .05rem .45rem; border-radius: .25rem;
-  background: rgba(0, 0, 0, .72); color: #fff; font-size: .8rem; line-height: 1.5; }
+.wipe figcaption {
+  position: absolute; bottom: .4rem; left: .4rem; margin: 0; padding: .05rem .45rem; border-radius: .25rem;
+  background: rgba(0, 0, 0, .72); color: #fff; font-size: .8rem; line-height: 1.5;
+}
 .wipe > figure + figure figcaption { left: auto; right: .4rem; }
-.wipe input { position: absolute; inset: 0 -.75rem; width: calc(100% + 1.5rem); height: 100%; margin: 0; padding: 0; z-index: 1;
-  appearance: none; -webkit-appearance: none; background: none; border: 0; border-radius: 3px; cursor: ew-resize; touch-action: pan-y; }
+.wipe input {
+  position: absolute; inset: 0 -.75rem; z-index: 1; width: calc(100% + 1.5rem); height: 100%; margin: 0; padding: 0;
+  appearance: none; background: none; border: 0; border-radius: 3px; cursor: ew-resize; touch-action: pan-y;
+}
 .wipe input::-webkit-slider-runnable-track { height: 100%; background: none; border: 0; }
+.wipe input::-webkit-slider-thumb {
+  appearance: none; width: 1.5rem; height: 100%; margin: 0; border: 0; border-radius: 0; box-shadow: none;
+  background: var(--knob), var(--line);
+}
 .wipe input::-moz-range-track { height: 100%; background: none; border: 0; }
-.wipe input::-webkit-slider-thumb { appearance: none; -webkit-appearance: none; width: 1.5rem; height: 100%; margin: 0; border: 0; border-radius: 0; box-shadow: none;
-  background: radial-gradient(circle at center, #fff 0 .5rem, rgba(0, 0, 0, .7) .52rem .6rem, transparent .64rem),
-    linear-gradient(90deg, transparent .62rem, rgba(0, 0, 0, .6) .62rem .67rem, #fff .67rem .83rem, rgba(0, 0, 0, .6) .83rem .88rem, transparent .88rem); }
-.wipe input::-moz-range-thumb { width: 1.5rem; height: 100%; border: 0; border-radius: 0;
-  background: radial-gradient(circle at center, #fff 0 .5rem, rgba(0, 0, 0, .7) .52rem .6rem, transparent .64rem),
-    linear-gradient(90deg, transparent .62rem, rgba(0, 0, 0, .6) .62rem .67rem, #fff .67rem .83rem, rgba(0, 0, 0, .6) .83rem .88rem, transparent .88rem); }
+.wipe input::-moz-range-thumb {
+  width: 1.5rem; height: 100%; border: 0; border-radius: 0; background: var(--knob), var(--line);
+}
 @media print, (scripting: none) {
   .wipe { grid-template-columns: 1fr 1fr; gap: 1rem; }
   .wipe > figure { grid-area: auto; }

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import html
-from abc import ABCMeta
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import gradio as gr
-from gradio.blocks import BlockFunction
 from gradio.components import Component
-from gradio.components.image_editor import EditorData
-from gradio.data_classes import ImageData
 
 from ...core.options import Option
 from ...loading.held import Models
 from ...methods import METHODS
 from ...methods.call import RECOMMENDED
 from ...tiny.scenes import demo_scenes
-from ..console import describe
-from . import canvas
+from .components import Upload
 from .controls import Key, looks, of_all_methods, to_control
+from .painting import HINT, Canvas
 
 SCENES = 6
-COLOUR = "rgba({}, {}, {}, {:.2f})".format(*canvas.COLOUR[:3], canvas.COLOUR[3] / 255)
 FONTS = ("system-ui", "sans-serif")         # of the reader's own machine: nothing is fetched
 
 THRESHOLD = "mask_threshold"                # the option that cuts a mask from a map, and computes nothing
@@ -39,64 +32,6 @@ CSS = """
 .or, .min_value, .max_value { color: var(--body-text-color) !important; }
 #scenes .grid-wrap { padding-top: 2.2rem; }                                                 /* below its label */
 """
-
-
-class Meta(type(gr.Image)):
-    """The metaclass of components made here. Gradio's own would write a file beside this one."""
-
-    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> type:
-        return ABCMeta.__new__(cls, name, bases, attributes)
-
-
-# Classes, not patched objects, as Gradio makes a person's components anew from time to time. is_template: shown in the
-# browser as what they are made from.
-
-
-class Upload(gr.Image, metaclass=Meta):
-    """Gives its file's path: `canvas.open_upload` reads that, and says what is wrong with it."""
-
-    is_template = True
-
-    def preprocess(self, sent: ImageData | None) -> str | None:
-        return None if sent is None else sent.path
-
-
-class Canvas(gr.ImageEditor, metaclass=Meta):
-    """Gives what was painted. The picture below it is the server's own, so what was sent of that isn't read."""
-
-    is_template = True
-
-    def preprocess(self, sent: EditorData | None) -> dict[str, Any] | None:
-        if sent is None:
-            return None
-        layers = canvas.open_layers([file.path for file in sent.layers])
-        return {"background": None, "layers": layers, "composite": None}
-
-
-class Page(gr.Blocks):
-    """Says in a line, without a traceback, that what was sent is not what a browser sends from here."""
-
-    async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any, **options: Any) -> list:
-        try:
-            if any("://" in str(path) for path in paths_in(inputs)):
-                raise ValueError("give a picture's file, not its address")      # Gradio would fetch it
-            held = await super().preprocess_data(block_fn, inputs, *rest, **options)
-            if any(isinstance(value, list) for value in held):
-                raise ValueError("a control here holds one value, not a list")
-            return held
-        except Exception as error:
-            error = error.__cause__ or error        # which Gradio wraps
-            said = error.message if isinstance(error, gr.Error) else describe(error)
-            raise gr.Error(html.escape(said), print_exception=False) from None
-
-
-def paths_in(sent: Any) -> Iterator[Any]:
-    """Where files are to be found, according to what was sent from a browser."""
-    if isinstance(sent, dict):
-        yield sent.get("path")
-        sent = list(sent.values())
-    for part in sent if isinstance(sent, list) else ():
-        yield from paths_in(part)
 
 
 class Controls:
@@ -151,11 +86,8 @@ class Controls:
         gr.Markdown("## 3 Mask", elem_classes="step")
         self.find = gr.Button("Find the mask", elem_id="find")
         with gr.Column() as self.painting:
-            self.canvas = Canvas(
-                label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[],
-                elem_id="canvas", canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
-                brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
-            gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
+            self.canvas = Canvas(elem_id="canvas")
+            gr.Markdown(HINT)
         self.put(first(options), options)
         with gr.Accordion("More of the mask", open=False) as self.more_of_mask:
             self.put(options, options)

@@ -31,9 +31,10 @@ from ...pictures.picture_files import save
 from ...tiny.scenes import demo_scenes
 from ..console import describe
 from . import canvas
+from .components import Page
 from .controls import Kept, from_control, looks, offered, to_control
 from .guard import Guard
-from .layout import CSS, FIRST, FONTS, SCENES, THRESHOLD, Controls, Page
+from .layout import CSS, FIRST, FONTS, SCENES, THRESHOLD, Controls
 from .session import Progress, Run, Session, Stopped, same_map
 from .words import about, rows, share, summary
 
@@ -94,7 +95,7 @@ class Answers:
         opened = [c.session, c.picture, c.canvas, c.map, c.query, c.reference, *self.after_edit()]
         chosen = {c.session, c.kept, c.model, c.method, c.preset, *c.options.values()}
         tuned = [c.session, c.kept, c.method, c.about, c.query, c.reference, c.mask_part, c.find, c.painting,
-                 c.more_of_mask, c.map_part, c.preset, *c.options.values()]
+                 c.more_of_mask, c.map_part, c.preset, c.canvas, *c.options.values()]
         threshold, makes_a_map = c.options[THRESHOLD, gr.Slider], []
         for control in [c.options[key] for key in c.of_mask if key[0] != THRESHOLD]:
             typed = isinstance(control, gr.Textbox | gr.Number)
@@ -158,9 +159,13 @@ class Answers:
         """The page with a new picture, or none."""
         c, off, picture = self.controls, gr.update(interactive=False), session.picture
         said = "No picture." if picture is None else f"A picture of {picture.width} x {picture.height} pixels."
-        return {c.session: session, c.canvas: None if picture is None else canvas.value(picture),
+        return {c.session: session, c.canvas: self.canvas_of(session),
                 c.map: None, c.progress: said, c.result: None, c.save_result: off, c.save_mask: off, c.make_report: off,
                 c.save_report: off}
+
+    def canvas_of(self, session: Session) -> Shown:
+        """The canvas with the session's picture, and nothing painted on it."""
+        return gr.update(**canvas.begun(*session.fitted()) if session.picture and session.cells else canvas.empty())
 
     # ---- model, method and preset
 
@@ -175,14 +180,17 @@ class Answers:
             settings = method.settings(model, {}, preset)
         kept.notice({key: told[control] for key, control in c.options.items()}, told[c.preset])
         kept.preset = preset
+        session, cells = told[c.session], (model.multiple, model.native_area, model.factor)
+        fits, session.cells = session.cells == cells, cells
         options, uses = offered(method), method.uses
         of_mask = {name for name, kind in c.of_mask & options.keys()}
         updates = {c.options[key]: gr.update(visible=True, **looks(option, kept.give(option, value)))
                    for key, option in options.items() if key in c.options
                    for value in [getattr(settings, option.name)]}
         return {
-            c.session: told[c.session],
+            c.session: session,
             c.kept: kept,
+            c.canvas: gr.skip() if fits else self.canvas_of(session),
             c.method: gr.update(choices=[(m.dashed, m.name) for m in fitting], value=method.name),
             c.about: about(method),
             c.query: gr.update(visible=method.takes_query),
@@ -237,14 +245,14 @@ class Answers:
         mask = session.cut(told[c.options[THRESHOLD, gr.Slider]])
         if mask is None:
             return {c.progress: "There is no map yet: find the mask first."}
-        return {c.canvas: canvas.value(session.opened(), session.layer(mask)),
+        return {c.canvas: canvas.text_of(mask, session.found.frame, session.found.factor),
                 c.progress: f"Threshold: 0 rows, from the map that was kept.{share(mask, session.found)}"}
 
     def mask_of(self, session: Session) -> Shown:
         """The map that was found, and the canvas with its mask."""
         c, found = self.controls, session.found
         frame = canvas.at_most(found.frame)
-        return {c.canvas: canvas.value(session.opened(), session.layer(found.mask)),
+        return {c.canvas: canvas.text_of(found.mask, found.frame, found.factor),
                 c.map: None if found.mask_map is None else heat(found.mask_map, frame, found.factor)}
 
     # ---- the edit
@@ -256,7 +264,7 @@ class Answers:
         def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
             started, painted = time.perf_counter(), None
             if "mask" in asked.method.uses:
-                painted = session.painted(told[c.canvas]["layers"] if told[c.canvas] else [], model, run.laid)
+                painted = session.painted(told[c.canvas], model)
             edit = yield from session.run(model, asked, run, painted)
             return {**self.files(edit), c.progress: summary(edit, run.rows, time.perf_counter() - started)}
 
@@ -265,7 +273,7 @@ class Answers:
     def watched(self, session: Session, kind: str, told: Shown, steps: Steps) -> Iterator[Shown]:
         """A run, shown as it goes; then its end, or why there is none."""
         c = self.controls
-        run = session.runs.get(kind) or Run(laid=session.shown)         # another answer may have taken it
+        run = session.runs.get(kind) or Run()         # another answer may have taken it
         told_at = -math.inf
         try:
             network, found = self.models.get(told[c.model]), session.found
@@ -276,7 +284,7 @@ class Answers:
                 except StopIteration as done:
                     end = done.value
                     break
-                if session.found not in (None, found) and not session.lies_there(session.found.mask):
+                if session.found not in (None, found):
                     yield self.mask_of(session)         # as soon as it is found
                 found = session.found
                 if picture is not None or time.monotonic() > told_at + EVERY_SECONDS:

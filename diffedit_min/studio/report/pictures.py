@@ -31,7 +31,8 @@ class Shot:
 
 
 def develop(
-    shots: Iterable[Shot], model: StableDiffusion, frame: Frame, on_step: Callable[[Step], None] | None = None
+    shots: Iterable[Shot], model: StableDiffusion, frame: Frame, on_step: Callable[[Step], None] | None = None,
+    stage: str = "report",
 ) -> None:
     """Decode the shots that are still latents, in batches, to pictures of the frame; tell `on_step` of each batch."""
     latents = [shot for shot in shots if isinstance(shot.image, Tensor)]
@@ -49,7 +50,7 @@ def develop(
         for shot, row in zip(batch, pixels, strict=True):
             shot.image = unfit(row, frame)
         if on_step is not None:
-            on_step(Step("report", start + len(batch), len(latents)))
+            on_step(Step(stage, start + len(batch), len(latents)))
 
 
 def x0_of_step(a: State, b: State) -> Tensor:
