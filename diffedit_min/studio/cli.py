@@ -20,6 +20,7 @@ from ..core import __version__
 from .app.command import serve
 from .bench_command import bench
 from .check_command import check
+from .comparisons_command import compare, grid
 from .console import ListsCommand, check_targets, tell, timed, write_report, wrote
 from .edit_command import edit
 from .options import (
@@ -215,7 +216,7 @@ def info_command(
 
 
 app.command("check")(shared(check))
-for name, command in (("bench", bench), ("speed", speed), ("app", serve)):
+for name, command in (("grid", grid), ("compare", compare), ("bench", bench), ("speed", speed), ("app", serve)):
     app.command(name, cls=ListsCommand)(shared(command))
 
 

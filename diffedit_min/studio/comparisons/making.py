@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from ...bench.run import code_of, source_of
 from ...bench.store import digest, hash_of, versions
 from ...bench.variants import MAKE, Variant
+from ...core.options import Option
 from ...core.schedule import Level
 from ...core.state import State, Trajectory
 from ...core.task import Step
-from ...methods import Edit
+from ...methods import Asked, Edit
+from ...methods.cost import Cost, StandIn, cost_of, small_picture
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.masks import open_white
 from ...pictures.metadata import texts
@@ -101,6 +104,41 @@ def made(
     return replace(edit, image=image, input=opened.cut, encoded=encoded), seconds
 
 
+def costs(plan: Plan) -> dict[int, Cost]:
+    """What each cell will cost, by its place: the plan itself, run on a stand-in (methods/cost.py). {}: not known."""
+    try:
+        if not plan.shares:
+            return {place: cost_of(cell.job.asked, cell.model, cell.job.gives_mask) or Cost({}, 0, ())
+                    for place, cell in enumerate(plan.cells)}
+        if any(option.file for cell in plan.cells for option in set_options(cell.job.asked)):
+            return {}       # a count writes and reads no files
+        return shared_costs(plan, StandIn.of(plan.cells[0].model))
+    except Exception:       # of any kind, and on the stand-in only: the run itself will say what is wrong
+        return {}
+
+
+def set_options(asked: Asked) -> list[Option]:
+    """Those that are not as the method recommends."""
+    return [asked.method.known[name] for name in asked.options]
+
+
+def shared_costs(plan: Plan, stand_in: StandIn) -> dict[int, Cost]:
+    """The same for cells that use each other's encodings and maps, on small pictures: one for each part and size."""
+    found, earlier, pictures = {}, [], {}
+    for place in plan.order:
+        job, steps, before = plan.cells[place].job, [], stand_in.rows[0]
+        asked, part = replace(job.asked, size=None), (job.asked.size, job.crop)
+        small = pictures.setdefault(part, small_picture(stand_in))
+        small.putpixel((0, 0), (list(pictures).index(part), 0, 0))      # so that it is another one
+        given = {"mask": Image.new("L", small.size, 255)} if job.gives_mask else {}
+        edit = asked(stand_in, small, reuse=list(earlier), **given, on_step=lambda step, steps=steps, before=before: (
+            steps.append((step.stage, step.index, stand_in.rows[0] - before))))
+        if MAKE & edit.rows_for.keys():
+            earlier.append(edit)
+        found[place] = Cost(dict(edit.rows_for), edit.backward_rows, tuple(steps))
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Kept:
     """A cell's two files."""
@@ -143,8 +181,9 @@ class Kept:
         if rest["mask_map"] is not None and of_map:
             rest["mask_map"].made = of_map
         states = [State(**{**state, "level": Level(**state["level"])}) for state in rest.pop("states")]
-        frame, seconds = fit(opened.cut, self.model.multiple, self.model.native_area, asked.size)[1], rest.pop("seconds")
+        seconds, model = rest.pop("seconds"), self.model
+        _, frame = fit(opened.cut, model.multiple, model.native_area, asked.size)
         edit = Edit(image=image, encoded=Trajectory(states, of_encoding), decoded=Trajectory(), settings=settings,
-                    input=opened.cut, source=None, frame=frame, factor=self.model.factor, method=asked.method,
+                    input=opened.cut, source=None, frame=frame, factor=model.factor, method=asked.method,
                     options=options, **rest)
-        return Cell(self.label, self.model, edit, seconds)
+        return Cell(self.label, model, edit, seconds)

@@ -18,6 +18,7 @@ from ...core.options import Option, written
 from ...core.state import Sampler
 from ...methods import METHODS, Method, find_method
 from ...methods.call import Call
+from ...methods.cost import cost_of
 from ...networks.stable_diffusion import StableDiffusion
 from ..jobs.job import TOLD, Job, job_of
 
@@ -138,8 +139,8 @@ def option_of(method: Method, name: str) -> Option:
     if name in TOLD_TOO:
         return Option(name, TOLD[name], None)
     if name not in method.known:
-        raise ValueError(f"{method.dashed} has no option {name!r} for an axis; it has {', '.join(sorted(method.known))}; "
-                         f"and {', '.join(TOLD_TOO)}")
+        raise ValueError(f"{method.dashed} has no option {name!r} for an axis; it has "
+                         f"{', '.join(sorted(method.known))}; and {', '.join(TOLD_TOO)}")
     return method.known[name]
 
 
@@ -192,6 +193,9 @@ def plan_comparison(
             if methods is None and not method.takes_query:
                 raise ValueError("takes no query")
             job = job_of({**told, "method": method.name, "query": query, "option": own}, image, Path("cell.png"))
+            cost = cost_of(job.asked, fitting[0], job.gives_mask) if methods is None else None
+            if cost is not None and cost.backward_rows:
+                raise ValueError(f"trains ({cost.backward_rows:,} rows back): name it to have it")
         except ValueError as error:
             left_out[method.dashed] = str(error).removeprefix(f"{method.name} ")
             continue

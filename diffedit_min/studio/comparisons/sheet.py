@@ -48,8 +48,8 @@ class Sheet:
     @property
     def rows_for(self) -> Counter[str]:
         """The rows through the U-Net of all cells, by what they were for. A shared encoding or map is counted once."""
-        made = [self.cells[place] for place in self.plan.order]
-        return sum((Counter(cell.edit.rows_for) for cell in made if cell is not None and cell.edit is not None), Counter())
+        made = [cell.edit for place in self.plan.order if (cell := self.cells[place]) is not None]
+        return sum((Counter(edit.rows_for) for edit in made if edit is not None), Counter())
 
     @property
     def rows(self) -> int:
@@ -284,7 +284,7 @@ def picture(body: Image.Image, image: Image.Image, at: tuple[int, int], layout: 
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     rgb = to_rgb(image)
     small = rgb if size == rgb.size else rgb.resize(size, Image.Resampling.LANCZOS)
-    body.paste(small, tuple(start + (room - side) // 2 for start, room, side in zip(at, layout.cell, size, strict=True)))
+    body.paste(small, (at[0] + (layout.cell[0] - size[0]) // 2, at[1] + (layout.cell[1] - size[1]) // 2))
 
 
 def labelled(
