@@ -8,7 +8,7 @@ import gradio as gr
 
 from ...loading.held import Models
 from ...methods import METHODS, Asked, Method
-from ...methods.call import SEED
+from ...methods.call import RECOMMENDED, SEED
 from ...networks.stable_diffusion import StableDiffusion
 from .controls import chosen, looks, mattering, offered, values_of
 from .layout import FIRST, Controls
@@ -30,7 +30,7 @@ class Choosing:
         kept, held = session.kept, {key: told[control] for key, control in c.options.items()}
         model, method = self.fitting(told[c.model], METHODS[told[c.method]], told[c.method] != kept.method)
         kept.notice(held)
-        preset = kept.presets.get(method.name, "paper")
+        preset = kept.presets.get(method.name, RECOMMENDED)
         if method.name == kept.method and told[c.preset] not in (None, preset):         # just chosen
             preset = kept.presets[method.name] = told[c.preset]
             kept.own = {}
@@ -60,7 +60,7 @@ class Choosing:
             c.painting: gr.update(visible="mask" in uses),
             c.more_of_mask: gr.update(visible=not of_mask <= set(FIRST)),
             c.map_part: gr.update(visible="mask_map" in uses),
-            c.preset: gr.update(choices=["paper", *method.presets], value=preset, visible=bool(method.presets)),
+            c.preset: gr.update(choices=method.preset_names, value=preset),
             **{control: updates.get(control, gr.update(visible=False)) for control in c.options.values()},
         }
 

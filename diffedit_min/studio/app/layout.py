@@ -11,6 +11,7 @@ from gradio.components import Component
 from ...core.options import Option
 from ...loading.held import Models
 from ...methods import METHODS
+from ...methods.call import RECOMMENDED
 from ...tiny.scenes import demo_scenes
 from . import canvas
 from .components import Canvas, Upload
@@ -113,7 +114,8 @@ class Controls:
         self.last = gr.Gallery(label="Last results: click one to have it back", columns=6, height=110, format="png",
                                allow_preview=False, interactive=False, buttons=[], object_fit="cover", visible=False,
                                elem_id="last")
-        self.preset = gr.Radio(["paper"], value="paper", label="Preset", info="Sets the options.", elem_id="preset")
+        self.preset = gr.Radio([RECOMMENDED], value=RECOMMENDED, label="Preset", elem_id="preset",
+                               info="Sets the options. paper: the paper's own, whatever the model's card recommends.")
         self.put(first(options), options)
         self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", elem_id="seed")
         with gr.Accordion("More options", open=False, elem_id="more"):
