@@ -47,8 +47,10 @@ class Choosing:
         updates = {c.options[key]: gr.update(visible=key in matter, **looks(options[key], value))
                    for key, value in given.items()}
         of_mask = {name for name, kind in c.of_mask & options.keys()}
-        words = session.words
+        words, cells = session.words, (model.multiple, model.native_area, model.factor)
+        fits, session.cells = session.cells in (None, cells), cells
         return {
+            c.canvas: gr.skip() if fits else gr.update(**session.as_canvas()),
             c.model: gr.update(value=model.name),
             c.method: gr.update(value=method.name),
             c.about: about(method),

@@ -9,11 +9,9 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import BlockFunction
-from gradio.components.image_editor import EditorData
 from gradio.data_classes import ImageData
 
 from ..console import describe
-from . import canvas
 
 
 class Meta(type(gr.Image)):
@@ -34,18 +32,6 @@ class Upload(gr.Image, metaclass=Meta):
 
     def preprocess(self, sent: ImageData | None) -> str | None:
         return None if sent is None else sent.path
-
-
-class Canvas(gr.ImageEditor, metaclass=Meta):
-    """Gives what was painted. The picture below it is the server's own, so what was sent of that isn't read."""
-
-    is_template = True
-
-    def preprocess(self, sent: EditorData | None) -> dict[str, Any] | None:
-        if sent is None:
-            return None
-        layers = canvas.open_layers([file.path for file in sent.layers])
-        return {"background": None, "layers": layers, "composite": None}
 
 
 class Slider(gr.Slider, metaclass=Meta):

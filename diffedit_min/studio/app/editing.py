@@ -33,7 +33,7 @@ class Editing:
         def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
             started, painted = time.perf_counter(), None
             if "mask" in asked.method.uses:
-                painted = session.painted(told[c.canvas]["layers"] if told[c.canvas] else [], model, run.laid)
+                painted = session.painted(told[c.canvas], model)
             edit = yield from session.run(model, asked, run, painted)
             said = summary(edit, run.rows, time.perf_counter() - started)
             before = of_input(edit.input) | (of_map(session.found, model) if session.found else {})

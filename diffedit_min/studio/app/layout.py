@@ -13,12 +13,11 @@ from ...loading.held import Models
 from ...methods import METHODS
 from ...methods.call import RECOMMENDED
 from ...tiny.scenes import demo_scenes
-from . import canvas
-from .components import Canvas, Upload
+from .components import Upload
 from .controls import Key, looks, narrowing, of_all_methods, to_control
+from .painting import HINT, Canvas
 
 SCENES = 6
-COLOUR = "rgba({}, {}, {}, {:.2f})".format(*canvas.COLOUR[:3], canvas.COLOUR[3] / 255)
 FONTS = ("system-ui", "sans-serif")         # of the reader's own machine: nothing is fetched
 
 THRESHOLD = "mask_threshold"                # the option that cuts a mask from a map, and computes nothing
@@ -90,11 +89,8 @@ class Controls:
         gr.Markdown("## Mask", elem_classes="step")
         self.find = gr.Button("Find the mask", elem_id="find")
         with gr.Column() as self.painting:
-            self.canvas = Canvas(
-                label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[],
-                elem_id="canvas", canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
-                brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
-            gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
+            self.canvas = Canvas(elem_id="canvas")
+            gr.Markdown(HINT)
         self.put(first(options), options)
         with gr.Accordion("More of the mask", open=False) as self.more_of_mask:
             self.put(options, options)

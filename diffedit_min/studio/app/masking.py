@@ -66,7 +66,7 @@ class Masking:
         mask = session.cut(told[c.options[THRESHOLD, Slider]])
         if mask is None:
             return {c.progress: "There is no map yet: find the mask first."}
-        return {c.canvas: canvas.value(session.opened(), session.layer(mask)),
+        return {c.canvas: canvas.text_of(mask, session.found.frame, session.found.factor),
                 c.progress: f"Threshold: 0 rows, from the map that was kept.{share(mask, session.found)}"}
 
 
@@ -74,5 +74,5 @@ def mask_of(c: Controls, session: Session) -> Shown:
     """The map that was found, and the canvas with its mask."""
     found = session.found
     frame = canvas.at_most(found.frame)
-    return {c.canvas: canvas.value(session.opened(), session.layer(found.mask)),
+    return {c.canvas: canvas.text_of(found.mask, found.frame, found.factor),
             c.map: None if found.mask_map is None else heat(found.mask_map, frame, found.factor)}

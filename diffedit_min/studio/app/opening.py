@@ -18,7 +18,7 @@ from .choosing import Choosing
 from .layout import SCENES, Controls
 from .results import Results
 from .running import said_of, saying
-from .session import Session
+from .session import Result, Session
 from .sessions import Sessions
 from .words import line
 
@@ -64,21 +64,28 @@ class Opening:
     def begin(self, told: Shown) -> Shown:
         """What the browser had before the page was loaded anew; else the first scene."""
         c, session = self.controls, self.sessions.find(told[self.controls.key])
-        told = {**told, c.session: session}
         if session.results:
-            result = session.results[0]
-            return {c.session: session, **self.choosing.put(session, result.asked, result.edit.settings["model"]),
-                    c.picture: session.picture, **self.results.shown(session, result),
-                    c.canvas: canvas.value(session.picture)}
-        shown = {} if session.picture else self.scene(session, 0, told[c.method])
-        told |= {c.query: shown.get(c.query, ""), c.reference: shown.get(c.reference, "")}
-        return {**self.fresh(session, METHODS[told[c.method]]), **shown, **self.choosing.tune(told),
-                c.session: session}
+            return {c.session: session, c.picture: session.picture, **self.again(session, session.results[0])}
+        tuned = self.choosing.tune({**told, c.session: session})
+        if session.picture is None:
+            opened = self.scene(session, 0, session.kept.method)
+        else:
+            opened = {**self.fresh(session, METHODS[session.kept.method]), c.picture: session.picture}
+        return {**opened, **tuned, **{words: {**tuned[words], "value": opened[words]}
+                                      for words in (c.query, c.reference) if words in opened}}
+
+    def again(self, session: Session, result: Result) -> Shown:
+        """An earlier result, with all that it was asked for."""
+        c, name = self.controls, result.edit.settings["model"]
+        session.edit = result.edit
+        chosen = self.choosing.put(session, result.asked, name)
+        return {**self.fresh(session, result.asked.method), **chosen, **self.results.shown(session, result),
+                c.canvas: gr.update(**session.as_canvas())}
 
     def fresh(self, session: Session, method: Any) -> Shown:
         """The page with a new picture, or none."""
         c, picture = self.controls, session.picture
         said = "No picture." if picture is None else f"A picture of {picture.width} x {picture.height} pixels."
-        return {c.session: session, c.canvas: None if picture is None else canvas.value(picture), c.map: None,
+        return {c.session: session, c.canvas: gr.update(**session.as_canvas()), c.map: None,
                 c.chain: chain(method, {} if picture is None else of_input(picture)), c.message: "",
                 c.progress: line(said), **self.results.nothing(session)}

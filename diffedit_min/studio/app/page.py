@@ -87,7 +87,7 @@ class Answers:
         opened = [c.session, c.picture, c.canvas, c.map, c.query, c.reference, *done]
         chosen = {c.session, c.model, c.method, c.preset, c.query, *c.options.values()}
         tuned = [c.session, c.model, c.method, c.about, c.query, c.reference, c.mask_part, c.find, c.painting,
-                 c.more_of_mask, c.map_part, c.preset, c.message, *c.options.values()]
+                 c.more_of_mask, c.map_part, c.preset, c.message, c.canvas, *c.options.values()]
 
         page.load(None, None, c.key, js=KEY, **quiet).then(
             self.opening.begin, {c.key, *chosen}, [*{*opened, *tuned, c.seed}], **model)

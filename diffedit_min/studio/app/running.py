@@ -38,7 +38,7 @@ class Running:
     ) -> Iterator[Shown]:
         """A run, shown as it goes; then its end, or why there is none. found_now: what shows a map that was found."""
         c = self.controls
-        run = session.runs.get(kind) or Run(laid=session.shown)         # another answer may have taken it
+        run = session.runs.get(kind) or Run()         # another answer may have taken it
         started, told_at = time.monotonic(), -math.inf
         yield {c.message: "", c.progress: bar("begins", 0, None, 0)}
         try:

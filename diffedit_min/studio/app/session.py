@@ -44,7 +44,6 @@ class Run:
 
     stop: bool = False      # set from another thread: it ends after the U-Net call in flight
     rows: int = 0           # that are done
-    laid: Tensor | None = None          # the mask that lay on the canvas when it was asked for
     warnings: list[str] = field(default_factory=list)
 
 
@@ -67,7 +66,6 @@ class Session:
 
     picture: Image.Image | None = None
     found: Edit | None = None           # with the map; it went no further than the mask
-    shown: Tensor | None = None         # bool (h, w): the mask that was laid on the canvas last
     encoded: list[Edit] = field(default_factory=list)       # the last that have encoded the picture, newest first
     edit: Edit | None = None
     scene: Scene | None = None          # what the picture was painted from, if it is one of the scenes
@@ -77,16 +75,18 @@ class Session:
     kept: Kept = field(default_factory=Kept)                # what options were set to
     key: str = ""                       # by which the person's browser finds it again
     runs: dict[str, Run] = field(default_factory=dict)      # by kind, "find" or "edit": not ended yet
+    cells: tuple[int, int, int] | None = None   # how pictures are cut: `multiple`, `native_area`, `factor` of a model
 
     def open(self, picture: Image.Image | None) -> None:
         """Begin anew with a picture, or with none."""
         self.stop()
-        vars(self).update(vars(Session(picture, runs=self.runs, kept=self.kept, key=self.key)))
+        kept = {name: getattr(self, name) for name in ("runs", "cells", "kept", "key")}
+        vars(self).update(vars(Session(picture, **kept)))
 
     def begin(self, kind: str) -> None:
         """A run of this kind is about to start; an earlier one stops."""
         self.stop(kind)
-        self.runs[kind] = Run(laid=self.shown)
+        self.runs[kind] = Run()
 
     def stop(self, *kinds: str) -> None:
         """Have runs end: all, or those of some kinds."""
@@ -120,20 +120,24 @@ class Session:
             return None
         return binarise(self.found.mask_map[None], threshold)[0, 0].cpu()
 
-    def layer(self, mask: Tensor | None) -> Image.Image | None:
-        """A mask of the picture as a layer for the canvas, remembered as what lies on it."""
-        self.shown = None if mask is None else mask.cpu()
-        return None if mask is None else canvas.layer_of(self.shown, self.found.frame, self.found.factor)
+    def painted(self, text: str, model: StableDiffusion) -> Tensor | None:
+        """The mask on the canvas, bool (h, w), if a person made some of it; else None. ValueError if it is empty."""
+        mask, own = canvas.read(text, self.frame(model), model.factor)
+        if not own.any():
+            return None
+        if not mask.any():
+            raise ValueError("the mask is empty, so nothing would be edited: paint over what is to be edited, or press "
+                             "\"Back to the found mask\"")
+        return mask
 
-    def lies_there(self, mask: Tensor | None) -> bool:
-        """Whether the canvas has that mask, but for what was painted since."""
-        return mask is None if self.shown is None else mask is not None and mask.cpu().equal(self.shown)
+    def as_canvas(self) -> dict[str, Any]:
+        """The canvas with the picture, and nothing painted on it."""
+        return canvas.begun(*self.fitted()) if self.picture and self.cells else canvas.empty()
 
-    def painted(self, layers: Sequence[Image.Image], model: StableDiffusion, laid: Tensor | None) -> Tensor | None:
-        """The mask on the canvas, bool (h, w), if it is another than the one that was laid there; else None."""
-        mask = canvas.mask_of(layers, self.frame(model), model.factor)
-        unchanged = not mask.any() if laid is None else mask.equal(laid)
-        return None if unchanged else mask
+    def fitted(self) -> tuple[Image.Image, Frame, int]:
+        """The picture, how it is fitted to `cells`, and their factor."""
+        multiple, area, factor = self.cells
+        return self.opened(), fit(self.opened(), multiple, area)[1], factor
 
     def frame(self, model: StableDiffusion) -> Frame:
         """How the picture is fitted to this model's network."""
@@ -153,9 +157,6 @@ class Session:
         """The edit, with the painted mask or the map that is found for it first, where the method takes them."""
         given: dict[str, Any] = {}
         if "mask" in asked.method.uses and painted is not None:
-            if not painted.any():
-                raise ValueError("nothing on the canvas is coloured, so nothing would be edited: paint what is to be "
-                                 "edited, or find the mask again")
             given["mask"] = painted
         elif "mask_map" in asked.method.uses:
             yield from self.find(model, asked, run)
