@@ -71,7 +71,7 @@ class Opening:
             opened = self.scene(session, 0, session.kept.method)
         else:
             opened = {**self.fresh(session, METHODS[session.kept.method]), c.picture: session.picture}
-        return {**opened, **tuned, **{words: {**tuned[words], "value": opened[words]}
+        return {**tuned, **opened, **{words: {**tuned[words], "value": opened[words]}
                                       for words in (c.query, c.reference) if words in opened}}
 
     def again(self, session: Session, result: Result) -> Shown:
