@@ -10,8 +10,8 @@ import gradio as gr
 from . import canvas
 from .components import Meta
 
-HINT = """What is coloured is edited: pink was found, orange is painted. What you paint or erase stays when a slider changes
-what is found; "Back to the found mask" takes it away."""
+HINT = """What is coloured is edited: pink was found, orange is painted. What you paint or erase stays when a slider
+changes what is found; "Back to the found mask" takes it away."""
 
 TEMPLATE = """
 <div class="mask empty">
