@@ -116,6 +116,9 @@ def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None
     kind = str(model.dtype).removeprefix("torch.")
     back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
     print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s, {kind} on {model.device}{covered}")
+    if edit.shrunk:
+        print(f"{edit.shrunk}; with --size SIDE it is about SIDE × SIDE px, and `edit --crop` edits a part of the "
+              "picture, which is shrunk less")
 
 
 # ---- errors

@@ -161,7 +161,8 @@ def edit_many(told: Mapping[str, Any]) -> None:
                     continue
                 made, rows = made + 1, rows + result.rows
                 unchanged = ": nothing to change was found" if result.empty_mask else ""
-                bar.write(f"wrote {shown(job.out)}{unchanged}", file=sys.stdout)
+                shrunk = f" ({result.shrunk})" if result.shrunk else ""
+                bar.write(f"wrote {shown(job.out)}{unchanged}{shrunk}", file=sys.stdout)
         except (KeyboardInterrupt, NotWritten):
             bar.close()
             print(f"stopped: {len(done) + made} of {len(jobs)} pictures are done, and the same command goes on from "
