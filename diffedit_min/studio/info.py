@@ -172,8 +172,8 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
         yield f"latents      {channels} x {side} x {side}; a cell is {record['factor']} px wide"
         yield f"schedule     {', '.join(f'{name} {value:.6g}' for name, value in record['schedule'].items())}"
     if record.get("vocabulary"):
-        yield "words        that it was trained on; others mean nothing to it"
-        yield from (f"  {kind:<10} {', '.join(words)}" for kind, words in record["vocabulary"].items())
+        yield "words        it was trained on these; others mean nothing to it"
+        yield from (f"  {kind:<12}{', '.join(words)}" for kind, words in record["vocabulary"].items())
     for file in record["files"]:
         yield f"file         {file['name']}, {file['bytes']:,} bytes, {file['known'] or 'not a published one'}"
         yield f"  sha256     {file['sha256']}"
