@@ -157,7 +157,8 @@ def axis_of(method: Method, given: Sequence[str], flag: str) -> Axis:
             raise ValueError(f"{flag} has one option, not {name} and {other}: give the other one to the other axis")
     own = option_of(method, name)
     whole = own.kind in (dict, tuple) or (own.kind is str and not own.choices)
-    texts = [text for _, _, tail in pairs for text in ([tail] if whole else tail.split(",")) if text.strip() or whole]
+    texts = [text for _, _, tail in pairs for text in ([tail] if whole else map(str.strip, tail.split(",")))
+             if text or whole]
     return Axis(name, tuple(own.parsed(text) for text in texts))
 
 
