@@ -54,10 +54,6 @@ def grid(
     **how_loaded: Any,
 ) -> None:
     """Two options against each other on one picture, as a labelled sheet; encodings and maps are made once.
-
-    \b
-    diffedit-min grid --x encoding_ratio=0.5,0.7,0.9 --y mask_threshold=0.3,0.5,0.7 --page grid.html
-    diffedit-min grid bowl.png --query "a bowl of pears" --x seed=0,1,2 --y guidance_scale=3,7.5
     """
     from ..methods import find_method
     from .comparisons.plan import axis_of, plan_grid
@@ -92,10 +88,6 @@ def compare(
     quiet: Quiet = False, **how_loaded: Any,
 ) -> None:
     """Methods on one picture, as a labelled sheet with what each costs. Those that can't run here are named there.
-
-    \b
-    diffedit-min compare --scene 3 --change fruit=pears --page compare.html
-    diffedit-min compare bowl.png --query "a bowl of pears" --reference "a bowl of apples" --methods diffedit sdedit
     """
     from .comparisons.plan import plan_comparison
 
@@ -160,8 +152,6 @@ def loaded(names: Sequence[str], how_loaded: dict[str, Any]) -> tuple[list[Any],
 
 # ---------------------------------------------------------------- the run
 
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}s [{elapsed}, {remaining} left]"
-
 
 def make_sheet(
     plan: Plan, source: dict[str, Any], given: Given, out: Path, page: Path | None, quiet: bool
@@ -201,6 +191,7 @@ def progress(plan: Plan, quiet: bool) -> Iterator[Callable[[int, Step | None], N
 
     from ..methods.cost import Cost, Estimate, Progress
     from .comparisons.making import costs
+    from .console import BAR
 
     found = costs(plan)
     total, moving = sum(cost.rows for cost in found.values()), {}
