@@ -49,7 +49,7 @@ class Comparing:
                 self.axes = [self.axis(where, [*WORDS, *options], *first)
                              for where, first in zip(("across", "down"), FIRST, strict=True)]
                 self.make_grid = gr.Button("Make the grid", elem_id="make-grid", min_width=120)
-            with gr.Row():
+            with gr.Row(elem_id="compare-methods"):
                 self.methods = {method.name: gr.Checkbox(method.name in CHOSEN, label=method.dashed, min_width=150,
                                                          elem_id=f"compare-{method.name}")
                                 for method in METHODS.values() if method.takes_query}
@@ -57,6 +57,7 @@ class Comparing:
             self.sheet = gr.HTML(elem_id="sheet")
             small = {"interactive": False, "size": "sm", "min_width": 90}
             with gr.Row():
+                self.cancel = gr.Button("Cancel", elem_id="cancel-sheet", size="sm", min_width=90)
                 self.save_sheet = gr.DownloadButton("Save the sheet", elem_id="save-sheet", **small)
                 self.save_page = gr.DownloadButton("Save its page", elem_id="save-page", **small)
 
@@ -72,6 +73,7 @@ class Comparing:
         for button, answer in ((self.make_grid, self.grid), (self.make_comparison, self.comparison)):
             button.click(lambda session: session.begin("compare"), [c.session], None, **at_once).then(
                 answer, told, shown, **model)
+        self.cancel.click(self.running.cancel, [c.session], c.progress, **at_once)
 
     # ---- what is asked for
 
