@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..core.task import Step
     from .comparisons.plan import Plan
 
-Picture = Annotated[str | None, Argument(metavar="[IMAGE]", show_default=False, help="The picture: a file that Pillow "
+Picture = Annotated[str | None, Argument(metavar="IMAGE", show_default=False, help="The picture: a file that Pillow "
                     "can read, of any size. Left out: a drawn scene, --scene.")]
 Query = Annotated[str | None, Option(help="What the edited picture should show. Left out, with a scene: its answer's "
                                      "caption.")]
@@ -62,7 +62,7 @@ def grid(
         raise ValueError("--x is missing: give an option and its values, for example --x encoding_ratio=0.5,0.7,0.9")
     found = find_method(method)
     axes = axis_of(found, x, "--x"), axis_of(found, y, "--y") if y else None
-    given = Given.of(image, scene, change, truth, out)
+    given = Given.of(image, scene, change, truth, out, "" if "query" in [axis.name for axis in axes if axis] else query)
     told = {"method": method, "query": query, "reference": reference, "seed": seed, "size": size, "preset": preset,
             "option": option, "mask": mask}
     check_targets(out, report=page, reads=[image, truth, mask])
@@ -91,7 +91,7 @@ def compare(
     """
     from .comparisons.plan import plan_comparison
 
-    given = Given.of(image, scene, change, truth, out)
+    given = Given.of(image, scene, change, truth, out, query)
     told = {"query": query, "reference": reference, "seed": seed, "size": size, "preset": preset, "option": option,
             "mask": mask}
     check_targets(out, report=page, reads=[image, truth, mask])
@@ -117,10 +117,14 @@ class Given:
     instruction: str = ""
 
     @classmethod
-    def of(cls, image: str | None, scene: int | None, change: str | None, truth: str | None, out: Path) -> Given:
+    def of(
+        cls, image: str | None, scene: int | None, change: str | None, truth: str | None, out: Path, query: str | None
+    ) -> Given:
+        """query: if a person says it. Then the true answer to a scene is the one that it means, or that of `change`."""
         from ..pictures.picture_files import open_picture, open_upright
         from ..tiny.instructions import instruction
-        from ..tiny.scenes import demo_scenes
+        from ..tiny.scene import VALUES
+        from ..tiny.scenes import demo_scenes, meant
 
         cells = out.with_suffix(".cells")
         if image is not None:
@@ -131,9 +135,11 @@ class Given:
         if truth is not None:
             raise ValueError(f"--truth {truth!r} is for a picture of your own: a scene's true answer is known")
         before, after = demo_scenes(scene or 0, change)
-        kind = next(name for name in ("container", "fruit", "surface") if getattr(before, name) != getattr(after, name))
-        return cls(before.render(), str(cells / "input.png"), cells, after.render(),
-                   after.caption, before.caption, instruction(kind, before, after))
+        answer = after if query is None or change is not None else meant(before, query)
+        differ = [kind for kind in VALUES if answer is not None and getattr(before, kind) != getattr(answer, kind)]
+        said = instruction(differ[0], before, answer) if len(differ) == 1 else ""
+        return cls(before.render(), str(cells / "input.png"), cells, answer and answer.render(), after.caption,
+                   before.caption, said)
 
     def words(self, told: dict[str, Any], instructed: bool = False) -> dict[str, Any]:
         """What was told, with the scene's own words where nothing was."""
@@ -179,9 +185,11 @@ def make_sheet(
     sheet.save(out, page)
     wrote(out, page)
     print(f"{sheet.cost}\nThe edits are in {given.cells}/.")
-    for line in [sheet.left_out, *(f"failed: {cell.label}: {cell.why}" for cell in cells if cell.why)]:
-        if line:
-            print(line, file=sys.stderr)
+    if sheet.left_out:
+        print(sheet.left_out)
+    for cell in cells:
+        if cell.why:
+            print(f"failed: {cell.label}: {cell.why}", file=sys.stderr)
 
 
 @contextmanager

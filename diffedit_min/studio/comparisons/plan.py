@@ -196,13 +196,13 @@ def plan_comparison(
             job = job_of({**told, "method": method.name, "query": query, "option": own}, image, Path("cell.png"))
             cost = cost_of(job.asked, fitting[0], job.gives_mask) if methods is None else None
             if cost is not None and cost.backward_rows:
-                raise ValueError(f"trains ({cost.backward_rows:,} rows back): name it to have it")
+                raise ValueError(f"trains, {cost.backward_rows:,} rows back; name it to have it")
         except ValueError as error:
             left_out[method.dashed] = str(error).removeprefix(f"{method.name} ")
             continue
         cells.append(Wanted(method.dashed, job, fitting[0]))
     if not cells:
-        raise ValueError("no method is left: " + "; ".join(f"{name} {why}" for name, why in left_out.items()))
+        raise ValueError("no method is left: " + ", ".join(f"{name} ({why})" for name, why in left_out.items()))
     across = Axis("method", tuple(cell.label for cell in cells))
     return Plan(picture, image, told, across, None, tuple(cells), truth, left_out)
 

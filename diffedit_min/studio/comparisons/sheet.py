@@ -99,6 +99,8 @@ class Sheet:
         same = {name: value for name, value in words.items() if value not in ("", None)}
         model = f"{'model' if len(names) == 1 else 'models'} {' and '.join(names)}"
         if not self.plan.shares:
+            told = [cell.job.asked.query for cell in self.plan.cells if cell.job.asked.method.needs_instruction]
+            same.update(zip(["instruction"], told, strict=False))
             return "; ".join([model, *pairs(same), "each method with its own recommended settings"])
         return "; ".join([f"{first.job.asked.method.dashed}, {model}", *pairs({**same, **self.fixed})])
 
@@ -131,12 +133,13 @@ class Sheet:
         told = f"{made} edit{'s' * (made != 1)}, {self.rows:,} rows through the U-Net"
         told += f" ({parts})" * (len(self.rows_for) > 1) + f" and {back:,} back" * (back > 0)
         shared = "; what cells share was made once" if self.plan.shares and made > 1 else ""
-        return f"{told} in {self.seconds:.1f} s{shared}."
+        answer = " dB: PSNR against the true answer." if self.plan.truth is not None else ""
+        return f"{told} in {self.seconds:.1f} s{shared}.{answer}"
 
     @property
     def left_out(self) -> str:
         """The methods that don't run, and why."""
-        told = "; ".join(f"{name}: {why}" for name, why in self.plan.left_out.items())
+        told = ", ".join(f"{name} ({why})" for name, why in self.plan.left_out.items())
         return told and f"Left out: {told}."
 
     def figures(self, cell: Cell) -> list[str]:
@@ -181,7 +184,7 @@ class Layout:
         return cls(cell, text, max(10, text * 3 // 4))
 
     def font(self, times: float = 1.0) -> ImageFont.FreeTypeFont:
-        return ImageFont.load_default(round(self.text * times))
+        return ImageFont.load_default(int(self.text * times))
 
     def height(self, lines: int, times: float = 1.0) -> int:
         return lines * sum(self.font(times).getmetrics())
@@ -290,11 +293,12 @@ def picture(body: Image.Image, image: Image.Image, at: tuple[int, int], layout: 
 def labelled(
     body: Image.Image, lines: Sequence[tuple[str, str]], at: tuple[int, int], wide: int, layout: Layout
 ) -> None:
-    """Lines with their colours, in the middle of so many px; what doesn't fit into one line is cut off."""
+    """Lines with their colours, in the middle of so many px, in smaller letters where they would not fit."""
     for i, (text, colour) in enumerate(lines):
-        for line in wrapped(text, layout.font(), wide)[:1]:
+        font = layout.font(max(0.6, min(1.0, wide / max(1.0, layout.font().getlength(text)))))
+        for line in wrapped(text, font, wide + 1)[:1]:
             ImageDraw.Draw(body).text((at[0] + wide / 2, at[1] + layout.gap // 4 + layout.height(i)), line, fill=colour,
-                                      font=layout.font(), anchor="ma")
+                                      font=font, anchor="ma")
 
 
 def text_block(
