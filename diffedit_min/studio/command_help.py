@@ -11,8 +11,8 @@ import typer.core
 
 # The groups of options, by the names of their parameters, in the order in which help shows them. Others come last.
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "What to do": ("query", "reference", "instruction", "x", "y", "scene", "change", "method", "preset", "option", "seed",
-                   "size", "like"),
+    "What to do": ("query", "reference", "instruction", "x", "y", "scene", "change", "method", "preset", "option",
+                   "seed", "size", "like"),
     "The mask, and what lies outside it": ("mask", "mask_grow", "composite", "mask_feather", "crop"),
     "Many pictures": ("jobs", "batch", "overwrite", "retry_failed"),
     "The dataset": ("dataset", "data", "images", "split", "limit"),
