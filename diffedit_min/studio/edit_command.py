@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,8 +140,9 @@ def edit_many(told: Mapping[str, Any]) -> None:
     """Several pictures, or a table of them: a line for each, a bar on stderr if that is a terminal, and a summary."""
     from tqdm import tqdm
 
+    from ..methods.cost import Estimate, in_words
     from ..pictures.writing import NotWritten
-    from .jobs.run import done_before, run
+    from .jobs.run import Rows, batches, done_before, run
 
     jobs = jobs_of(told)
     network, source = load(told, jobs)
@@ -149,8 +150,12 @@ def edit_many(told: Mapping[str, Any]) -> None:
     check_places(told["out"] or FOLDER, jobs)
     started, made, rows, failed = time.perf_counter(), 0, 0, []
     with tqdm(total=len(jobs) - len(done), unit="picture", disable=told["quiet"] or None) as bar:
-        def on_step(step: Step) -> None:
-            bar.set_postfix_str(f"{step.stage} {step.index}/{step.total}")
+        rows_left = Rows(batches(jobs, done, told["batch"]), network)
+        estimate = Estimate(rows_left.total, lambda line: told["quiet"] or bar.write(line, file=sys.stderr))
+
+        def on_step(step: Step, together: Sequence[Job]) -> None:
+            bar.set_postfix_str(f"{in_words(step.stage)} {step.index}/{step.total}")
+            estimate.measured(rows_left.after(step, together))
 
         try:
             for job, result in run(jobs, network, source, done, told["batch"], on_step):
