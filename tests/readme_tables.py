@@ -127,7 +127,7 @@ def comparison(out: Path, _: str) -> Table:
 
 
 def fewer_rows(out: Path, _: str) -> Table:
-    """What fewer U-Net rows cost, and the differences from the paper's settings where the second table has them."""
+    """What fewer U-Net rows cost, and the differences from the recommended settings where the second table has them."""
     values, differences, *_ = markdown_tables((out / "fast" / "table.md").read_text(encoding="utf-8"))
     shown = {"edit accuracy": "accuracy", "mask IoU": "mask IoU", "PSNR to the answer, dB": "to the answer, dB"}
     compared = {"edit accuracy": "accuracy, difference", "PSNR to the answer, dB": "to the answer, difference"}
@@ -146,7 +146,7 @@ def fewer_rows(out: Path, _: str) -> Table:
 
 
 def preset(out: Path, text: str) -> Table:
-    """Of these the paper's settings and preset="fast"."""
+    """Of these the recommended settings and preset="fast"."""
     (_, *head), lines = fewer_rows(out, text)
     return turned(["", *head], lines[:2])
 

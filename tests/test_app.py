@@ -597,7 +597,7 @@ def test_another_method_and_back_keeps_what_was_set(browser):
     browser.tune(preset="fast")                         # says anew what holds
     assert [browser.get(name) for name in ("steps", "mask_samples", "sampler")] == [14, 4, "ddim"]
     browser.tune(method="sdedit")
-    assert browser.value[browser.c.preset] == "paper" and browser.get("steps") == 50
+    assert browser.value[browser.c.preset] == "recommended" and browser.get("steps") == 50
     browser.tune()                                      # as the browser tells that the preset is another now
     browser.tune(method="diffedit")
     assert browser.get("steps") == 50
@@ -610,7 +610,7 @@ def test_the_controls_can_hold_every_methods_values(browser, model, monkeypatch)
 
     monkeypatch.setitem(model.defaults, "sdedit", {"steps": 300, "guidance_scale": 55.0})     # beyond what is usual
     for method, preset in ((m, preset) for m in dm.METHODS.values() if m.channels == 4 and m.name not in OWN
-                           for preset in ("paper", *m.presets)):
+                           for preset in ("recommended", *m.presets)):
         browser.tune(method=method.name, preset=preset)
         for own in method.known.values():
             control = browser.option(own.name)

@@ -42,8 +42,8 @@ def test_several_together_are_each_as_alone(model, picture, asked):
         assert edit.settings == alone.settings and torch.allclose(edit.mask_map, alone.mask_map, atol=1e-9)
 
 
-@pytest.mark.parametrize("change", [{"size": 24}, {"preset": "paper"}, {"options": {}}, {"method": dm.sdedit,
-                                    "preset": "paper", "options": {}}])
+@pytest.mark.parametrize("change", [{"size": 24}, {"preset": "recommended"}, {"options": {}}, {"method": dm.sdedit,
+                                    "preset": "recommended", "options": {}}])
 def test_what_can_not_go_together_is_of_another_kind(asked, change):
     assert replace(asked, **change).kind != asked.kind
 
@@ -58,7 +58,7 @@ def test_without_levels_it_is_step_1_alone(model, picture, asked):
 @pytest.mark.parametrize(("change", "message"), [
     ({"query": " "}, "the query is empty"), ({"size": 0}, "size is 0"), ({"preset": "slow"}, "diffedit has no preset"),
     ({"options": {"steps": 0}}, "steps must be at least 1"), ({"options": {"stairs": 1}}, "diffedit has no option"),
-    ({"method": dm.prompt_to_prompt, "preset": "paper", "options": {}, "reference": ""}, "needs a reference"),
+    ({"method": dm.prompt_to_prompt, "preset": "recommended", "options": {}, "reference": ""}, "needs a reference"),
 ])
 def test_what_a_method_cannot_take_is_refused_at_once(asked, change, message):
     with pytest.raises(ValueError, match=message):

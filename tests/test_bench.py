@@ -156,10 +156,10 @@ def test_presets_fit_the_models_and_differ_in_titles(model, name):
 def test_every_variant_of_the_fast_preset_costs_all_of_its_rows(model, items):
     variants = presets.fast([])
     first = variants[0]
-    assert all(variant.alone for variant in variants) and (first.name, first.options) == ("paper's settings", {})
+    assert all(variant.alone for variant in variants) and (first.name, first.options) == ("recommended settings", {})
     tried = [variant for variant in variants if variant.options.get("steps", 50) == 10]
     assert {variant.name for variant in variants} - {variant.name for variant in tried} == {
-        "paper's settings", "preset fast", "preset fast, n"}
+        "recommended settings", "preset fast", "preset fast, n"}
     found = edits_of(model, items[:1], tried)
     for variant in tried:
         edit, = found[variant.title]

@@ -33,16 +33,15 @@ def refusal(folder: Path) -> str:
     return message.removeprefix(f"{folder / 'diffedit.json'}").removeprefix(": ")
 
 
-@pytest.mark.parametrize("key", ["unitune", "unitune, paper"])
-def test_a_card_does_not_choose_which_file_is_overwritten(copied, tmp_path, call_command, key):
+def test_a_card_does_not_choose_which_file_is_overwritten(copied, tmp_path, call_command):
     kept = tmp_path / "kept.safetensors"
     kept.write_text("mine")
-    write_card(copied, {key: {"save": str(kept), "tuning_steps": 1}})
+    write_card(copied, {"unitune": {"save": str(kept), "tuning_steps": 1}})
     Image.new("RGB", (32, 32), "red").save("in.png")
     ended = call_command("edit", "in.png", "--query", "apples", "--method", "unitune", "--model", copied,
                          "--device", "cpu", "-o", "steps=2")
     assert ended.code == 1 and kept.read_text() == "mine"
-    assert re.fullmatch(rf"error: .*diffedit.json: '{key}': save names a file .*{re.escape(repr(str(kept)))}.*\n",
+    assert re.fullmatch(rf"error: .*diffedit.json: 'unitune': save names a file .*{re.escape(repr(str(kept)))}.*\n",
                         ended.err.splitlines(keepends=True)[-1])
 
 
@@ -51,10 +50,9 @@ def test_every_option_that_names_a_file_is_refused_when_a_method_uses_the_card_t
     """As it holds for a bundle that was made without `load`."""
     method = dm.METHODS[method]
     assert [one.name for one in method.known.values() if one.file].count(option) == 1
-    for end in ("", ", paper"):
-        told = {**vars(model), "defaults": {f"{method.name}{end}": {option: "x.safetensors"}}}
-        with pytest.raises(ValueError, match=f"^{option} names a file or a model"):
-            method.settings(dm.StableDiffusion(**told), {})
+    told = {**vars(model), "defaults": {method.name: {option: "x.safetensors"}}}
+    with pytest.raises(ValueError, match=f"^{option} names a file or a model"):
+        method.settings(dm.StableDiffusion(**told), {})
     assert method.settings(model, {option: "x.safetensors"}) is not None        # the caller may
 
 
@@ -108,7 +106,9 @@ def test_a_variant_whose_option_became_a_file(model, own):
     (None, "'defaults' must be an object of names and values, not None"),
     ({"diffedit": [["steps", 3]]}, "'diffedit' must be an object of names and values, not [['steps', 3]]"),
     ({"diffedit": {"step": 3}}, "'diffedit': diffedit has no option 'step'; it has encoding_ratio"),
-    ({"diffedit, slow": {}}, "'diffedit, slow': diffedit has no preset 'slow'; it has paper, fast"),
+    ({"diffedit, slow": {}}, "'diffedit, slow': diffedit has no preset 'slow'; it has recommended, paper, fast"),
+    ({"diffedit, paper": {"steps": 3}}, "'diffedit, paper': preset 'paper' is no card's to say; 'diffedit' alone is "
+     "what holds by default"),
     ({"diffedit": {"steps": "3"}}, "'diffedit': steps must be a whole number, not '3'"),
     ({"diffedit": {"steps": 0}}, "'diffedit': steps must be at least 1, not 0"),
     ({"diffedit": {"mask_threshold": 2}}, "'diffedit': mask_threshold must be from 0 to 1, not 2.0"),

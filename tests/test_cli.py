@@ -203,9 +203,10 @@ EARLY = [
                                     "negative_prompt, steps"),
     ((*EDIT, "--method", "magic"), "--method 'magic' is not known (one of your own needs --plugin FILE); known are "
                                    + ", ".join(method.dashed for method in dm.METHODS.values())),
-    ((*EDIT[:4], "--preset", "fast", "--method", "sdedit"), "sdedit has no preset 'fast'; it has paper"),
-    (("mask", "a.png", "--query", "q", "--preset", "slow"), "diffedit has no preset 'slow'; it has paper, fast"),
-    (("demo", "--preset", "slow"), "diffedit has no preset 'slow'; it has paper, fast"),
+    ((*EDIT[:4], "--preset", "fast", "--method", "sdedit"), "sdedit has no preset 'fast'; it has recommended, paper"),
+    (("mask", "a.png", "--query", "q", "--preset", "slow"),
+     "diffedit has no preset 'slow'; it has recommended, paper, fast"),
+    (("demo", "--preset", "slow"), "diffedit has no preset 'slow'; it has recommended, paper, fast"),
     (("mask", "a.png", "--query", ""), "the query is empty: say what the edited picture should show"),
     (("demo", "--query", " "), "the query is empty: say what the edited picture should show"),
     ((*EDIT, "--size", "0"), "size is 0: give the side in pixels, from 1 to 8192"),

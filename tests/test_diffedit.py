@@ -417,10 +417,32 @@ def test_what_is_said_goes_over_the_preset_and_the_preset_over_the_card(model):
     assert dm.METHODS["diffedit"].settings(card, {}).guidance_scale == 7.5
 
 
+@pytest.mark.parametrize("method", [dm.diffedit, dm.sdedit, dm.prompt_to_prompt, dm.edit_friendly])
+def test_the_papers_values_are_the_defaults_whatever_a_card_says(method):
+    tiny = dm.load()
+    assert method.settings(tiny, {}) == method.settings(tiny, {}, "recommended") != method.options()
+    assert method.settings(tiny, {}, "paper") == method.options()
+    assert method.settings(tiny, {"steps": 7}, "paper") == method.options(steps=7)
+    assert method.settings(dataclasses.replace(tiny, defaults={}), {}) == method.options()
+
+
+def test_the_papers_own_values():
+    own = dm.diffedit.settings(dm.load(), {}, "paper")
+    assert (own.mask_samples, own.mask_noise_ratio, own.mask_threshold) == (10, 0.5, 0.5)
+    assert (own.encoding_ratio, own.guidance_scale, own.sampler) == (0.8, 7.5, dm.SAMPLERS["ddim"])
+    assert (own.mask_norm, own.mask_clip, own.mask_clip_at, own.mask_rescale) == ("l1", "mean", 3.0, "ceiling")
+
+
+@pytest.mark.parametrize("name", ["paper", "recommended"])
+def test_a_method_can_not_give_the_names_of_every_methods_presets_another_meaning(name):
+    with pytest.raises(ValueError, match=f"^method 'own': every method has a preset '{name}'; give yours another name"):
+        dm.Method("own", based_on=dm.diffedit, presets={name: {"steps": 3}})
+
+
 def test_unknown_presets_are_refused(model):
-    with pytest.raises(ValueError, match="^diffedit has no preset 'quick'; it has paper, fast$"):
+    with pytest.raises(ValueError, match="^diffedit has no preset 'quick'; it has recommended, paper, fast$"):
         diffedit(model, preset="quick")
-    with pytest.raises(ValueError, match="^sdedit has no preset 'fast'; it has paper$"):
+    with pytest.raises(ValueError, match="^sdedit has no preset 'fast'; it has recommended, paper$"):
         dm.sdedit(model, picture(), QUERY, preset="fast")
 
 

@@ -107,6 +107,13 @@ def test_a_result_of_other_settings_is_not_overwritten_unless_that_is_said(comma
     assert command(*two, *change, "--overwrite").out.count("wrote") == 2 and files("edits") != before
 
 
+def test_a_result_of_the_same_settings_under_another_presets_name_is_done(command):
+    two = ("edit", "p0.png", "p1.png", *WORDS)
+    assert command(*two).code == 0
+    before = files("edits")
+    assert command(*two, "--preset", "paper").out.startswith("0 edited, 2 done before") and files("edits") == before
+
+
 def test_a_file_without_settings_and_a_changed_input_are_no_results(command):
     two = ("edit", "p0.png", "p1.png", *WORDS)
     assert command(*two).code == 0

@@ -200,6 +200,9 @@ def test_what_is_typed_goes_over_it(tmp_path):
     assert over(told, {"seed": 3, "query": "pears"}) == {**told, "seed": 3, "query": "pears"}
     faster = over(told, {"preset": "fast"})["options"]
     assert set(told["options"]) - set(faster) == {"steps", "encoding_ratio", "mask_samples"}
+    worded = {**told, "options": {**told["options"], "negative_prompt": "sand"}}
+    for preset in ("recommended", "paper"):         # nothing of the earlier settings is left but its words
+        assert over(worded, {"preset": preset})["options"] == {"negative_prompt": "sand"}
     other = over(told, {"method": "sdedit"})
     assert "preset" not in other and other["method"] == "sdedit"
     with pytest.raises(ValueError, match="^sdedit has no preset 'fast'"):

@@ -165,7 +165,7 @@ def test_a_twin_has_the_same_row_and_the_same_words(tiny, scene, unregistered):
     """`based_on` and nothing changed: card, presets, results and reports are DiffEdit's but for the name."""
     twin = dm.register(dm.Method("twin", based_on=dm.diffedit))
     pages = []
-    for preset in ("paper", "fast"):
+    for preset in ("recommended", "paper", "fast"):
         assert twin.settings(tiny, {}, preset) == dm.diffedit.settings(tiny, {}, preset)
     for method in (dm.diffedit, dm.twin):
         edit = method(tiny, scene.render(), "a bucket of plums on marble", scene.caption, steps=5, keep="trace")

@@ -183,7 +183,7 @@ def test_the_command_prints_the_tables_and_gives_threads_back(run):
                               "with a checkout, or give the path of such a file"),
     (("--against", "nowhere/mine.py"), "--against 'nowhere/mine.py': there is no file 'nowhere/mine.py'; it comes with "
                                        "a checkout, or give the path of such a file"),
-    (("--preset", "paper", "best"), "diffedit has no preset 'best'; it has paper"),
+    (("--preset", "paper", "best"), "diffedit has no preset 'best'; it has recommended, paper"),
     (("-o", "steps=none"), "steps must be a whole number, not 'none'"),
     (("--out", __file__), f"the folder {__file__!r} can't be made (File exists): choose another"),
 ])

@@ -94,7 +94,7 @@ def test_its_recommendations_are_valid_options(model, for_it):
     assert for_it in tiny.defaults
     for key, recommended in tiny.defaults.items():
         name, _, preset = key.partition(", ")           # "diffedit", or with a preset "diffedit, fast"
-        settings = dm.METHODS[name].settings(tiny, {}, preset or "paper")
+        settings = dm.METHODS[name].settings(tiny, {}, preset or "recommended")
         assert {option: getattr(settings, option) for option in recommended} == recommended
 
 

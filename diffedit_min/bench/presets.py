@@ -92,12 +92,12 @@ def by_steps(
 
 
 def fast(ratios: Sequence[float]) -> list[Variant]:
-    """The paper's settings, the preset, and other ways to need fewer rows; then what samplers' round trips lose."""
+    """The recommended settings, the preset, and other ways to need fewer rows; then what samplers' round trips lose."""
     solver = {"sampler": "dpm_solver", "grid": "lambda"}
     round_trips = [*by_steps("round trip, ddim", (10, 14, 20, 50), 0.8, METHODS["invert"]),
                    *by_steps("round trip, dpm_solver", (10, 14, 20, 50), 0.8, METHODS["invert"], **solver)]
     return [
-        Variant(diffedit, {}, "paper's settings", alone=True),
+        Variant(diffedit, {}, "recommended settings", alone=True),
         Variant(diffedit, {}, "preset fast", alone=True, preset="fast"),
         *by_steps("ddim, ratio 0.8", (10, 14, 20, 30), 0.8),
         *by_steps("ddim, ratio 0.9", (10, 14, 20), 0.9),

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..core.coding import Options
 from ..methods import Asked, Edit, Method, edit_together, find_method
+from ..methods.call import RECOMMENDED
 from ..networks.stable_diffusion import StableDiffusion
 from .datasets.item import Item
 
@@ -27,7 +28,7 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)    # what differs from the model's recommendations
     curve: str = ""                     # its name in the table; "": the method's
     told: bool = True                   # of the dataset's reference; else the reference is the empty text
-    preset: str = "paper"
+    preset: str = RECOMMENDED
     alone: bool = False                 # it shares no encoding and no map, so that its rows are all that it costs
 
     @property

@@ -163,7 +163,7 @@ def build(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | Non
     return StableDiffusion(
         networks["unet"], networks["vae"], texts, schedule, prediction_type,
         bool(checkpoint.index.get("force_zeros_for_empty_prompt")),
-        checkpoint.card.get("defaults", {}), checkpoint.name,
+        checkpoint.card.get("defaults", {}), checkpoint.name, words=checkpoint.card.get("vocabulary", {}),
     )
 
 

@@ -19,7 +19,7 @@ from ..core.coding import Options
 from ..core.task import Step
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture import check_size
-from .call import SEED, SIZE
+from .call import RECOMMENDED, SEED, SIZE
 from .edit import Edit
 from .method import Method
 
@@ -33,7 +33,7 @@ class Asked:
     reference: str = ""
     seed: int = 0
     size: int | None = None
-    preset: str = "paper"
+    preset: str = RECOMMENDED
     options: Mapping[str, Any] = field(default_factory=dict)    # that differ from the preset's and the model's card's
 
     def __post_init__(self) -> None:

@@ -17,6 +17,8 @@ def keyword(default: Any, sentence: str) -> Any:
     return field(default=default, metadata={"sentence": sentence})
 
 
+# Presets that every method has: what a card recommends, else the defaults; and the defaults, whatever a card says.
+RECOMMENDED, PAPER = "recommended", "paper"
 SEED, SIZE = Option("seed", int, 0), Option("size", int, None, optional=True)      # of one picture
 
 
@@ -26,7 +28,8 @@ class Call:
 
     seed: int | Sequence[int] = keyword(0, "the seed of the random noise; one for all pictures, or one each")
     size: int | None = keyword(None, "edit at about size x size pixels; left out: at most the model's own size")
-    preset: str = keyword("paper", "a set of settings by its name")
+    preset: str = keyword(RECOMMENDED, "a set of settings by its name; paper: the defaults shown here, whatever a card "
+                          "says")
     keep: str = keyword("result", '"trace" keeps every intermediate, for a report')
     mask: Any = keyword(None, "a mask of your own, white = edit: a picture, a bool (h, w), or a list of one each")
     mask_map: Tensor | Sequence[Tensor | None] | None = keyword(

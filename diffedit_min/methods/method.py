@@ -25,10 +25,11 @@ from ..pictures.picture import unfit
 from ..pictures.picture_files import to_rgb
 from ..samplers import files_named_by, sampler_of
 from .batches import Fitted, Request, batches, make_task, naming_pictures, requests
-from .call import Call
+from .call import PAPER, RECOMMENDED, Call
 from .edit import Edit, Pictures, checked, make_edit
 from .help import Text, about, check_names, help_text, signature
 from .syntax import warn_of_syntax
+from .unknown_words import warn_of_unknown_words
 
 # What a U-Net is made for, by the number of its input channels.
 MADE_FOR = {4: "making pictures from text, as most methods here do",
@@ -91,6 +92,9 @@ class Method:
         if isinstance(self.uses, str) or not set(self.uses) <= USES:
             raise ValueError(f"method {self.name!r}: uses is a set of {', '.join(sorted(USES))}, not {self.uses!r}")
         self._set("uses", frozenset(self.uses))
+        for name in self.presets:
+            if name in (RECOMMENDED, PAPER):
+                raise ValueError(f"method {self.name!r}: every method has a preset {name!r}; give yours another name")
         if not (isinstance(self.options, type) and issubclass(self.options, Options)):
             raise ValueError(f"method {self.name!r}: {getattr(self.options, '__name__', self.options)!s} must be a "
                              "dataclass based on Options or on one of its kind, such as DiffEditOptions")
@@ -221,14 +225,15 @@ class Method:
         """The method's options by name."""
         return declared(self.options)
 
-    def settings(self, model: StableDiffusion, options: Mapping[str, Any], preset: str = "paper") -> Options:
+    def settings(self, model: StableDiffusion, options: Mapping[str, Any], preset: str = RECOMMENDED) -> Options:
         """All options of a call. Of these, the first that has a value for an option decides:
 
         options, which the caller gives; the model's recommendation for this method with this preset ("diffedit, fast");
-        the preset; the model's recommendation for this method; the default.
+        the preset; the model's recommendation for this method; the default. The preset "paper" has all the defaults.
         """
-        recommended = {**self.recommended(model.defaults), **self.preset(preset),
-                       **self.recommended(model.defaults, f", {preset}")}
+        recommended = {**self.recommended(model.defaults), **self.preset(preset)}
+        if preset in self.presets:
+            recommended |= self.recommended(model.defaults, f", {preset}")
         return self.made({**recommended, **options})
 
     def made(self, options: Mapping[str, Any]) -> Options:
@@ -260,12 +265,18 @@ class Method:
                                  "remove it from the card, and give it with the call if you want it")
         return dict(found or {})
 
+    @property
+    def preset_names(self) -> tuple[str, ...]:
+        """The names of its presets, of which the first holds where nothing is said."""
+        return RECOMMENDED, PAPER, *self.presets
+
     def preset(self, name: str) -> Mapping[str, Any]:
         """The options of a preset. Raises ValueError for a name that isn't known."""
-        presets = {"paper": {}, **self.presets}
-        if name not in presets:
-            raise ValueError(f"{self.name} has no preset {name!r}; it has {', '.join(presets)}")
-        return presets[name]
+        if name not in self.preset_names:
+            raise ValueError(f"{self.name} has no preset {name!r}; it has {', '.join(self.preset_names)}")
+        if name == PAPER:
+            return {option.name: option.default for option in self.known.values()}
+        return self.presets.get(name, {})
 
     def record(self, facts: Mapping[str, Any], options: Options) -> dict[str, Any]:
         """An Edit's settings: everything that its result depends on. Masks, maps and encodings are only named.
@@ -295,10 +306,12 @@ class Method:
             raise ValueError(f"{self.name} needs a reference: a caption of the input picture")
 
     def look_at_words(self, wanted: Sequence[Request], negative_prompt: str, model: StableDiffusion) -> None:
-        """Warn of what is an instruction in other programs but not here. Weights that this method has are none."""
+        """Warn of what is an instruction in other programs but not here, where weights that this method has are none;
+        and of words that the model doesn't know."""
         texts = [("query", self.to_prompt(request.query)) for request in wanted]
         texts += [("reference", request.reference) for request in wanted] + [("negative_prompt", negative_prompt)]
         warn_of_syntax(texts, model.tokenizer.get_added_vocab())
+        warn_of_unknown_words(texts, model)
 
     def check(self, model: StableDiffusion, pictures: list[Any], call: Call) -> None:
         """Raise ValueError, before any work, for what this method can't do."""

@@ -21,6 +21,7 @@ from ..core.options import name_of
 from ..core.state import Sampler
 from ..loading.card import CHECKS
 from ..samplers import SAMPLERS
+from .call import PAPER, RECOMMENDED
 from .method import Method
 
 # The one list of the package's methods: the files that hold them.
@@ -87,6 +88,8 @@ def check_card(defaults: Mapping[str, Mapping[str, Any]], where: str) -> None:
             continue
         method = METHODS[name]
         try:
+            if comma and preset in (RECOMMENDED, PAPER):
+                raise ValueError(f"preset {preset!r} is no card's to say; {name!r} alone is what holds by default")
             in_preset = {**method.preset(preset), **method.recommended(defaults, f", {preset}")} if comma else {}
             method.made({**method.recommended(defaults), **in_preset})
         except ValueError as error:

@@ -41,6 +41,7 @@ class StableDiffusion:
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)   # the card's options, by method
     name: str = ""                                              # shown in records and messages
     rows_per_batch: int | None = None                           # how many rows the U-Net runs at once; None: by size
+    words: dict[str, list[str]] = field(default_factory=dict)   # by kind, those that it knows; {}: too many to list
 
     def __post_init__(self) -> None:
         if self.prediction_type not in READINGS:
@@ -54,6 +55,11 @@ class StableDiffusion:
         return (f"StableDiffusion {self.name!r}: {self.sizes}; {str(self.dtype).removeprefix('torch.')} on "
                 f"{self.device}\n  predicts {self.prediction_type}; pictures of {side * self.factor} x "
                 f"{side * self.factor} px, latents {self.vae.config.latent_channels} x {side} x {side}{recommended}")
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The single words that it was trained on, in the order of the alphabet, if its card says them; else ()."""
+        return tuple(sorted({word for phrases in self.words.values() for phrase in phrases for word in phrase.split()}))
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:

@@ -77,7 +77,8 @@ def demo(
     change: Annotated[str | None, Option(metavar="WHAT=VALUE", help="The edit, for example fruit=pears, "
                                          "container=basket or surface=marble. Left out: another fruit.")] = None,
     query: Annotated[str | None, Option(help="Your own words for that edit. Left out: its full caption.")] = None,
-    preset: Preset = "paper", report: Report = None, strip: Strip = None, option: Options = None, quiet: Quiet = False,
+    preset: Preset = "recommended", report: Report = None, strip: Strip = None, option: Options = None,
+    quiet: Quiet = False,
 ) -> None:
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
     from .. import loading
@@ -137,7 +138,7 @@ def mask_command(
     out: Annotated[Path | None, Option(help="The mask, white = edit. Left out: IMAGE's name with -mask.png.")] = None,
     map_out: Annotated[Path | None, Option("--map", help="The map that the mask is cut from, in colours from black (0) "
                                            "to yellow (1). Left out: IMAGE's name with -map.png.")] = None,
-    seed: Seed = 0, size: Size = None, preset: Preset = "paper", option: Options = None, quiet: Quiet = False,
+    seed: Seed = 0, size: Size = None, preset: Preset = "recommended", option: Options = None, quiet: Quiet = False,
     **how_loaded: Any,
 ) -> None:
     """Find where DiffEdit would edit, and stop there."""

@@ -42,7 +42,7 @@ def edit(
                                        f"folder for such files. Left out: {FOLDER}.")] = None,
     source_out: Annotated[Path | None, Option(help="The input too, or its --crop, as methods with two branches make "
                                               "it anew.")] = None,
-    seed: Seed = 0, size: Size = None, preset: Preset = "paper", option: Options = None,
+    seed: Seed = 0, size: Size = None, preset: Preset = "recommended", option: Options = None,
     mask: Annotated[str | None, Option(help="A mask of your own, a picture of any size: white = edit.")] = None,
     mask_grow: Annotated[int, Option(metavar="PX", help="Grow the mask, given or found, by so many of the picture's "
                                      "pixels; negative: shrink it.")] = 0,

@@ -26,7 +26,8 @@ Config = Annotated[str | None, Option(help="For a single file: a folder or Hub i
 Revision = Annotated[str | None, Option(help="A branch, tag or commit on the Hub.")]
 Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
 Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
-Preset = Annotated[str, Option(help="paper, or, for diffedit, fast: 2.7 times fewer U-Net rows.")]
+Preset = Annotated[str, Option(help="recommended: the values of the model's card, else the paper's. paper: the "
+                               "paper's, whatever a card says. fast, for diffedit: 2.7 times fewer U-Net rows.")]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 DType = Annotated[str, Option("--dtype", help="auto, float32, float64, float16 or bfloat16.")]
 Options = Annotated[list[str] | None, Option("-o", "--option", metavar="NAME=VALUE",

@@ -27,8 +27,8 @@ def speed(
     dtype: Annotated[list[str] | None, Option(help="float32, bfloat16, float16 or float64. Left out: float32.")] = None,
     device: Annotated[str, Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     parts: Annotated[list[str] | None, Option(help=PARTS_HELP)] = None,
-    preset: Annotated[list[str] | None, Option(help="Of the edit, paper or fast; each is measured. Left out: "
-                                              "paper.")] = None,
+    preset: Annotated[list[str] | None, Option(help="Of the edit, recommended, paper or fast; each is measured. "
+                                              "Left out: recommended.")] = None,
     against: Annotated[str | None, Option(help="Another program that takes turns with this one: diffusers, from a "
                                           "checkout (tests/against_diffusers.py), or the path of such a file.")] = None,
     repeats: Annotated[int, Option(min=1, max=1000, help="Rounds, of which the medians are shown.")] = 5,

@@ -153,6 +153,13 @@ def caption_of(scene: scenes.Scene, recipe: Recipe, random: torch.Generator) -> 
     return scene.caption
 
 
+def captions() -> set[str]:
+    """All texts that `caption_of` makes of training scenes."""
+    scene = scenes.sample(0)
+    trained = [scene.replace(**dict(zip(scenes.VALUES, values, strict=True))) for values in scenes.TRAINED]
+    return {one.partial_caption(part) for one in trained for part in (*PARTS, scenes.VALUES)}
+
+
 def text_config_of(recipe: Recipe, vocabulary_size: int) -> dict[str, Any]:
     """The contents of text_encoder/config.json."""
     start, end = vocabulary_size - 2, vocabulary_size - 1
@@ -191,6 +198,7 @@ def export(recipe: Recipe, out: Path, vae: VAE, scaling_factor: float, net: nn.M
     export_unet(net["unet"], folder)
     save_half(vae, folder / "vae/diffusion_pytorch_model.safetensors")
     save_half(net["text_encoder"], folder / "text_encoder/model.safetensors")
+    vocabulary.write_card(folder, captions())
     return folder
 
 

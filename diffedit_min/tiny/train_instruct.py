@@ -30,6 +30,8 @@ from ..networks.unet import UNet
 from . import scenes
 from .instructions import TEMPLATES, instruction
 from .stages import SIZE, draw_all, draw_scene, encode_all, export_unet, fit, noise_loss, out_folder
+from .train import captions
+from .vocabulary import write_card
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,14 @@ def train_unet(recipe: Recipe, out: Path, model: StableDiffusion, before: Tensor
     return unet.eval().requires_grad_(False)
 
 
+def texts() -> set[str]:
+    """All instructions of training pairs, and the captions, which the model that training starts from has seen."""
+    scene = scenes.sample(0)
+    before = [scene.replace(**dict(zip(scenes.VALUES, values, strict=True))) for values in scenes.TRAINED]
+    return captions() | {instruction(kind, one, after, which) for one in before for kind, after in one.edits()
+                         for which in range(len(TEMPLATES[kind]))}
+
+
 class CachedEmbedding:
     """`model.embed` for a few hundred different texts, each of which is embedded only once."""
 
@@ -130,6 +140,7 @@ def main() -> None:
     )
     folder = out / "checkpoint_instruct"
     export_unet(train_unet(recipe, out, model, before, after), folder)
+    write_card(folder, texts())
     print(f"written: {folder}")
 
 

@@ -6,6 +6,7 @@ never trained.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import scenes
@@ -14,7 +15,7 @@ LENGTH = 24         # the number of tokens of a prompt, after padding; Stable Di
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 FUNCTION_WORDS = "a an of on in the and with"
-# These words are not trained; they are for methods that teach the model instructions or a new word.
+# The captions don't have these words; they are for methods that teach the model instructions or a new word.
 INSTRUCTION_WORDS = (
     "replace put them it to make into change turn move fill swap for from place set instead picture photo"
 )
@@ -25,6 +26,22 @@ def words() -> list[str]:
     """All words that become one token, each once."""
     named = " ".join(value for values in scenes.VALUES.values() for value in values)
     return list(dict.fromkeys(" ".join([FUNCTION_WORDS, named, INSTRUCTION_WORDS, RARE_WORDS]).split()))
+
+
+def trained_words(texts: Iterable[str]) -> dict[str, list[str]]:
+    """By kind, what a model knows that was trained on these texts: the values of attributes, and their other words."""
+    seen = {word for text in texts for word in text.split()}
+    kinds = {kind: [value for value in values if seen.issuperset(value.split())]
+             for kind, values in scenes.VALUES.items()}
+    named = {word for values in kinds.values() for value in values for word in value.split()}
+    return {**kinds, "other words": sorted(seen - named)}
+
+
+def write_card(folder: Path, texts: Iterable[str]) -> None:
+    """Write the words of the texts into the folder's card; the settings that it recommends stay, if there are any."""
+    path = folder / "diffedit.json"
+    card = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**card, "vocabulary": trained_words(texts)}, indent=2) + "\n")
 
 
 def write_tokenizer(folder: Path) -> int:

@@ -34,6 +34,17 @@ class Upload(gr.Image, metaclass=Meta):
         return None if sent is None else sent.path
 
 
+class Slider(gr.Slider, metaclass=Meta):
+    """Gives any number: the option's own check says, in its words, what is wrong with one that was typed."""
+
+    is_template = True
+
+    def preprocess(self, sent: float) -> float:
+        if type(sent) not in (int, float):
+            raise ValueError(f"{self.label} must be a number, not {str(sent)[:40]!r}")
+        return sent
+
+
 class Page(gr.Blocks):
     """Says in a line, without a traceback, that what was sent is not what a browser sends from here."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import gradio as gr
 from gradio.components import Component
@@ -10,9 +11,10 @@ from gradio.components import Component
 from ...core.options import Option
 from ...loading.held import Models
 from ...methods import METHODS
+from ...methods.call import RECOMMENDED
 from ...tiny.scenes import demo_scenes
 from .components import Upload
-from .controls import Key, looks, of_all_methods, to_control
+from .controls import Key, looks, narrowing, of_all_methods, to_control
 from .painting import HINT, Canvas
 
 SCENES = 6
@@ -23,35 +25,35 @@ FIRST = (THRESHOLD, "mask_noise_ratio", "mask_samples", "encoding_ratio", "guida
 # The options that are always seen; the others, whatever methods there are, lie in an accordion.
 OF_MASK = ("map", "mask")                   # the stages of options that belong to the mask
 
-CSS = """
-.step h2 { margin: 0; }
-#picture img, #result img, #map img { width: 100%; height: 100%; object-fit: contain; }     /* small ones too */
-:root { --block-info-text-color: #5b5b63; --slider-color: #c2410c; }
-#edit { background: #c2410c; }                                                              /* more contrast */
-.or, .min_value, .max_value { color: var(--body-text-color) !important; }
-#scenes .grid-wrap { padding-top: 2.2rem; }                                                 /* below its label */
-"""
+CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
 class Controls:
     """The page's components that something answers to or is shown in: put on the page that is being made."""
 
-    def __init__(self, models: Models, session: gr.State, kept: gr.State, limits: str) -> None:
-        """kept: what a person has set options to. limits: what uploads are bounded by, in words."""
-        self.session, self.kept = session, kept
+    def __init__(self, models: Models, session: gr.State, limits: str) -> None:
+        """limits: what uploads are bounded by, in words."""
+        self.session = session
         declared = of_all_methods()
         of_mask = {key: option for key, option in declared.items() if option.stage in OF_MASK}
+        of_edit = {key: option for key, option in declared.items() if key not in of_mask}
         self.of_mask = set(of_mask)                     # those of `options` that lie in the mask's part
         self.options: dict[Key, Component] = {}
-        gr.Markdown("# DiffEdit\nEdit a picture by text. It finds by itself where to edit, and you can correct it.")
-        with gr.Row():
+        self.key = gr.Textbox(visible=False)
+        gr.HTML("<h1>DiffEdit</h1><p>Edit a picture by text. It finds by itself where to edit, and you can correct "
+                "it.</p>", elem_id="title")
+        self.words_part()
+        self.message = gr.HTML(elem_id="message")
+        self.progress = gr.HTML(elem_id="progress")
+        self.chain = gr.HTML(elem_id="chain")
+        with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
-                self.picture_part(limits)
-                self.words_part(models)
+                self.picture_part(models, limits)
             with gr.Column(min_width=320) as self.mask_part:
                 self.fill_mask_part(of_mask)
             with gr.Column(min_width=320):
-                self.edit_part({key: option for key, option in declared.items() if key not in of_mask})
+                self.result_part(of_edit)
+        self.narrowing = narrowing(declared)
         gr.Markdown("One computation runs at a time; others wait in line. Pictures are deleted after an hour, and when "
                     "the page is shut down.")
 
@@ -60,20 +62,22 @@ class Controls:
         return {self.session, self.query, self.reference, self.model, self.method, self.canvas, self.preset, self.seed,
                 *self.options.values()}
 
-    def picture_part(self, limits: str) -> None:
-        gr.Markdown("## 1 Picture", elem_classes="step")
-        self.picture = Upload(label=f"Picture, {limits}", sources=["upload", "clipboard", "webcam"], height=280,
-                              format="png", buttons=["fullscreen"], elem_id="picture")
+    def words_part(self) -> None:
+        with gr.Row(elem_id="words", equal_height=True):
+            self.query = gr.Textbox(elem_id="query", label="Query", scale=4)
+            self.reference = gr.Textbox(elem_id="reference", label="Reference", scale=4)
+            with gr.Column(scale=1, min_width=150, elem_id="bar"):
+                self.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=80)
+                self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=80, size="sm")
+
+    def picture_part(self, models: Models, limits: str) -> None:
+        gr.Markdown("## Picture", elem_classes="step")
         rendered = [demo_scenes(seed, None)[0].render(128) for seed in range(SCENES)]
-        self.scenes = gr.Gallery(rendered, label="Or a scene", columns=SCENES // 2, height=300, format="png",
+        self.scenes = gr.Gallery(rendered, label="Scenes", columns=SCENES, height=96, format="png",
                                  allow_preview=False, interactive=False, buttons=[], object_fit="cover",
                                  elem_id="scenes")
-
-    def words_part(self, models: Models) -> None:
-        gr.Markdown("## 2 Words", elem_classes="step")
-        self.query = gr.Textbox("", label="Query", info="What the edited picture should show.", elem_id="query")
-        self.reference = gr.Textbox("", label="Reference", info="What it shows now: makes a better mask.",
-                                    elem_id="reference")
+        self.picture = Upload(label=f"Or your own picture, {limits}", sources=["upload", "clipboard", "webcam"],
+                              height=280, format="png", buttons=["download", "fullscreen"], elem_id="picture")
         with gr.Row():
             self.method = gr.Dropdown([(m.dashed, m.name) for m in METHODS.values()], value="diffedit", label="Method",
                                       elem_id="method", min_width=150)
@@ -82,7 +86,7 @@ class Controls:
         self.about = gr.Markdown(elem_id="about")
 
     def fill_mask_part(self, options: dict[Key, Option]) -> None:
-        gr.Markdown("## 3 Mask", elem_classes="step")
+        gr.Markdown("## Mask", elem_classes="step")
         self.find = gr.Button("Find the mask", elem_id="find")
         with gr.Column() as self.painting:
             self.canvas = Canvas(elem_id="canvas")
@@ -94,25 +98,22 @@ class Controls:
             self.map = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", height=260,
                                 buttons=[], elem_id="map")
 
-    def edit_part(self, options: dict[Key, Option]) -> None:
-        gr.Markdown("## 4 Edit", elem_classes="step")
-        with gr.Row():
-            self.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=100)
-            self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=100)
-        self.progress = gr.Textbox("", label="Progress", interactive=False, lines=2, elem_id="progress")
-        self.result = gr.Image(label="Result", interactive=False, format="png", height=320, buttons=["fullscreen"],
-                               elem_id="result")
+    def result_part(self, options: dict[Key, Option]) -> None:
+        gr.Markdown("## Result", elem_classes="step")
+        self.result = gr.HTML(elem_id="result")
         small = {"interactive": False, "size": "sm", "min_width": 90}
         with gr.Row():
+            self.open_report = gr.Button("Open the report", elem_id="open-report", **small)
+            self.save_report = gr.DownloadButton("Save report", elem_id="save-report", **small)
             self.save_result = gr.DownloadButton("Save result", elem_id="save-result", **small)
             self.save_mask = gr.DownloadButton("Save mask", elem_id="save-mask", **small)
-        with gr.Row():
-            self.make_report = gr.Button("Make report", elem_id="make-report", **small)
-            self.save_report = gr.DownloadButton("Save report", elem_id="save-report", **small)
-        self.preset = gr.Radio(["paper"], value="paper", label="Preset", info="Sets the options.", elem_id="preset")
+        self.last = gr.Gallery(label="Last results: click one to have it back", columns=6, height=110, format="png",
+                               allow_preview=False, interactive=False, buttons=[], object_fit="cover", visible=False,
+                               elem_id="last")
+        self.preset = gr.Radio([RECOMMENDED], value=RECOMMENDED, label="Preset", elem_id="preset",
+                               info="Sets the options. paper: the paper's own, whatever the model's card recommends.")
         self.put(first(options), options)
-        self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", precision=0, minimum=0,
-                              elem_id="seed")
+        self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", elem_id="seed")
         with gr.Accordion("More options", open=False, elem_id="more"):
             self.put(options, options)
 
@@ -123,7 +124,7 @@ class Controls:
                 name, kind = key
                 again = f"-{kind.__name__.lower()}" if any(other == name for other, _ in self.options) else ""
                 self.options[key] = kind(**looks(options[key], to_control(options[key], options[key].default)),
-                                         elem_id=f"option-{name}{again}")
+                                         elem_id=f"option-{name.replace(':', '-')}{again}")
 
 
 def first(options: Iterable[Key]) -> list[Key]:

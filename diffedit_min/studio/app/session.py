@@ -25,10 +25,13 @@ from ...core.task import Step
 from ...methods import Asked, Edit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import Frame, fit, unfit
+from ...tiny.scenes import Scene
 from . import canvas
+from .controls import Kept
 
 PREVIEWS = 5        # of a stage: decoding a latent costs about as much as three U-Net rows
 ENCODINGS = 3       # that are kept
+RESULTS = 6         # the same
 
 
 class Stopped(Exception):
@@ -44,10 +47,20 @@ class Run:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Result:
+    """An edit that is done, and what was asked for."""
+
+    edit: Edit
+    asked: Asked
+    chain: str              # its pictures in small, as HTML
+    said: str               # of how it ended
+
+
 Progress = tuple[Step, Image.Image | None]      # a step that is done, and sometimes its latent as a picture
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
     """One person's. It is copied before it is used: it must start empty."""
 
@@ -55,13 +68,20 @@ class Session:
     found: Edit | None = None           # with the map; it went no further than the mask
     encoded: list[Edit] = field(default_factory=list)       # the last that have encoded the picture, newest first
     edit: Edit | None = None
+    scene: Scene | None = None          # what the picture was painted from, if it is one of the scenes
+    words: dict[bool, str] = field(default_factory=dict)    # that were filled in; True: as an instruction
+    name: str = "input.png"             # of the picture's file
+    results: list[Result] = field(default_factory=list)     # the last ones, newest first
+    kept: Kept = field(default_factory=Kept)                # what options were set to
+    key: str = ""                       # by which the person's browser finds it again
     runs: dict[str, Run] = field(default_factory=dict)      # by kind, "find" or "edit": not ended yet
     cells: tuple[int, int, int] | None = None   # how pictures are cut: `multiple`, `native_area`, `factor` of a model
 
     def open(self, picture: Image.Image | None) -> None:
         """Begin anew with a picture, or with none."""
         self.stop()
-        vars(self).update(vars(Session(picture, runs=self.runs, cells=self.cells)))
+        kept = {name: getattr(self, name) for name in ("runs", "cells", "kept", "key")}
+        vars(self).update(vars(Session(picture, **kept)))
 
     def begin(self, kind: str) -> None:
         """A run of this kind is about to start; an earlier one stops."""
@@ -77,6 +97,10 @@ class Session:
     def end(self, run: Run) -> None:
         """It is over."""
         self.runs = {kind: other for kind, other in self.runs.items() if other is not run}
+
+    def add(self, result: Result) -> None:
+        """Keep it as the last one."""
+        self.results = [result, *self.results][:RESULTS]
 
     # ---- step 1, and the mask
 
@@ -105,6 +129,10 @@ class Session:
             raise ValueError("the mask is empty, so nothing would be edited: paint over what is to be edited, or press "
                              "\"Back to the found mask\"")
         return mask
+
+    def as_canvas(self) -> dict[str, Any]:
+        """The canvas with the picture, and nothing painted on it."""
+        return canvas.begun(*self.fitted()) if self.picture and self.cells else canvas.empty()
 
     def fitted(self) -> tuple[Image.Image, Frame, int]:
         """The picture, how it is fitted to `cells`, and their factor."""

@@ -64,8 +64,8 @@ def over(earlier: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]
     if OF_MODEL.keys() & typed:
         told.pop("weights", None)
     if "preset" in typed:
-        preset = method.preset(typed["preset"])
-        told["options"] = {name: value for name, value in earlier["options"].items() if name not in preset}
+        replaced = {*(method.preset(typed["preset"]) or method.known)} - {"negative_prompt"}    # those are words
+        told["options"] = {name: value for name, value in earlier["options"].items() if name not in replaced}
     elif method.name != earlier["method"]:
         told.pop("preset", None)
     return told

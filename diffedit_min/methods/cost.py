@@ -1,0 +1,184 @@
+"""What an edit will cost, known before it runs: its rows through the U-Net.
+
+No formula of a method stands here. The method itself runs once, on a stand-in for the model: same schedule, settings
+and tokenizer, but 8 x 8 latents or few more, and a network that computes next to nothing. That takes some hundredths of
+a second (0.2 s for the methods that tune). It finds something to change wherever the words differ, and no tuning of it
+stops early; so where a real edit finds nothing, or stops early, the cost is an upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from ..core.coding import Options
+from ..core.task import Step
+from ..networks.attention import Attend, Place
+from ..networks.blocks import BlockPlace, Features
+from ..networks.stable_diffusion import StableDiffusion
+from ..networks.text import Context, TextModel, tokenize
+from .asked import Asked
+from .batches import batches, make_task, requests
+from .call import Call
+from .edit import rows_of_one
+
+SIDE = 8        # of the stand-in's latents, in cells
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an edit takes at most. `steps`: how many rows are through when each of its Steps is yielded, in order."""
+
+    rows_for: Mapping[str, int]         # the rows by what they are for, as `Edit.rows_for`
+    backward_rows: int
+    steps: tuple[tuple[str, int, int], ...]         # stage, index, rows so far
+
+    @property
+    def rows(self) -> int:
+        return sum(self.rows_for.values())
+
+    def rows_at(self, step: Step) -> int:
+        """How many rows are through at this Step; 0 for one that is not known."""
+        return next((rows for stage, index, rows in self.steps if (stage, index) == (step.stage, step.index)), 0)
+
+
+def rows_of(asked: Asked, model: StableDiffusion, mask: bool = False, picture: bool = True) -> int:
+    """How many rows will go through the U-Net for an edit of one picture, at most; 0 if that can't be known.
+
+    Rows of which a gradient is computed are counted once here, as in `Edit.rows`; see `cost_of`.
+    """
+    cost = cost_of(asked, model, mask, picture)
+    return 0 if cost is None else cost.rows
+
+
+def cost_of(asked: Asked, model: StableDiffusion, mask: bool = False, picture: bool = True) -> Cost | None:
+    """The cost of an edit of one picture; None if it can't be known, as a method of one's own may need a real network.
+
+    mask: whether a mask is given. picture: whether a picture is; without one, the method makes it. One count serves all
+    words, but for whether query and reference are equal.
+    """
+    same = tokenize(model.tokenizer, [asked.query, asked.reference]).unique(dim=0)
+    key = asked.method, asked.kind, mask, picture, len(same)
+    known = KNOWN.setdefault(model, {})
+    if key not in known:
+        try:
+            known[key] = counted(asked, model, mask, picture)
+        except Exception:       # of any kind, and on the stand-in only: the edit itself will say what is wrong
+            known[key] = None
+    return known[key]
+
+
+KNOWN: WeakKeyDictionary[StableDiffusion, dict[Any, Cost | None]] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def counted(asked: Asked, model: StableDiffusion, mask: bool, picture: bool) -> Cost:
+    """The method's own run on the stand-in. Raises ValueError where a file decides how much is to do."""
+    settings = without_files(asked, asked.settings(model))
+    stand_in = StandIn.of(model)
+    small = small_picture(stand_in)
+    call = Call(seed=asked.seed, preset=asked.preset, mask=Image.new("L", small.size, 255) if mask else None)
+    wanted = requests([small if picture else None], asked.query, asked.reference, call)
+    [batch] = batches(stand_in, wanted, None)
+    task = make_task(stand_in, batch, settings, call, asked.method.to_prompt)
+    running, steps = asked.method.outcome(task, settings), []
+    for step in running:
+        steps.append((step.stage, step.index, stand_in.rows[0]))
+    alone = task.rows.alone[0]
+    return Cost(dict(rows_of_one(task.rows.forward, 1, alone.forward)),
+                rows_of_one(task.rows.backward, 1, alone.backward).total(), tuple(steps))
+
+
+def without_files(asked: Asked, settings: Options) -> Options:
+    """The settings, but nothing is written or read for a count."""
+    files = {option.name: option for option in asked.method.known.values() if option.file}
+    for name, option in files.items():
+        if getattr(settings, name) != option.default and option.stage != "cost":
+            raise ValueError(f"what {name} holds decides how much is to do")
+    return replace(settings, **{name: option.default for name, option in files.items()})
+
+
+def small_picture(model: StableDiffusion) -> Image.Image:
+    """A picture of the model's own size: for a stand-in, a small one."""
+    side = model.unet.config.sample_size * model.factor
+    return Image.linear_gradient("L").resize((side, side)).convert("RGB")
+
+
+# ---------------------------------------------------------------- a model that computes next to nothing
+
+
+class NextToNothing(nn.Module):
+    """In place of a U-Net or a VAE: its config, and one weight that can be tuned."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+        self.conv_in = nn.Conv2d(1, 1, 1).requires_grad_(False)
+
+
+@dataclass(eq=False)
+class StandIn(StableDiffusion):
+    """A model for counts only. Its noise predictions differ wherever the words do, most at the first cells.
+
+    So every threshold of a mask finds something, and guided decoding never returns to the picture by itself.
+    """
+
+    rows: list[int] = field(default_factory=lambda: [0])        # how many went through; shared by copies that are tuned
+
+    @classmethod
+    def of(cls, model: StableDiffusion) -> StandIn:
+        """For a model: its schedule, recommendations, tokenizer and configs, but few latent cells."""
+        config = model.unet.config
+        unet = NextToNothing(replace(config, sample_size=max(SIDE, config.multiple)))
+        texts = tuple(TextModel(nn.Identity(), text.tokenizer) for text in model.texts)
+        return cls(unet, NextToNothing(model.vae.config), texts, model.schedule, model.prediction_type,
+                   model.zero_empty_prompt, model.defaults, model.name)
+
+    def embed(self, prompts: list[str]) -> Context:
+        """Each prompt's token ids as its embedding (B, L, 1): they are equal where the prompts are."""
+        ids = tokenize(self.tokenizer, prompts)
+        return Context(ids[..., None].float(), ids[:, :1].float() if len(self.texts) > 1 else None, ids)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Small pixels, in each of the latents' channels."""
+        small = F.avg_pool2d(pixels.float(), self.factor).mean(dim=1, keepdim=True)
+        return small.repeat(1, self.vae.config.latent_channels, 1, 1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Large cells of grey."""
+        grey = latents.mean(dim=1, keepdim=True).tanh().repeat(1, 3, 1, 1)
+        return F.interpolate(grey, scale_factor=self.factor)
+
+    def eps(
+        self, x: Tensor, t: int, context: Context | Tensor, attend: Attend | None = None, sizes: Any = None,
+        checkpointing: bool = False, features: Features | None = None,
+    ) -> Tensor:
+        """(B, C, h, w) -> (m B, C, h, w), which depends on the prompts only."""
+        tokens = context if isinstance(context, Tensor) else context.tokens
+        self.rows[0] += len(tokens)
+        shape = len(tokens), self.unet.config.out_channels, *x.shape[2:]
+        for size in (1, 2, 4) if attend is not None or features is not None else ():
+            self.show(tokens, shape[2] // size, shape[3] // size, attend, features)
+        ids = tokens.detach().flatten(1).to(x)
+        words = 50 + 40 * torch.sin(ids @ torch.arange(1.0, 1 + ids.shape[1]).to(x))       # (m B,)
+        cells = 0.5 ** torch.arange(shape[2] * shape[3]).to(x).clamp(max=30).view(shape[2:])
+        tunable = 0 * (tokens.sum() + self.unet.conv_in.weight.sum()).to(x)
+        return words.view(-1, 1, 1, 1) * cells.expand(shape) + tunable
+
+    def show(self, tokens: Tensor, h: int, w: int, attend: Attend | None, features: Features | None) -> None:
+        """Show these what they would see at one size of the feature maps."""
+        cells, name = torch.ones(len(tokens), 1, h * w, 1), "up_blocks.1.attentions.1.transformer_blocks.0"
+        words = tokens.detach().flatten(1)[:, None, :, None]                                 # (m B, 1, L D, 1)
+        for place, keys in ((Place(f"{name}.attn1", False, h, w), cells), (Place(f"{name}.attn2", True, h, w), words)):
+            if attend is not None and attend.wants(place):
+                attend(cells, keys, keys, place)
+        block = BlockPlace("up_blocks.1.resnets.1", h, w)
+        if features is not None and features.wants(block):
+            features(cells.view(-1, 1, h, w), block)

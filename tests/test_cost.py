@@ -1,0 +1,134 @@
+"""The cost of an edit, known before it runs, is what a real edit then counts (methods/cost.py)."""
+
+from dataclasses import dataclass
+
+import pytest
+
+import diffedit_min as dm
+from diffedit_min.methods import METHODS, Asked, edit_together
+from diffedit_min.methods.cost import StandIn, cost_of, rows_of, small_picture
+from diffedit_min.samplers import SAMPLERS
+from diffedit_min.testing.method_trial import PICTURES, QUERIES, REFERENCES, small_model
+
+QUICK = {"steps": 5, "mask_samples": 2, "iterations": 2, "tuning_steps": 3, "batch": 2, "skip": 1}
+CASES = [(name, preset) for name, method in METHODS.items() for preset in ("recommended", "paper", *method.presets)]
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {channels: small_model(channels) for channels in (4, 8)}
+
+
+def asked_of(name: str, preset: str = "recommended", **options) -> Asked:
+    """A method with few steps, where no preset says how many; its mask is never empty."""
+    method = METHODS[name]
+    quick = {key: value for key, value in QUICK.items()
+             if key in method.known and key not in method.preset(preset)}
+    if "mask_threshold" in method.known:
+        quick["mask_threshold"] = 0.0
+    reference = REFERENCES[0] if "reference" in method.uses or method.needs_reference else ""
+    return Asked(method, QUERIES[0] if method.takes_query else "", reference, preset=preset,
+                 options={**quick, **options})
+
+
+@pytest.mark.parametrize(("name", "preset"), CASES)
+def test_the_cost_is_what_an_edit_counts(name, preset, models):
+    asked = asked_of(name, preset)
+    model = models[asked.method.channels]
+    steps = []
+    edit = asked(model, PICTURES[0], on_step=steps.append)
+    cost = cost_of(asked, model)
+    assert cost.rows == rows_of(asked, model) == edit.rows > 0
+    assert cost.backward_rows == edit.backward_rows
+    assert dict(cost.rows_for) == edit.rows_for
+    assert [stage_and_index[:2] for stage_and_index in cost.steps] == [(step.stage, step.index) for step in steps]
+    assert cost.rows_at(steps[-1]) == cost.rows
+
+
+@pytest.mark.filterwarnings("ignore:the fixed-point iteration")     # of random weights, at so few levels
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_that_take_several_rows_a_step(sampler, model):
+    asked = asked_of("diffedit", sampler=sampler, steps=20, encoding_ratio=0.2)
+    assert rows_of(asked, model) == asked(model, PICTURES[0]).rows
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("diffedit", {"guidance_scale": 1.0}), ("diffedit", {"guidance_from": 0.3, "guidance_until": 0.7}),
+    ("diffedit", {"grid": "lambda"}), ("diffedit", {"encoding_ratio": 0.0}), ("diffedit", {"mask_threshold": 1.0}),
+    ("diffedit", {"mask_clip": "quantile", "mask_clip_at": 0.5}), ("diffedit", {"mask_rescale": "minmax"}),
+    ("prompt_to_prompt", {"local_blend": "changed", "reweight": {"pears": 2.0}}),
+    ("prompt_to_prompt", {"word_windows": {"pears": 0.4}}), ("unitune", {"guidance_scale": 1.0})])
+def test_options_that_change_the_cost(name, options, models):
+    asked = asked_of(name, **options)
+    assert rows_of(asked, models[4]) == asked(models[4], PICTURES[0]).rows
+
+
+def test_a_given_mask_needs_no_rows_to_be_found(models):
+    asked = asked_of("diffedit")
+    edit = asked(models[4], PICTURES[0], mask=dm.diffedit(models[4], PICTURES[0], "a", "b", **QUICK_MASK).mask)
+    assert rows_of(asked, models[4], mask=True) == edit.rows < rows_of(asked, models[4])
+
+
+QUICK_MASK = {"steps": 5, "mask_samples": 1, "mask_threshold": 0.0, "encoding_ratio": 0.0}
+
+
+def test_equal_words_end_an_edit_before_its_first_row(models):
+    asked = Asked(METHODS["diffedit"], "a bowl of pears", "A  bowl of pears", options={"steps": 5})
+    assert rows_of(asked, models[4]) == asked(models[4], PICTURES[0]).rows == 0
+
+
+def test_a_picture_in_a_batch_costs_what_it_costs_alone(models):
+    asked = [Asked(METHODS["diffedit"], query, reference, options=asked_of("diffedit").options)
+             for query, reference in zip(QUERIES, REFERENCES, strict=True)]
+    edits = edit_together(asked, models[4], list(PICTURES))
+    assert [edit.rows for edit in edits] == [rows_of(one, models[4]) for one in asked]
+
+
+def test_without_a_picture_nothing_is_encoded(models):
+    asked = asked_of("prompt_to_prompt")
+    assert cost_of(asked, models[4], picture=False).rows == asked(models[4], None).rows < rows_of(asked, models[4])
+
+
+def test_early_stops_make_it_an_upper_bound(models):
+    asked = asked_of("null_text", stop_at=10.0, iterations=4)
+    edit = asked(models[4], PICTURES[0])
+    assert edit.rows < rows_of(asked, models[4])
+    assert edit.backward_rows < cost_of(asked, models[4]).backward_rows
+
+
+def test_what_edits_share_is_counted_once_on_the_stand_in(models):
+    one, other = (asked_of("diffedit", mask_threshold=threshold) for threshold in (0.0, 0.1))
+    stand_in = StandIn.of(models[4])
+    picture = small_picture(stand_in)
+    shared = other(stand_in, picture, reuse=one(stand_in, picture)).rows
+    assert shared == other(models[4], PICTURES[0], reuse=one(models[4], PICTURES[0])).rows < rows_of(other, models[4])
+
+
+def test_no_file_is_written_for_a_count_and_one_that_decides_it_is_not_guessed_at(models, tmp_path):
+    file = tmp_path / "tuned.safetensors"
+    assert rows_of(asked_of("unitune", save=str(file)), models[4]) == rows_of(asked_of("unitune"), models[4])
+    assert not file.exists()
+    assert rows_of(asked_of("unitune", tuned=str(file)), models[4]) == 0
+
+
+def test_methods_of_ones_own_are_counted_by_running_them(models):
+    @dataclass(frozen=True)
+    class Twice(dm.diffedit.options):
+        turns: int = dm.option(2, "how often it decodes", least=1)
+
+    def run(task, options):
+        for _ in range(options.turns):
+            outcome = yield from dm.diffedit.run(task, options)
+        return outcome
+
+    twice = dm.Method("twice", run, Twice, based_on=dm.diffedit)
+    options = {**asked_of("diffedit").options, "turns": 3}
+    assert rows_of(Asked(twice, QUERIES[0], REFERENCES[0], options=options), models[4]) == 3 * rows_of(
+        asked_of("diffedit"), models[4])
+
+    def needs_weights(task, options):
+        yield dm.Step("look", 1, int(task.model.unet.conv_out.weight.numel() > 0))
+
+    strange = dm.Method("strange", needs_weights)
+    assert rows_of(Asked(strange, "a"), models[4]) == 0
+    assert cost_of(Asked(strange, "a"), models[4]) is None
