@@ -9,8 +9,6 @@ from threading import Thread
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 import diffedit_min as dm
@@ -21,7 +19,6 @@ from diffedit_min.core.state import Sampler
 from diffedit_min.core.task import Outcome, Step
 from diffedit_min.loading.held import Models
 from diffedit_min.methods import Asked
-from diffedit_min.pictures.picture import fit
 from diffedit_min.studio.app import canvas
 from diffedit_min.studio.app.session import Run, Session, Stopped
 from diffedit_min.tiny import scenes
@@ -232,52 +229,31 @@ def test_a_later_run_of_a_kind_stops_the_earlier_one_only():
 # ---- the canvas
 
 
-@settings(deadline=None, max_examples=30)
-@given(width=st.integers(8, 90), height=st.integers(8, 90), seed=st.integers(0, 99))
-def test_a_mask_survives_the_canvas(width, height, seed):
-    _, frame = fit(Image.new("RGB", (width, height)), multiple=16, area=4096)
-    valid = frame.valid(4)
-    mask = (torch.rand(frame.grid(4), generator=torch.Generator().manual_seed(seed)) > 0.5) & valid
-    layer = canvas.layer_of(mask, frame, 4)
-    assert layer.size == canvas.shown_size((width, height))
-    assert (canvas.mask_of([layer], frame, 4) & valid).equal(mask)
-
-
-def stroke(model):
-    """A layer that is painted over the first 2 x 2 cells of a picture of 48 x 48 pixels."""
-    layer, side = Image.new("RGBA", (640, 640)), 2 * model.factor * 640 // 48
-    layer.paste(canvas.COLOUR, (0, 0, side, side))
-    return layer
+def painted(session, model, found, cells=2):
+    """What the canvas holds after the first `cells` x `cells` were painted, and all others erased."""
+    own = torch.full(found.shape, 2)
+    own[:cells, :cells] = 1
+    return canvas.text_of(found, session.frame(model), model.factor, own)
 
 
 def test_what_is_painted_and_erased_is_the_mask(model, session):
     drained(session.find(model, asked(), Run()))
-    layer = session.layer(session.cut(0.5))
-    assert session.painted([layer], model, session.shown) is None                  # as it was laid there
-    layer.paste((0, 0, 0, 0), (0, 0, *layer.size))                  # erased
-    erased = session.painted([layer], model, session.shown)
-    assert not erased.any()
-    with pytest.raises(ValueError, match="nothing on the canvas is coloured, so nothing would be edited: paint what"):
-        drained(session.run(model, asked(), Run(), erased))
-    painted = session.painted([layer, stroke(model)], model, session.shown)
-    assert painted[:2, :2].all() and painted.sum() == painted[:2, :2].sum()
-    edit, _ = drained(session.run(model, asked(), Run(), painted))
-    assert edit.mask.equal(painted) and edit.settings["given"] == ["mask"]
-
-
-def test_a_map_that_comes_after_an_edit_was_asked_for_is_not_taken_for_paint(model, session):
-    drained(session.find(model, asked(), Run()))
-    layer = session.layer(session.cut(0.5))
-    session.begin("edit")                   # it waits; and meanwhile
-    session.layer(session.cut(0.3))
-    assert session.painted([layer], model, session.runs["edit"].laid) is None
+    found = session.cut(0.5)
+    as_found = canvas.text_of(found, session.frame(model), model.factor)
+    assert session.painted(as_found, model) is None
+    with pytest.raises(ValueError, match="the mask is empty, so nothing would be edited: paint over what is to be "
+                                         'edited, or press "Back to the found mask"'):
+        session.painted(painted(session, model, found, cells=0), model)
+    mask = session.painted(painted(session, model, found), model)
+    assert mask[:2, :2].all() and mask.sum() == 4
+    edit, _ = drained(session.run(model, asked(), Run(), mask))
+    assert edit.mask.equal(mask) and edit.settings["given"] == ["mask"]
 
 
 def test_a_picture_can_be_painted_on_before_there_is_a_map(model, session):
-    for clear in ([], [Image.new("RGBA", (640, 640))]):
-        assert session.painted(clear, model, None) is None
-    run = Run()
-    edit, _ = drained(session.run(model, asked(), run, session.painted([stroke(model)], model, None)))
+    assert session.painted("", model) is None
+    run, nothing = Run(), torch.zeros(session.frame(model).grid(model.factor), dtype=torch.bool)
+    edit, _ = drained(session.run(model, asked(), run, session.painted(painted(session, model, nothing), model)))
     assert run.rows == ENCODE_ROWS + DECODE_ROWS and edit.mask[:2, :2].all()
 
 
@@ -406,32 +382,9 @@ def test_data_that_no_browser_sends_is_refused_in_a_line(page):
     assert "didn&#x27;t receive enough input values" in refused(page, finding, fitting[:-1])
     for name, wrong in (("option-steps", "many"), ("option-steps", 10**9), ("method", "save"), ("method", {}),
                         ("model", "/some/model"), ("canvas", {"layers": [{"path": "/etc/hostname"}]}), ("canvas", [1]),
-                        ("preset", 3), ("seed", -1), ("seed", "x")):
+                        ("canvas", "012/6"), ("preset", 3), ("seed", -1), ("seed", "x")):
         sent = [wrong if name == own else value for own, value in zip(names, fitting, strict=True)]
         assert "\n" not in refused(page, finding, sent)
-
-
-def test_the_canvas_reads_layers_only_and_no_large_ones(page, tmp_path):
-    from gradio.components.image_editor import EditorData
-    from gradio.data_classes import FileData
-
-    def layers(*sizes):
-        paths = []
-        for size in sizes:
-            paths.append(tmp_path / f"{len(list(tmp_path.iterdir()))}.png")
-            Image.new("1", size).save(paths[-1])
-        return [FileData(path=str(path)) for path in paths]
-
-    part, = (part for part in page.blocks.values() if getattr(part, "elem_id", None) == "canvas")
-    part = type(part)(**{**part.constructor_args, "render": False})     # as Gradio makes it again
-    bomb, = layers((8000, 5000))
-    taken = part.preprocess(EditorData(background=bomb, composite=bomb, layers=layers((640, 480), (1280, 1280))))
-    assert [(layer.mode, layer.size) for layer in taken["layers"]] == [("RGBA", (640, 480)), ("RGBA", (1280, 1280))]
-    assert taken["background"] is taken["composite"] is None and part.preprocess(None) is None
-    with pytest.raises(ValueError, match="has 8000 x 5000 pixels, more than the 1.6384 million that this page takes"):
-        part.preprocess(EditorData(layers=[bomb]))
-    with pytest.raises(ValueError, match="the canvas has at most 4 layers, not 8"):
-        part.preprocess(EditorData(layers=layers(*[(8, 8)] * 8)))
 
 
 def test_a_direct_call_does_not_pass_the_line(page):
@@ -770,7 +723,8 @@ def test_a_method_of_ones_own_is_found_painted_and_run(browser, model):
     browser.tune(method="renamed")
     browser.set(steps=4, mask_samples=3)
     assert browser.press("find").startswith("Mask: 6 rows, a new map.")
-    browser.value[browser.c.canvas] = {"layers": [stroke(model)]}
+    session = browser.value[browser.c.session]
+    browser.value[browser.c.canvas] = painted(session, model, session.found.mask)
     assert "with your mask." in browser.press("edit")
     edit = browser.value[browser.c.session].edit
     assert edit.method.name == "renamed" and edit.mask[:2, :2].all() and edit.settings["steps"] == 4

@@ -32,7 +32,7 @@ from ...pictures.picture_files import open_picture, size_of, to_rgb
 
 SIDE = 640              # px: the longer one of pictures that are only looked at
 LOSSLESS = 256 * 256    # pixels: smaller pictures are sent as they are
-MOST_CELLS = 2**20      # of a mask that is read
+LONGEST = 2**17         # characters of a mask that is read; one for Stable Diffusion XL has 2**14
 
 
 def open_upload(path: str | os.PathLike, pixels: int) -> Image.Image:
@@ -63,7 +63,7 @@ def at_most(frame: Frame) -> Frame:
 
 def empty() -> dict[str, Any]:
     """The canvas without a picture."""
-    return {"value": "=", "picture": "", "aspect": 1, "across": 1, "down": 1}
+    return {"value": "", "picture": "", "aspect": 1, "across": 1, "down": 1}
 
 
 def begun(picture: Image.Image, frame: Frame, factor: int, mask: Tensor | None = None,
@@ -104,7 +104,7 @@ def checked(sent: Any) -> str:
     """What the canvas holds, as a browser sends it. ValueError for what can't be that."""
     if sent is None:
         return ""
-    if not isinstance(sent, str) or len(sent) > 2 * MOST_CELLS or not re.fullmatch("=?[0-5/]*", sent):
+    if not isinstance(sent, str) or len(sent) > LONGEST or not re.fullmatch("=?[0-5/]*", sent):
         raise ValueError("the mask must be a text of cells, as the canvas of this page writes it")
     return sent
 
