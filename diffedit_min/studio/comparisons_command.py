@@ -7,15 +7,15 @@ torch is imported inside the functions only, so that --help answers at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from .console import check_targets, wrote
+from .console import check_targets, progress, wrote
 from .options import LOADING, MODEL_HELP, Options, Preset, Quiet, Reference, Seed, Size
 
 if TYPE_CHECKING:
@@ -163,23 +163,30 @@ def make_sheet(
     plan: Plan, source: dict[str, Any], given: Given, out: Path, page: Path | None, quiet: bool
 ) -> None:
     """Make the cells that are not there yet, then the sheet."""
+    from ..methods.cost import Cost, Estimate, Progress
     from ..pictures.picture_files import save
     from ..pictures.writing import make_folder
     from .comparisons import whole
-    from .comparisons.making import make
+    from .comparisons.making import cost_of_all, make, named
 
     make_folder(given.cells)
     if Path(given.name).parent == given.cells:
         save(given.picture, given.name)
-    cells: list[Any] = [None] * len(plan.cells)
+    cost, cells = None if quiet else cost_of_all(plan), [None] * len(plan.cells)
+    where = Progress(cost or Cost({}, 0, ()))
+    estimate = Estimate(where.cost.rows, partial(print, file=sys.stderr))
     try:
-        with progress(plan, quiet) as on_step:
-            for place, cell in make(plan, source, given.cells, on_step):
+        with progress(quiet, cost) as on_step:
+            def moved(place: int, step: Step) -> None:
+                on_step(named(plan, place, step))
+                where.moved(named(plan, place, step))
+                estimate.measured(where.rows)
+
+            for place, cell in make(plan, source, given.cells, moved):
                 cells[place] = cell
     except KeyboardInterrupt:
-        done = len(cells) - cells.count(None)
-        print(f"stopped: {done} of {len(cells)} edits are done, and the same command goes on from there",
-              file=sys.stderr)
+        print(f"stopped: {len(cells) - cells.count(None)} of {len(cells)} edits are done, and the same command goes on "
+              "from there", file=sys.stderr)
         raise
     sheet = whole(plan, cells)
     sheet.save(out, page)
@@ -190,37 +197,3 @@ def make_sheet(
     for cell in cells:
         if cell.why:
             print(f"failed: {cell.label}: {cell.why}", file=sys.stderr)
-
-
-@contextmanager
-def progress(plan: Plan, quiet: bool) -> Iterator[Callable[[int, Step | None], None]]:
-    """An `on_step` for `make`: one bar for all cells on stderr, if that is a terminal, and a line on a long run."""
-    from tqdm import tqdm
-
-    from ..methods.cost import Cost, Estimate, Progress
-    from .comparisons.making import costs
-    from .console import BAR
-
-    found = costs(plan)
-    total, moving = sum(cost.rows for cost in found.values()), {}
-    with tqdm(total=total or len(plan.cells), unit="row" if total else "edit", disable=quiet or None,
-              bar_format=BAR) as bar:
-        estimate = Estimate(total, lambda line: None if quiet else bar.write(line, file=sys.stderr))
-        done = 0
-
-        def on_step(place: int, step: Step | None) -> None:
-            nonlocal done
-            cost = found.get(place, Cost({}, 0, ()))
-            bar.set_description_str(plan.cells[place].label, refresh=False)
-            if step is None:
-                done += cost.rows if total else 1
-                if place not in moving:     # it was kept, so it takes no time
-                    estimate.rows -= cost.rows
-            else:
-                moving.setdefault(place, Progress(cost)).moved(step)
-                estimate.measured(sum(each.rows for each in moving.values()))
-            now = done + (moving[place].rows if step is not None and total else 0)
-            bar.update(now - bar.n)
-
-        yield on_step
-        bar.set_description_str("done")

@@ -13,12 +13,11 @@ import gradio as gr
 
 from ...core.task import Step
 from ...methods import METHODS, Asked
-from ...methods.cost import Cost
 from ...methods.cost import Progress as Expected
 from ...networks.stable_diffusion import StableDiffusion
 from ...samplers import files_named_by
 from ..comparisons import Sheet, whole
-from ..comparisons.making import costs, make
+from ..comparisons.making import cost_of_all, make, named
 from ..comparisons.plan import Axis, Plan, axis_of, option_of, plan_comparison, plan_grid
 from ..report.rendering import data_uri
 from .controls import of_all_methods
@@ -119,9 +118,9 @@ class Comparing:
             plan = planned(model, asked, session, told)
             if len(plan.cells) > MOST:
                 raise ValueError(f"{len(plan.cells)} cells are more than {MOST}: give fewer values, or use the command")
-            run.expected = Expected(expected(plan))
-            cells: list[Any] = [None] * len(plan.cells)
-            going = make(plan)
+            cost, cells = cost_of_all(plan), [None] * len(plan.cells)
+            run.expected = cost and Expected(cost)
+            going = make(plan, on_step=lambda place, step: cost and run.expected.moved(named(plan, place, step)))
             for done, place in enumerate(plan.order, start=1):
                 _, cells[place] = advance(going, plan.cells[place].model.unet, run)
                 growing["sheet"] = Sheet(plan, tuple(cells))
@@ -146,15 +145,6 @@ def told_of(asked: Asked, options: dict[str, Any]) -> Shown:
     """What is the same in all cells, as `job_of` takes it."""
     names = ("query", "reference", "seed", "preset")
     return {"method": asked.method.name, "options": options, **{name: getattr(asked, name) for name in names}}
-
-
-def expected(plan: Plan) -> Cost:
-    """The rows of the whole plan, with a step for each cell."""
-    rows, found, steps = 0, costs(plan), []
-    for done, place in enumerate(plan.order, start=1):
-        rows += found[place].rows if place in found else 0
-        steps.append(("edit", done, rows))
-    return Cost({"edit": rows}, 0, tuple(steps))
 
 
 def picture_of(sheet: Sheet) -> str:

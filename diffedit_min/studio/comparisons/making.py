@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ...bench.run import code_of, source_of
 from ...bench.store import digest, hash_of, versions
 from ...bench.variants import MAKE, Variant
-from ...core.options import Option
 from ...core.schedule import Level
 from ...core.state import State, Trajectory
 from ...core.task import Step
 from ...methods import Asked, Edit
-from ...methods.cost import Cost, StandIn, cost_of, small_picture
+from ...methods.cost import Cost, StandIn, in_words, small_picture
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.masks import open_white
 from ...pictures.metadata import texts
@@ -49,19 +49,18 @@ class Cell:
 
 def make(
     plan: Plan, source: Mapping[str, Any] | None = None, keep: Path | None = None,
-    on_step: Callable[[int, Step | None], None] = lambda *_: None,
+    on_step: Callable[[int, Step], None] = lambda *_: None,
 ) -> Iterator[tuple[int, Cell]]:
     """Each cell of the plan, with its place, as soon as it is made and kept.
 
     source: where the models' files come from, for the settings. keep: the folder of kept cells; None: none is kept.
-    on_step: is told of each step of the cell at that place, and with None that a cell is there, made or kept. If it
-    raises an error, the making stops.
+    on_step: is told of each step of the cell at that place. If it raises an error, the making stops.
     """
     models = {id(cell.model): cell.model for cell in plan.cells}
     sources = {key: {**(source or {}), "weights": hash_of(model)} for key, model in models.items()}
     parts: dict[Any, editing.Opened] = {}
     earlier: list[Edit] = []
-    told: list[Any] = []
+    told: list[tuple[dict[str, Any], Asked]] = []
     for place in plan.order:
         wanted = plan.cells[place]
         job, model = wanted.job, wanted.model
@@ -71,8 +70,7 @@ def make(
             parts[part] = editing.prepared(job, plan.picture, given)
         opened = replace(parts[part], job=job)
         settings = editing.settings_of(opened, model, sources[id(model)])
-        code = code_of(Variant(job.asked.method, job.asked.options, preset=job.asked.preset), model)
-        told = [*(told if plan.shares else ()), [settings, code]]       # an edit's rows depend on who came before
+        told = [*(told if plan.shares else ()), (settings, job.asked)]      # an edit's rows depend on who came before
         kept = None if keep is None else Kept(keep, wanted.label, told, model)
         cell = None if kept is None else kept.read(opened, settings)
         if cell is None:
@@ -88,7 +86,6 @@ def make(
                 kept.write(cell)
         if cell.edit is not None and plan.shares and MAKE & cell.edit.rows_for.keys():
             earlier.append(cell.edit)
-        on_step(place, None)
         yield place, cell
 
 
@@ -104,39 +101,38 @@ def made(
     return replace(edit, image=image, input=opened.cut, encoded=encoded), seconds
 
 
-def costs(plan: Plan) -> dict[int, Cost]:
-    """What each cell will cost, by its place: the plan itself, run on a stand-in (methods/cost.py). {}: not known."""
+def cost_of_all(plan: Plan) -> Cost | None:
+    """What the plan will cost at most, found by making it on stand-ins (methods/cost.py); None if it can't be known.
+
+    Its steps are those of `named`, in the order in which the cells are made.
+    """
+    if any(cell.job.asked.method.known[name].file for cell in plan.cells for name in cell.job.asked.options):
+        return None         # a count writes and reads no files
+    stand_ins = {id(cell.model): StandIn.of(cell.model) for cell in plan.cells}
+    small = small_picture(stand_ins[id(plan.cells[0].model)])
+    sizes = sorted({cell.job.asked.size or 0 for cell in plan.cells})       # each becomes a small one of its own
+    cells = []
+    for cell in plan.cells:
+        size = cell.job.asked.size and small.width * (1 + sizes.index(cell.job.asked.size))
+        job = replace(cell.job, asked=replace(cell.job.asked, size=size), crop=None)
+        cells.append(replace(cell, job=job, model=stand_ins[id(cell.model)]))
+    steps: list[tuple[str, int, int]] = []
+
+    def on_step(place: int, step: Step) -> None:
+        moved = named(plan, place, step)
+        steps.append((moved.stage, moved.index, sum(model.rows[0] for model in stand_ins.values())))
+
     try:
-        if not plan.shares:
-            return {place: cost_of(cell.job.asked, cell.model, cell.job.gives_mask) or Cost({}, 0, ())
-                    for place, cell in enumerate(plan.cells)}
-        if any(option.file for cell in plan.cells for option in set_options(cell.job.asked)):
-            return {}       # a count writes and reads no files
-        return shared_costs(plan, StandIn.of(plan.cells[0].model))
+        made = [cell.edit for _, cell in make(replace(plan, picture=small, cells=tuple(cells)), on_step=on_step)]
     except Exception:       # of any kind, and on the stand-in only: the run itself will say what is wrong
-        return {}
+        return None
+    rows_for = sum((Counter(edit.rows_for) for edit in made if edit is not None), Counter())
+    return Cost(rows_for, sum(edit.backward_rows for edit in made if edit is not None), tuple(steps))
 
 
-def set_options(asked: Asked) -> list[Option]:
-    """Those that are not as the method recommends."""
-    return [asked.method.known[name] for name in asked.options]
-
-
-def shared_costs(plan: Plan, stand_in: StandIn) -> dict[int, Cost]:
-    """The same for cells that use each other's encodings and maps, on small pictures: one for each part and size."""
-    found, earlier, pictures = {}, [], {}
-    for place in plan.order:
-        job, steps, before = plan.cells[place].job, [], stand_in.rows[0]
-        asked, part = replace(job.asked, size=None), (job.asked.size, job.crop)
-        small = pictures.setdefault(part, small_picture(stand_in))
-        small.putpixel((0, 0), (list(pictures).index(part), 0, 0))      # so that it is another one
-        given = {"mask": Image.new("L", small.size, 255)} if job.gives_mask else {}
-        edit = asked(stand_in, small, reuse=list(earlier), **given, on_step=lambda step, steps=steps, before=before: (
-            steps.append((step.stage, step.index, stand_in.rows[0] - before))))
-        if MAKE & edit.rows_for.keys():
-            earlier.append(edit)
-        found[place] = Cost(dict(edit.rows_for), edit.backward_rows, tuple(steps))
-    return found
+def named(plan: Plan, place: int, step: Step) -> Step:
+    """A step of the cell at that place, by a name that no other cell's has."""
+    return replace(step, stage=f"{plan.cells[place].label}, {in_words(step.stage)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +141,14 @@ class Kept:
 
     folder: Path
     label: str
-    told: Any                   # all that it depends on besides this machine and its program
+    told: Sequence[tuple[dict[str, Any], Asked]]    # the settings of those before it and its own, and what was asked
     model: StableDiffusion
 
-    @property
+    @cached_property
     def picture(self) -> Path:
-        about = [self.told, versions(), source_of(editing.edit_jobs), torch.get_num_threads(), str(self.model.device)]
+        about = [[settings, code_of(Variant(asked.method, asked.options, preset=asked.preset), self.model)]
+                 for settings, asked in self.told]
+        about += [versions(), source_of(editing.edit_jobs), torch.get_num_threads(), str(self.model.device)]
         name = re.sub(r"[^\w=.,-]+", "_", self.label)[:80]
         return self.folder / f"{name}.{digest(about)}.png"
 
