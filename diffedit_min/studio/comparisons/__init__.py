@@ -6,8 +6,9 @@
                        instruction="replace the apples with pears")
     sheet.save("sheet.png", "sheet.html");  sheet.rows;  sheet.edits
 
-    plan.py     which cells are asked for, checked             sheet.py        the record, its words, its picture
+    plan.py     which cells are asked for, checked             drawing.py      the labelled sheet
     making.py   each cell made once, and kept in a folder      rendering.py    the page in which a click shows one large
+    made.py     the cells, and what is said of them            sheet.py        what is returned: all that
 """
 
 from __future__ import annotations

@@ -66,6 +66,11 @@ class Plan:
         return self.across.name != "method"
 
     @property
+    def given(self) -> list[tuple[Image.Image, str]]:
+        """What every sheet shows besides its cells."""
+        return [(self.picture, "input")] + ([] if self.truth is None else [(self.truth, "true answer")])
+
+    @property
     def order(self) -> list[int]:
         """In which order cells are made: the largest encoding ratio first, as its encoding serves the smaller ones."""
         def ratio(i: int) -> float:

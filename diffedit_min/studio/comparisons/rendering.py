@@ -14,8 +14,8 @@ from .. import report
 from ..repeat import command_of
 from ..report.rendering import data_uri
 from ..wipe import CSS, wipe
+from .made import Made
 from .making import Cell
-from .sheet import Sheet, shots
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -24,7 +24,7 @@ SMALL = 384     # px, the longest side of a picture among the others
 LARGE = 1024    # px, of one that is shown large
 
 
-def as_page(sheet: Sheet) -> str:
+def as_page(sheet: Made) -> str:
     """The page, with all pictures, styles and scripts in it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -33,7 +33,7 @@ def as_page(sheet: Sheet) -> str:
                         lstrip_blocks=True)
     jinja.filters.update(small=address, masked=masked, wiped=lambda cell: wiped(sheet, cell),
                          command=lambda cell: command_of(cell.edit.settings, sheet.plan.image, cell.model))
-    return jinja.get_template("sheet.html").render(sheet=sheet, shots=shots(sheet.plan), wipe_css=CSS,
+    return jinja.get_template("sheet.html").render(sheet=sheet, shots=sheet.plan.given, wipe_css=CSS,
                                                    version=__version__)
 
 
@@ -49,7 +49,7 @@ def masked(cell: Cell) -> Image.Image:
     return overlay(cell.edit.input, cell.edit.mask_image)
 
 
-def wiped(sheet: Sheet, cell: Cell) -> Markup:
+def wiped(sheet: Made, cell: Cell) -> Markup:
     """Input and result in one frame."""
     from markupsafe import Markup
 
