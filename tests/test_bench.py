@@ -29,6 +29,7 @@ from diffedit_min.bench.report import RESAMPLES, Line, Value, average, differenc
 from diffedit_min.bench.run import Plan, begin, work
 from diffedit_min.bench.store import Appender, hash_of, packed, read_all, unpacked
 from diffedit_min.bench.variants import Variant, grid, sweep
+from diffedit_min.methods.cost import Estimate
 from diffedit_min.pictures.picture_files import open_picture
 
 FEW = ["steps=10", "diffedit:mask_samples=2"]
@@ -337,6 +338,18 @@ def test_what_is_done_is_not_done_again(plan_in, uninterrupted, monkeypatch):
     monkeypatch.setattr("diffedit_min.bench.run.sweep", lambda *_: pytest.fail("edited again"))
     work(plan, quiet=True)
     assert report.results(plan) == report.results(uninterrupted[0])
+
+
+def test_how_long_it_will_take_is_said_from_the_first_variants_rows(plan_in, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("diffedit_min.bench.run.Estimate", partial(Estimate, least=0, after=0))
+    plan = plan_in(tmp_path)
+    work(plan)
+    rows = sum(entry["rows"] for entry in report.results(plan))
+    [said] = [line for line in capsys.readouterr().err.splitlines() if " left: " in line]
+    assert said.startswith("about ") and f" left: {rows} rows through the U-Net in all, " in said
+    work(plan)          # there is nothing left to do
+    work(plan_in(tmp_path, items=4), quiet=True)
+    assert " left: " not in capsys.readouterr().err
 
 
 def test_other_settings_are_other_results(plan_in, uninterrupted):

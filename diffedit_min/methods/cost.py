@@ -89,7 +89,12 @@ class Estimate:
         """rows: of the whole run, from `rows_of`; 0 if it can't be known, and then nothing is said. tell: is given the
         line. least: a run that has fewer seconds left is not spoken of. after: so many seconds are measured first."""
         self.rows, self.tell, self.least, self.after = rows, tell, least, after
-        self.started, self.told = time.perf_counter(), not rows
+        self.started, self.through, self.told = time.perf_counter(), 0, not rows
+
+    def add(self, rows: int) -> None:
+        """So many more rows are through."""
+        self.through += rows
+        self.measured(self.through)
 
     def measured(self, rows: int, seconds: float | None = None) -> None:
         """So many of the rows are through, after so many seconds of work; None: since this object was made."""
