@@ -39,6 +39,8 @@ class Text:
     words: str
     equations: tuple[str, ...] = ()
     functions: tuple[Callable, ...] = ()
+    why: str = ""       # one sentence: why the step is done, and done so
+    paper: str = ""     # which step of which paper it is
 
 
 # Equations of several methods: classifier-free guidance, and a step with it.

@@ -252,7 +252,7 @@ def save_animation(
     options: dict[str, Any] = {"format": "WEBP", "quality": 80, "exif": _exif(text)}
     if path.suffix.lower() == ".gif":
         options = {"format": "GIF", "comment": text["diffedit"].encode(), "optimize": False}
-        frames = [frame.quantize(256, dither=Image.Dither.NONE) for frame in frames]
+        frames = [frame.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for frame in frames]
     encoded = io.BytesIO()
     frames[0].save(encoded, save_all=True, append_images=frames[1:], duration=list(durations), loop=0, **options)
     with replacing(path) as file:
