@@ -126,7 +126,10 @@ def test_what_a_card_can_not_say_is_told_when_it_is_read(copied, defaults, messa
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ('{"default": {}}', "'default' is not known; a card holds only 'defaults'"),
+    ('{"default": {}}', "'default' is not known; a card holds only 'defaults' and 'vocabulary'"),
+    ('{"vocabulary": ["pears"]}', "'vocabulary' must be an object of names and values, not ['pears']"),
+    ('{"vocabulary": {"fruit": "pears"}}', "'fruit' must be a list of words, not 'pears'"),
+    ('{"vocabulary": {"fruit": ["pears", 3]}}', "'fruit' must be a list of words, not ['pears', 3]"),
     ("[]", " holds list instead of a JSON object"), ("", " can't be read as JSON: "), ("null", " holds NoneType"),
     ('{"defaults": {"diffedit": {"steps": ' + "9" * 5000 + "}}}", " can't be read as JSON: Exceeds the limit"),
 ])

@@ -6,6 +6,8 @@ The command, in this process with the tiny random model; exit codes in true proc
 import dataclasses
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import warnings
@@ -15,14 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min import loading
-from diffedit_min.bench.measures import cell_mask
+from diffedit_min.bench.measures import against_truth, cell_mask
 from diffedit_min.core.coding import RatioOptions
 from diffedit_min.pictures import picture, picture_files
 from diffedit_min.studio import cli, console, info
+from diffedit_min.studio.command_help import GROUPS
 from diffedit_min.tiny import scenes
 
 RANDOM = ("--model", "random", "-o", "steps=4", "-o", "mask_samples=2")
@@ -163,25 +167,48 @@ def test_demo_on_the_random_model(run, monkeypatch):
     assert (done.code, done.err, done.new) == (0, "", {"demo.png"})
     scene = scenes.sample(scenes.TEST[3])
     lines = done.out.splitlines()
-    assert lines[:2] == [f"input      {scene.caption}", f"query      {scene.replace(surface='marble').caption}"]
-    assert "rows       16 through the U-Net: mask 4, encode 4, decode 8" in lines and lines[-1] == "wrote demo.png"
+    assert [line.split(maxsplit=1) for line in lines[:2]] == [
+        ["input", scene.caption], ["query", scene.replace(surface="marble").caption]]
+    assert any(line.startswith("outside the true region ") for line in lines)
+    assert "16 through the U-Net: mask 4, encode 4, decode 8" in done.out and lines[-1] == "wrote demo.png"
     settings = json.loads(Image.open("demo.png").text["diffedit"])
     assert settings["seed"] == 3 and settings["reference"] == scene.caption
     done = run("demo", "-o", "steps=5", "-o", "mask_samples=1", "--query", "pears")
-    assert done.out.splitlines()[1] == "query      pears"
+    assert done.out.splitlines()[1].split() == ["query", "pears"]
 
 
-def test_demo_measures_of_a_perfect_and_of_a_useless_edit():
+def test_figures_of_a_perfect_and_of_a_useless_edit():
     scene, answer = scenes.demo_scenes(0, None)
     image, truth = scene.render(32), answer.render(32)
     edit = dm.diffedit(dm.load("random", device="cpu"), image, "a", "b", steps=2, mask_samples=1, encoding_ratio=0.0)
     region = scenes.changed(image, truth)
     cells = torch.from_numpy(cell_mask(region, edit.factor))
-    mask, outside, whole, rows = cli.demo_measures(dataclasses.replace(edit, image=truth, mask=cells), truth)
-    assert "1.00" in mask and "inf" in whole and float(outside.split()[1]) > 20 and rows.split()[1] == "2"
-    mask, outside, whole, _ = cli.demo_measures(dataclasses.replace(edit, image=image, mask=~cells), truth)
-    assert "0.00" in mask and "inf" in outside
-    assert float(whole.split()[1]) == pytest.approx(picture.psnr(image, truth), abs=0.05)
+
+    def figures(**changes):
+        return {name: value for name, value, _ in against_truth(dataclasses.replace(edit, **changes), truth)}
+
+    perfect = figures(image=truth, mask=cells)
+    assert list(perfect) == ["mask", "outside the true region", "true answer"]
+    assert perfect["mask"] == "1.00" and perfect["true answer"] == "inf dB"
+    assert float(perfect["outside the true region"].split()[0]) > 20
+    useless = figures(image=image, mask=~cells)
+    assert useless["mask"] == "0.00" and useless["outside the true region"] == "inf dB"
+    assert useless["true answer"] == f"{picture.psnr(image, truth):.1f} dB"
+    assert list(figures(mask=None)) == ["outside the true region", "true answer"]
+
+
+def test_an_edit_that_finds_nothing_says_why_and_the_way_out(run):
+    high = run(*EDIT, "-o", "mask_threshold=1").out.splitlines()[-1]
+    assert high.startswith("nothing to change was found: the map of differences reaches ")
+    assert "which is not above mask_threshold 1; try a lower one, for example -o mask_threshold=0." in high
+    assert high.endswith(" (the input picture came back)")
+    lower = high.partition("example ")[2].split()[1]
+    assert "nothing" not in run(*EDIT, "-o", lower).out
+    same = run("mask", *EDIT[1:], "--reference", EDIT[3]).out.splitlines()[-1]
+    assert same == ("nothing to change was found: the model sees no difference between query and reference, so say it "
+                    "in other words")
+    shrunk = run(*EDIT, "--mask-grow", "-99").out
+    assert "nothing to change was found: nothing is left of the mask; shrink it less" in shrunk
 
 
 # ---- errors: code 1, one line, nothing written
@@ -272,7 +299,7 @@ def test_debug_shows_the_traceback(run, monkeypatch, arguments):
 
 def test_ctrl_c_leaves_the_old_result_and_nothing_else(run, monkeypatch):
     @contextmanager
-    def interrupted(quiet):
+    def interrupted(quiet, cost):
         def on_step(step):
             if (step.stage, step.index) == ("decode", 2):
                 raise KeyboardInterrupt
@@ -294,17 +321,42 @@ def test_warnings_are_one_line(capsys):
 # ---- progress
 
 
-def test_a_bar_a_stage_where_stderr_is_a_terminal(run, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    model, image = dm.load("random", device="cpu"), picture_files.open_picture("a.png")
-    options = {"query": "a", "steps": 5, "mask_samples": 1}
-    cli.timed(dm.diffedit, False, model, image, **options)
-    bars = capsys.readouterr().err
-    for stage in ("mask: 100%", "encode: 100%", "decode: 100%"):
-        assert stage in bars
-    assert "| 4/4 [" in bars and "| 5/4" not in bars
-    cli.timed(dm.diffedit, True, model, image, **options)
-    assert capsys.readouterr().err == ""
+@pytest.fixture
+def terminal(run, monkeypatch):
+    """The command with a terminal as its stderr: what the bars on it said, each once."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        done = run(*arguments)
+        assert done.code == 0, done.err
+        return done, [line.strip() for line in done.err.replace("\n", "\r").split("\r") if line.strip()]
+
+    return call
+
+
+def test_one_bar_for_an_edit_counts_its_rows_and_ends_with_it(terminal):
+    done, shown = terminal(*EDIT)
+    assert done.err.count("\n") == 1                           # one bar
+    doing = list(dict.fromkeys(line.split(":")[0] for line in shown))
+    assert doing == ["mask", "encoding", "decoding", "picture", "done"]
+    assert all("/13 rows [" in line and " left]" in line for line in shown)         # 2*2 + 3 + 2*3
+    assert shown[0].startswith("mask:   0%") and shown[-1].startswith("done: 100%") and "| 13/13 " in shown[-1]
+    assert any(line.startswith("decoding:") and "| 9/13 " in line for line in shown)
+
+
+@pytest.mark.parametrize(("arguments", "rows"), [
+    (("mask", *EDIT[1:]), 4), (("invert", "a.png", "--model", "random", "-o", "steps=4"), 6), (P2P, 16),
+    ((*EDIT, "--mask-grow", "2"), 13), ((*EDIT, "-o", "mask_threshold=1"), 4),
+    (("edit", "a.png", "--method", "null-text", *P2P[3:], "-o", "iterations=1", "-o", "stop_at=0"), 32)])
+def test_each_commands_bar_is_full_at_its_end(terminal, arguments, rows):
+    done, shown = terminal(*arguments)
+    assert done.err.count("\n") == 1 and shown[-1].startswith("done: 100%") and f"| {rows}/{rows} rows" in shown[-1]
+
+
+def test_a_report_has_a_bar_of_its_own_and_quiet_none(terminal, run):
+    done, shown = terminal(*EDIT, "--report", "a.html")
+    assert done.err.count("\n") == 2 and any(line.startswith("report: 100%") and " steps [" in line for line in shown)
+    assert run(*EDIT, "--quiet").err == ""
 
 
 # ---- true processes
@@ -340,3 +392,36 @@ def test_a_reader_that_leaves_is_no_error():
         environment = os.environ | {"PYTHONPATH": str(loading.TINY.parents[2])}
         done = subprocess.run([sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, env=environment)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+# ---- help
+
+
+COMMANDS = typer.main.get_command(cli.app).commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_has_groups_whole_sentences_and_examples_that_can_be_typed(run, name, monkeypatch):
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    shown = run(name, "--help").out
+    titles = [line[:-1] for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
+    assert not re.search(r"[a-z]\.\.\.", shown)        # as click cuts a sentence off
+    assert titles[-2:] == ["Other options", "Examples"] and max(map(len, shown.splitlines())) <= 80
+    assert titles == [title for title in ("Arguments", *GROUPS, *titles[-2:]) if title in titles]
+    others = shown.partition("Other options:")[2].partition("Examples:")[0]
+    assert set(re.findall(r"^  (--\S+)", others, re.M)) <= {"--quiet", "--plugin", "--debug", "--help"}
+    examples = [shlex.split(line) for line in shown.splitlines() if line.startswith("    diffedit-min ")]
+    assert len(examples) == 2 and all(words[:2] == ["diffedit-min", name] for words in examples)
+    for words in examples:      # parsed, not run
+        COMMANDS[name].make_context(name, words[2:])
+
+
+def test_the_list_of_commands_cuts_no_sentence_off(run):
+    shown = " ".join(run("--help").out.split())
+    for name, command in COMMANDS.items():
+        first = command.get_short_help_str()
+        assert f"{name} {first}" in shown and first[-1] in ".?" and not first.endswith("...")
+
+
+def test_a_reference_promises_no_mask_where_there_is_none(run):
+    assert "mask" not in run("invert", "--help").out

@@ -6,7 +6,7 @@ import pytest
 
 import diffedit_min as dm
 from diffedit_min.methods import METHODS, Asked, edit_together
-from diffedit_min.methods.cost import StandIn, cost_of, rows_of, small_picture
+from diffedit_min.methods.cost import Estimate, Progress, StandIn, about, cost_of, rows_of, small_picture
 from diffedit_min.samplers import SAMPLERS
 from diffedit_min.testing.method_trial import PICTURES, QUERIES, REFERENCES, small_model
 
@@ -42,7 +42,10 @@ def test_the_cost_is_what_an_edit_counts(name, preset, models):
     assert cost.backward_rows == edit.backward_rows
     assert dict(cost.rows_for) == edit.rows_for
     assert [stage_and_index[:2] for stage_and_index in cost.steps] == [(step.stage, step.index) for step in steps]
-    assert cost.rows_at(steps[-1]) == cost.rows
+    where = Progress(cost)
+    for step in steps:
+        where.moved(step)
+    assert (where.rows, where.doing) == (edit.rows, "picture")
 
 
 @pytest.mark.filterwarnings("ignore:the fixed-point iteration")     # of random weights, at so few levels
@@ -132,3 +135,31 @@ def test_methods_of_ones_own_are_counted_by_running_them(models):
     strange = dm.Method("strange", needs_weights)
     assert rows_of(Asked(strange, "a"), models[4]) == 0
     assert cost_of(Asked(strange, "a"), models[4]) is None
+
+
+def test_progress_in_rows_and_in_words(models):
+    cost, seen = cost_of(asked_of("diffedit"), models[4]), []
+    where = Progress(cost)
+    for stage, index, _ in [("", 0, 0), *cost.steps[:3], ("of my own", 1, 1), *cost.steps[-2:]]:
+        where.moved(dm.Step(stage, index, 9))
+        seen.append((where.rows, where.doing))
+    assert seen == [(0, "mask"), (4, "encoding"), (5, "encoding"), (6, "encoding"), (6, "encoding"), (14, "decoding"),
+                    (16, "picture")]
+
+
+@pytest.mark.parametrize(("seconds", "words"), [
+    (0.2, "about 1 s"), (89, "about 89 s"), (90, "about 2 min"), (720, "about 12 min"), (5399, "about 90 min"),
+    (5400, "about 1.5 h"), (86_400, "about 24 h")])
+def test_times_in_words(seconds, words):
+    assert about(seconds) == words
+
+
+def test_an_estimate_is_said_once_and_only_of_what_takes_long():
+    said = []
+    estimate = Estimate(10_000, said.append)
+    for rows, seconds in ((0, 5), (20, 0.5), (100, 2), (200, 4)):
+        estimate.measured(rows, seconds)
+    assert said == ["about 3 min left: 10,000 rows through the U-Net in all, 0.02 s each"]
+    for rows in (0, 200):       # not known, and soon done
+        Estimate(rows, said.append).measured(100, 2)
+    assert len(said) == 1

@@ -238,6 +238,37 @@ def test_refused_before_a_model_is_loaded(run, monkeypatch, arguments, message):
     assert (done.code, done.err, done.out, done.new) == (1, f"error: {message}\n", "", set())
 
 
+# ---- what is said of words and sizes
+
+
+@pytest.mark.filterwarnings("default")
+def test_words_that_the_model_does_not_know_are_said_once(call, copied):
+    (copied / "diffedit.json").write_text(json.dumps({"vocabulary": {"fruit": ["pears"], "other words": ["a", "of"]}}))
+    done = call("edit", "a.png", "--model", copied, "--query", "A cup of Paers", "--reference", "a paers",
+                "--mask-grow", "2", "-o", "steps=2", "-o", "mask_samples=1", "-o", "negative_prompt=pears")
+    said = "the model doesn't know the words 'cup', 'paers' (did you mean 'pears'?); it knows a, of, pears"
+    assert (done.code, done.err) == (0, f"warning: {said}\n")
+
+
+@pytest.mark.slow
+def test_a_photo_of_12_megapixels_says_at_which_size_it_was_edited(run):
+    Image.new("RGB", (4000, 3000), "red").save("photo.png", compress_level=1)
+    done = run("edit", "photo.png", *EDIT[2:], "--out", "big.jpg")
+    assert done.out.splitlines()[-1] == (
+        "edited at 40 × 32 px: the picture was shrunk from 4000 × 3000 to 37 × 28; with --size SIDE it is about "
+        "SIDE × SIDE px, and `edit --crop` edits a part of the picture, which is shrunk less")
+
+
+def test_every_way_to_edit_says_that_a_picture_was_shrunk(run, tmp_path):
+    said = "edited at 40 × 32 px: the picture was shrunk from 77 × 61 to 36 × 28"
+    for done in (run(*EDIT, "--report", "r.html"), run("mask", *EDIT[1:]), run("invert", "a.png", *RANDOM[:4])):
+        assert f"\n{said}; with --size" in done.out
+    assert said in (tmp_path / "r.html").read_text(encoding="utf-8")
+    several = run("edit", "a.png", "black.png", *EDIT[2:], "--out", "several").out
+    assert several.startswith(f"wrote several/a-edit.png ({said})\nwrote several/black-edit.png")
+    assert several.count("edited at") == 1 and "edited at" not in run(*EDIT, "--crop", "0,0,32,32").out
+
+
 # ---- like
 
 

@@ -147,6 +147,8 @@ def test_the_embedded_model():
     lines = list(info.lines(record))
     assert lines[1] == ("model        tiny: Stable Diffusion's architecture, in a size of its own; predicts epsilon "
                         "(says scheduler/scheduler_config.json)")
+    assert record["vocabulary"] == model.words and "  surface     wooden table, marble, grass, sand, checked cloth" in lines
+    assert "  other words a, of, on" in lines
     for name in model.defaults["diffedit"]:
         assert any(line.startswith(f"  {name} ") and line.endswith(" *") for line in lines)
     assert ["steps", "50"] in [line.split() for line in lines]

@@ -85,6 +85,17 @@ def test_a_photo_for_stable_diffusion():
     assert picture.fit(Image.new("RGB", (100, 50)), 8, 10, size=200)[1].scaled == (283, 141)
 
 
+@pytest.mark.parametrize(("w", "h", "area", "size", "said"), [
+    (4000, 3000, 64**2, None, "edited at 80 × 64 px: the picture was shrunk from 4000 × 3000 to 74 × 55"),
+    (4000, 3000, 64**2, 256, "edited at 304 × 224 px: the picture was shrunk from 4000 × 3000 to 296 × 222"),
+    (65, 64, 64**2, None, "edited at 64 × 64 px: the picture was shrunk from 65 × 64 to 64 × 64"),
+    (2000, 1, 64**2, None, "edited at 1024 × 16 px: the picture was shrunk from 2000 × 1 to 1024 × 1"),
+    (64, 64, 64**2, None, ""), (50, 30, 64**2, None, ""), (50, 30, 64**2, 64, ""),
+])
+def test_a_picture_that_is_shrunk_says_so(w, h, area, size, said):
+    assert picture.fit(Image.new("RGB", (w, h)), 16, area, size)[1].shrunk == said
+
+
 def test_a_very_narrow_picture_is_not_mostly_padding():
     for size, scaled in (((65_535, 1), (16_384, 1)), ((1, 65_535), (1, 16_384)), ((16_000, 4), (16_000, 4))):
         pixels, frame = picture.fit(Image.new("RGB", size), 64, 512 * 512)

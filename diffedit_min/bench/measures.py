@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from ..methods import Edit
-from ..pictures.picture import fit_mask
+from ..pictures.picture import fit_mask, psnr
 from ..tiny import scenes
 
 SPLITS = {"validation": scenes.VALIDATION, "test": scenes.TEST}
@@ -68,6 +68,18 @@ def nearest_value(result: Image.Image, scene: scenes.Scene, kind: str, where: np
     errors = {value: squared_error(result, scene.replace(**{kind: value}).render(), where)
               for value in scenes.VALUES[kind]}
     return min(errors, key=errors.__getitem__)
+
+
+def against_truth(edit: Edit, truth: Image.Image) -> list[tuple[str, str, str]]:
+    """An edit against its true answer, as it is told to people: for each figure its name, its value, what it is."""
+    region = scenes.changed(edit.input, truth)      # bool (H, W)
+    figures = [("outside the true region", f"{psnr(edit.image, edit.input, where=~region):.1f} dB",
+                "PSNR against the input, where nothing should change"),
+               ("true answer", f"{psnr(edit.image, truth):.1f} dB", "PSNR against the true answer, everywhere")]
+    if edit.mask is not None:
+        share = iou(edit.mask.cpu().numpy(), fit_mask(Image.fromarray(region), edit.frame, edit.factor)[0, 0].numpy())
+        figures.insert(0, ("mask", f"{share:.2f}", "intersection over union with the region that truly changes"))
+    return figures
 
 
 def measure(edit: Edit, scene: scenes.Scene, kind: str, answer: scenes.Scene) -> dict[str, Any]:

@@ -8,7 +8,8 @@ stops early; so where a real edit finds nothing, or stops early, the cost is an 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -44,9 +45,60 @@ class Cost:
     def rows(self) -> int:
         return sum(self.rows_for.values())
 
-    def rows_at(self, step: Step) -> int:
-        """How many rows are through at this Step; 0 for one that is not known."""
-        return next((rows for stage, index, rows in self.steps if (stage, index) == (step.stage, step.index)), 0)
+
+@dataclass
+class Progress:
+    """Where a running edit is among the steps of its cost. `moved` is its `on_step`."""
+
+    cost: Cost
+    place: int = 0      # how many of the cost's steps are done, or were left out
+
+    def moved(self, step: Step) -> None:
+        """A step of the edit is done. One that the cost doesn't know moves nothing."""
+        steps = [known[:2] for known in self.cost.steps]
+        if (step.stage, step.index) in steps[self.place :]:
+            self.place = 1 + steps.index((step.stage, step.index), self.place)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are through the U-Net."""
+        return self.cost.steps[self.place - 1][2] if self.place else 0
+
+    @property
+    def doing(self) -> str:
+        """What the edit does now, in words."""
+        return in_words(self.cost.steps[self.place][0]) if self.place < len(self.cost.steps) else "picture"
+
+
+def in_words(stage: str) -> str:
+    """A Step's stage, as it is shown to people."""
+    return {"encode": "encoding", "decode": "decoding", "tune": "tuning"}.get(stage, stage)
+
+
+def about(seconds: float) -> str:
+    """How long something takes, in words: "about 40 s", "about 12 min", "about 2.5 h"."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds)):d} s"
+    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {round(seconds / 1800) / 2:g} h"
+
+
+class Estimate:
+    """Says once how long a run of many edits will still take, as soon as a second's work of it is measured."""
+
+    def __init__(self, rows: int, tell: Callable[[str], None], least: float = 60.0):
+        """rows: of the whole run, from `rows_of`; 0 if it can't be known, and then nothing is said. tell: is given the
+        line. least: a run that has fewer seconds left is not spoken of."""
+        self.rows, self.tell, self.least = rows, tell, least
+        self.started, self.told = time.perf_counter(), not rows
+
+    def measured(self, rows: int, seconds: float | None = None) -> None:
+        """So many of the rows are through, after so many seconds of work; None: since this object was made."""
+        spent = time.perf_counter() - self.started if seconds is None else seconds
+        if self.told or not rows or spent < 1:
+            return
+        self.told, left = True, spent / rows * (self.rows - rows)
+        if left >= self.least:
+            self.tell(f"{about(left)} left: {self.rows:,} rows through the U-Net in all, {spent / rows:.2g} s each")
 
 
 def rows_of(asked: Asked, model: StableDiffusion, mask: bool = False, picture: bool = True) -> int:

@@ -44,13 +44,19 @@ class Edit:
         return sum(self.rows_for.values())
 
     @property
+    def shrunk(self) -> str:
+        """In words, at which size the picture was edited; "" if it wasn't shrunk for that."""
+        return self.frame.shrunk
+
+    @property
     def mask_image(self) -> Image.Image | None:
         """The mask at the picture's size: white where the picture was edited."""
         return None if self.mask is None else mask_image(self.mask, self.frame, self.factor)
 
     def __repr__(self) -> str:
         covers = "" if self.mask is None else f", mask {self.frame.share(self.mask, self.factor):.1%}"
-        return f"<Edit by {self.method.name}: {self.settings['query']!r}, {self.rows} rows{covers}>"
+        shrunk = f", {self.shrunk}" if self.shrunk else ""
+        return f"<Edit by {self.method.name}: {self.settings['query']!r}, {self.rows} rows{covers}{shrunk}>"
 
 
 def make_edit(

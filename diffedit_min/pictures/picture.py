@@ -64,6 +64,14 @@ class Frame:
     scaled: tuple[int, int]  # after scaling, which keeps the aspect; equal to `size` if it was not scaled
     padded: tuple[int, int]  # after padding on the right and at the bottom; the network gets this size
 
+    @property
+    def shrunk(self) -> str:
+        """In words, at which size the picture was edited; "" if it wasn't shrunk for that."""
+        if math.prod(self.scaled) >= math.prod(self.size):
+            return ""
+        padded, size, scaled = (f"{width} × {height}" for width, height in (self.padded, self.size, self.scaled))
+        return f"edited at {padded} px: the picture was shrunk from {size} to {scaled}"
+
     def grid(self, factor: int) -> tuple[int, int]:
         """(h, w) of the latent, whose cells are factor x factor pixels. ValueError if these don't fill `padded`."""
         width, height = self.padded

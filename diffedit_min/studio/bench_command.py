@@ -35,7 +35,7 @@ def bench(
     images: Annotated[Path | None, Option(help="The folder with its pictures.")] = None,
     split: Annotated[str | None, Option(help="A part of it, by its name.")] = None,
     limit: Annotated[int | None, Option(min=1, help="Only its first LIMIT items.")] = None,
-    methods: Annotated[list[str] | None, Option(help=f"Left out: {' '.join(METHODS)}.")] = None,
+    methods: Annotated[list[str] | None, Option(help=f"The methods. Left out: {' '.join(METHODS)}.")] = None,
     ratios: Annotated[list[float] | None, Option(help="Encoding ratios, for the methods that have one. Left out: "
                                                  f"{' '.join(map(str, RATIOS))}.")] = None,
     option: Annotated[list[str] | None, Option("-o", "--option", metavar="[METHOD:]NAME=VALUE[,VALUE...]",
@@ -47,15 +47,15 @@ def bench(
     model: Annotated[str | None, Option(help=f"{MODEL_HELP} Left out, with scenes: the embedded ones.")] = None,
     out: Annotated[Path | None, Option(help="The folder to write to; a run that was stopped there goes on. "
                                        "Left out: runs/DATASET.")] = None,
-    metrics: Annotated[list[str] | None, Option(help="Left out: the dataset's own.")] = None,
+    metrics: Annotated[list[str] | None, Option(help="What is measured. Left out: the dataset's own metrics.")] = None,
     weights: Annotated[Path | None, Option("--metric-weights", help="The folder with the files of AlexNet (LPIPS) and "
                                            "Inception (FID). Left out: torch's cache.")] = None,
     clip: Annotated[str, Option(help="CLIPScore's model: a folder, or a Hub id in the cache.")] =
         "openai/clip-vit-large-patch14",
-    dino: Annotated[str, Option(help="PIE-Bench's structure distance's, likewise.")] = "facebook/dino-vitb8",
-    class_means: Annotated[Path | None, Option(help="CSFID's reference: see bench/metrics/class_means.py.")] = None,
-    batch: Annotated[int, Option(min=1, max=1000, help="Items that are edited at once.")] = 10,
-    pictures: Annotated[int, Option(min=0, help="Of how many items the results are kept and shown as sheets.")] = 6,
+    dino: Annotated[str, Option(help="The model of PIE-Bench's structure distance, likewise.")] = "facebook/dino-vitb8",
+    class_means: Annotated[Path | None, Option(help="What CSFID compares with: bench/metrics/class_means.py.")] = None,
+    batch: Annotated[int, Option(min=1, max=1000, help="How many pictures are edited at once.")] = 10,
+    pictures: Annotated[int, Option(min=0, help="Of how many pictures the results are kept and shown as sheets.")] = 6,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try again what failed before.")] = False,
     size: Size = None, quiet: Quiet = False, **how_loaded: Any,
 ) -> None:

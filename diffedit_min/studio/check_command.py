@@ -17,7 +17,7 @@ from .options import MODEL_HELP, Quiet
 def check(
     model: Annotated[str, Argument(help=MODEL_HELP)] = "tiny",
     quick: Annotated[bool, Option("--quick", help="Without an edit, which takes most of the time.")] = False,
-    as_json: Annotated[bool, Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, Option("--json", help="As JSON, for other programs.")] = False,
     out: Annotated[Path | None, Option(help="Also write the pictures in a row: .png, .jpg or .webp.")] = None,
     quiet: Quiet = False, **how_loaded: Any,
 ) -> None:

@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -20,7 +20,8 @@ from ..core import __version__
 from .app.command import serve
 from .bench_command import bench
 from .check_command import check
-from .console import ListsCommand, check_targets, tell, timed, write_report, wrote
+from .command_help import Command, ListsCommand
+from .console import check_targets, expected, nothing_found, tell, timed, write_report, wrote
 from .edit_command import edit
 from .options import (
     MODEL_HELP,
@@ -40,11 +41,6 @@ from .options import (
 )
 from .speed_command import speed
 from .streams import heed_signals, prepare_streams
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from ..methods import Edit
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -69,11 +65,11 @@ def root(
 # ---------------------------------------------------------------- the commands
 
 
-@app.command()
+@app.command(cls=Command)
 @shared
 def demo(
     out: Annotated[Path, Option(help="The strip of pictures to write.")] = Path("demo.png"),
-    seed: Annotated[int, Option(help="Of the scene, from 0 up, and of the random noise.")] = 0,
+    seed: Annotated[int, Option(help="Which scene, from 0 up; and the seed of the random noise.")] = 0,
     change: Annotated[str | None, Option(metavar="WHAT=VALUE", help="The edit, for example fruit=pears, "
                                          "container=basket or surface=marble. Left out: another fruit.")] = None,
     query: Annotated[str | None, Option(help="Your own words for that edit. Left out: its full caption.")] = None,
@@ -82,6 +78,7 @@ def demo(
 ) -> None:
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
     from .. import loading
+    from ..bench.measures import against_truth
     from ..methods import METHODS, Asked
     from ..pictures import picture, picture_files
     from ..pictures.drawing import overlay
@@ -98,40 +95,27 @@ def demo(
     load_seconds = time.perf_counter() - started
     side = math.isqrt(model.native_area)
     image, truth = scene.render(side), answer.render(side)
-    edit, seconds = timed(asked, quiet, model, image, keep="trace" if report or strip else "result")
+    edit, seconds = timed(asked, quiet, expected(quiet, asked, model), model, image,
+                          keep="trace" if report or strip else "result")
     shown = side_by_side(
         [edit.input, picture.heat(edit.mask_map, edit.frame, edit.factor), overlay(edit.input, edit.mask_image),
          edit.image, truth],
         [scene.caption, "difference map", "mask", asked.query, "true answer"])
     picture_files.save(shown, out, texts(edit.settings, shown.size))
     write_report(quiet, edit, model, report, strip, truth)
-    print(f"input      {scene.caption}\nquery      {asked.query}")
-    print("\n".join(demo_measures(edit, truth)))
-    print(f"seconds    {load_seconds:.1f} for loading, {seconds:.1f} for the edit")
+    print(f"input                   {scene.caption}\nquery                   {asked.query}")
+    for name, value, what in against_truth(edit, truth):
+        print(f"{name:<23} {value} {what}")
+    print(f"rows                    {edit.rows} through the U-Net: "
+          + ", ".join(f"{label} {rows}" for label, rows in edit.rows_for.items()))
+    print(f"seconds                 {load_seconds:.1f} for loading, {seconds:.1f} for the edit")
     wrote(out, report, strip)
 
 
-def demo_measures(edit: Edit, truth: Image.Image) -> list[str]:
-    """The edit against the true answer, a line each."""
-    from ..bench.measures import cell_mask, iou
-    from ..pictures.picture import psnr
-    from ..tiny.scenes import changed
-
-    region = changed(edit.input, truth)     # bool (H, W)
-    overlap = iou(edit.mask.cpu().numpy(), cell_mask(region, edit.factor))
-    rows_for = ", ".join(f"{label} {rows}" for label, rows in edit.rows_for.items())
-    return [
-        f"mask       {overlap:.2f} intersection over union with the region that truly changes",
-        f"outside    {psnr(edit.image, edit.input, where=~region):.1f} dB PSNR against the input, outside that region",
-        f"answer     {psnr(edit.image, truth):.1f} dB PSNR against the true answer",
-        f"rows       {edit.rows} through the U-Net: {rows_for}",
-    ]
+app.command("edit", cls=Command)(shared(edit))
 
 
-app.command("edit")(shared(edit))
-
-
-@app.command("mask")
+@app.command("mask", cls=Command)
 @shared
 def mask_command(
     image: Picture, query: Query, reference: Reference = "", model: Model = "tiny",
@@ -152,7 +136,7 @@ def mask_command(
     opened, options = picture_files.open_picture(image), METHODS["diffedit"].parsed(option or ())
     asked = Asked(METHODS["diffedit"], query, reference, seed, size, preset, options).without_levels()
     network = loading.load(model, **how_loaded)
-    edit, seconds = timed(asked, quiet, network, opened)
+    edit, seconds = timed(asked, quiet, expected(quiet, asked, network), network, opened)
     # `edit --like` of a mask is to edit what it shows: this command's ratio is not one to repeat.
     settings = {name: value for name, value in edit.settings.items() if name != "encoding_ratio"}
     text = texts(settings, edit.input.size)
@@ -160,13 +144,16 @@ def mask_command(
     picture_files.save(picture.heat(edit.mask_map, edit.frame, edit.factor), map_out, text)
     tell(edit, seconds, network, out, map_out)
     if edit.empty_mask:
-        print("nothing to change was found: the mask is empty")
+        print(nothing_found(edit))
 
 
-@app.command()
+@app.command(cls=Command)
 @shared
 def invert(
-    image: Picture, reference: Reference = "", model: Model = "tiny",
+    image: Picture,
+    reference: Annotated[str, Option(help="The text under which it is encoded and decoded. Left out: the empty text, "
+                                     "under which DiffEdit encodes.")] = "",
+    model: Model = "tiny",
     out: Annotated[Path | None, Option(help="The reconstruction. Left out: IMAGE's name with -inverted.png.")] = None,
     size: Size = None, option: Options = None, quiet: Quiet = False, **how_loaded: Any,
 ) -> None:
@@ -181,7 +168,7 @@ def invert(
     opened, options = picture_files.open_picture(image), METHODS["invert"].parsed(option or ())
     asked = Asked(METHODS["invert"], reference=reference, size=size, options=options)
     network = loading.load(model, **how_loaded)
-    edit, seconds = timed(asked, quiet, network, opened)
+    edit, seconds = timed(asked, quiet, expected(quiet, asked, network), network, opened)
     vae = asked.without_levels()(network, opened, reuse=edit)
     before, after = edit.encoded[0].latent, edit.decoded[0].latent
     picture_files.save(edit.image, out, texts(edit.settings, edit.image.size))
@@ -191,17 +178,17 @@ def invert(
     print(f"relative latent error: {((after - before).norm() / before.norm()).item():.3g}")
 
 
-@app.command("info")
+@app.command("info", cls=Command)
 @shared
 def info_command(
     name: Annotated[str, Argument(metavar="MODEL|NAME", help=f"{MODEL_HELP} Or the name of a method or "
                                   "a sampler.")] = "tiny",
     verify: Annotated[bool, Option("--verify", help="Read every number, and find damaged ones.")] = False,
-    as_json: Annotated[bool, Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, Option("--json", help="As JSON, for other programs.")] = False,
     **source: Any,
 ) -> None:
-    """What a model is, its files and whether they fit, and which settings hold with it; or what a method's options do.
-    """
+    """Describe a model: its files and whether they fit, and which settings hold with it. Or a method or a sampler, by
+    its name: what each of its options does."""
     from ..methods import METHODS
     from ..samplers import SAMPLERS
     from . import info
@@ -214,7 +201,7 @@ def info_command(
     print(json.dumps(record, indent=2) if as_json else "\n".join(info.lines(record)))
 
 
-app.command("check")(shared(check))
+app.command("check", cls=Command)(shared(check))
 for name, command in (("bench", bench), ("speed", speed), ("app", serve)):
     app.command(name, cls=ListsCommand)(shared(command))
 

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-import typer.core
 
 from .streams import Terminated
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..core.task import Step
     from ..methods import Edit
+    from ..methods.cost import Cost
     from ..networks.stable_diffusion import StableDiffusion
 
 
@@ -61,39 +63,66 @@ def check_targets(
 # ---- a run, and what is said of it
 
 
-def timed(run: Callable[..., Any], quiet: bool, *arguments: Any, **options: Any) -> tuple[Any, float]:
-    """Run a method with progress bars: what it returns, and the seconds it took."""
+def timed(run: Callable[..., Any], quiet: bool, cost: Cost | None, *arguments: Any, **options: Any
+          ) -> tuple[Any, float]:
+    """Run a method with a progress bar: what it returns, and the seconds it took. cost: see `progress`."""
     started = time.perf_counter()
-    with progress(quiet) as on_step:
+    with progress(quiet, cost) as on_step:
         made = run(*arguments, on_step=on_step, **options)
     return made, time.perf_counter() - started
 
 
+def expected(quiet: bool, *asked: Any, **given: bool) -> Cost | None:
+    """The cost of an edit (what is asked, the model, and what is given: see `cost_of`), if a bar will show it."""
+    from ..methods.cost import cost_of
+
+    return None if quiet or not sys.stderr.isatty() else cost_of(*asked, **given)
+
+
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}s [{elapsed}, {remaining} left]"
+
+
 @contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
-    """An `on_step` that shows a bar a stage on stderr, if that is a terminal."""
+def progress(quiet: bool, cost: Cost | None = None) -> Iterator[Callable[[Step], None]]:
+    """An `on_step` that moves one bar on stderr, if that is a terminal. The bar ends with this context.
+
+    cost: the edit's, whose rows the bar counts. None: it counts the steps of one stage after the other.
+    """
     from tqdm import tqdm
 
-    bars: dict[str, tqdm] = {}
+    from ..methods.cost import Progress, in_words
 
-    def on_step(step: Step) -> None:
-        if step.stage not in bars:
-            bars[step.stage] = tqdm(desc=step.stage, total=step.total, disable=quiet or None)
-        bars[step.stage].update(step.index - bars[step.stage].n)
+    where = Progress(cost) if cost else None
+    with tqdm(desc=where.doing if where else None, total=cost.rows if cost else None, unit="row" if cost else "step",
+              disable=quiet or None, bar_format=BAR, mininterval=0, miniters=1) as bar:
+        def on_step(step: Step) -> None:
+            if where:
+                where.moved(step)
+                bar.set_description_str(where.doing, refresh=False)
+                bar.update(where.rows - bar.n)
+                return
+            if bar.desc != in_words(step.stage):
+                bar.reset(step.total)
+                bar.set_description_str(in_words(step.stage), refresh=False)
+            bar.update(step.index - bar.n)
 
-    try:
+        if bar.disable:         # it has no numbers then
+            yield lambda step: None
+            return
         yield on_step
-    finally:
-        for bar in bars.values():
-            bar.close()
+        bar.total = bar.n       # where nothing to change was found, there are fewer
+        bar.set_description_str("done")
 
 
-def write_report(quiet: bool, edit: Edit, model: StableDiffusion, *asked: Any) -> None:
+def write_report(
+    quiet: bool, edit: Edit, model: StableDiffusion, page: Path | None, strip: Path | None, *truth: Image.Image
+) -> None:
     """The page and the strip of an edit's steps, with a progress bar, if they are asked for."""
     from . import report
 
-    with progress(quiet) as on_step:
-        report.write(edit, model, *asked, on_step=on_step)
+    if page or strip:
+        with progress(quiet) as on_step:
+            report.write(edit, model, page, strip, *truth, on_step=on_step)
 
 
 def shown(path: str | Path | None) -> str:
@@ -116,6 +145,23 @@ def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None
     kind = str(model.dtype).removeprefix("torch.")
     back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
     print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s, {kind} on {model.device}{covered}")
+    if edit.shrunk:
+        print(f"{edit.shrunk}; with --size SIDE it is about SIDE × SIDE px, and `edit --crop` edits a part of the "
+              "picture, which is shrunk less")
+
+
+def nothing_found(edit: Edit) -> str:
+    """What is said of an edit that found nothing to change: why, and the way out."""
+    said, threshold = "nothing to change was found", getattr(edit.options, "mask_threshold", None)
+    if edit.mask_map is None or threshold is None:
+        return f"{said}: the mask is empty"
+    highest = edit.mask_map.max().item()
+    if not highest:
+        return f"{said}: the model sees no difference between query and reference, so say it in other words"
+    if highest > threshold:     # the command has shrunk the mask
+        return f"{said}: nothing is left of the mask; shrink it less"
+    return (f"{said}: the map of differences reaches {highest:.2g}, which is not above mask_threshold {threshold:g}; "
+            f"try a lower one, for example -o mask_threshold={highest / 2:.2g}")
 
 
 # ---- errors
@@ -148,18 +194,3 @@ def describe(error: Exception) -> str:
     if isinstance(error, ValueError) and line:
         return line
     return f"{type(error).__name__}{': ' if line else ''}{line} (--debug shows where)"
-
-
-class ListsCommand(typer.core.TyperCommand):
-    """A command whose options that can be repeated also take several values after one name: --ratios 0.4 0.6 0.8."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
-        spread, current = [], None
-        for i, word in enumerate(args):
-            if word.startswith("-"):
-                current = word if word in lists else None
-            elif current and args[i - 1] != current:
-                spread.append(current)
-            spread.append(word)
-        return super().parse_args(ctx, spread)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .console import check_targets, describe, shown, tell, timed, write_report
+from .console import check_targets, describe, expected, nothing_found, shown, tell, timed, write_report
 from .options import LOADING, MODEL_HELP, Options, Preset, Quiet, Reference, Report, Seed, Size, Strip
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ def edit(
     mask: Annotated[str | None, Option(help="A mask of your own, a picture of any size: white = edit.")] = None,
     mask_grow: Annotated[int, Option(metavar="PX", help="Grow the mask, given or found, by so many of the picture's "
                                      "pixels; negative: shrink it.")] = 0,
-    composite: Annotated[bool, Option("--composite/--no-composite", help="Put the input's own pixels back outside the "
-                                      "mask, bit for bit (in a .png). Methods that find no mask need --mask.")] = False,
+    composite: Annotated[bool, Option("--composite/--no-composite", show_default=False, help="Put the input's own "
+                                      "pixels back outside the mask, bit for bit (in a .png). Methods that find no "
+                                      "mask need --mask.")] = False,
     mask_feather: Annotated[int, Option(metavar="PX", help="Soften the seam of --composite over so many pixels inside "
                                         "the mask.")] = 0,
     crop: Annotated[str | None, Option(metavar="LEFT,TOP,WIDTH,HEIGHT", help="Edit this part of the picture alone, "
@@ -123,7 +124,8 @@ def edit_one(told: Mapping[str, Any]) -> None:
     check_targets(job.out, source_out, strip, report=report, reads=[job.image, job.mask, told["like"]])
     opened = open_job(job)
     network, source = load(told, [job])
-    [(edit, image)], seconds = timed(edit_jobs, told["quiet"], network, source, [opened],
+    cost = expected(told["quiet"], job.asked, network, mask=job.gives_mask, picture=job.image is not None)
+    [(edit, image)], seconds = timed(edit_jobs, told["quiet"], cost, network, source, [opened],
                                      keep="trace" if report or strip else "result")
     save(image, job.out, texts(edit.settings, image.size))
     if source_out:
@@ -131,7 +133,7 @@ def edit_one(told: Mapping[str, Any]) -> None:
     write_report(told["quiet"], edit, network, report, strip)
     tell(edit, seconds, network, job.out, source_out, report, strip)
     if edit.empty_mask:
-        print("nothing to change was found: the mask is empty, and the input picture came back")
+        print(f"{nothing_found(edit)} (the input picture came back)")
 
 
 def edit_many(told: Mapping[str, Any]) -> None:
@@ -160,8 +162,9 @@ def edit_many(told: Mapping[str, Any]) -> None:
                     failed.append(f"failed: {line}{shown(job.image)}: {describe(result)}")
                     continue
                 made, rows = made + 1, rows + result.rows
-                unchanged = ": nothing to change was found" if result.empty_mask else ""
-                bar.write(f"wrote {shown(job.out)}{unchanged}", file=sys.stdout)
+                unchanged = f": {nothing_found(result)}" if result.empty_mask else ""
+                shrunk = f" ({result.shrunk})" if result.shrunk else ""
+                bar.write(f"wrote {shown(job.out)}{unchanged}{shrunk}", file=sys.stdout)
         except (KeyboardInterrupt, NotWritten):
             bar.close()
             print(f"stopped: {len(done) + made} of {len(jobs)} pictures are done, and the same command goes on from "

@@ -90,7 +90,8 @@ def describe_checkpoint(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     stored = {part: [network.weights.header[origin.name] for origin in network.origins.values()]
               for part, network in checkpoint.networks.items()}
     return describe_networks(name, modules, stored, checkpoint.prediction_type, schedule,
-                             checkpoint.card.get("defaults", {})) | {"said by": checkpoint.said_by}
+                             checkpoint.card.get("defaults", {})) | {
+        "said by": checkpoint.said_by, "vocabulary": checkpoint.card.get("vocabulary", {})}
 
 
 def describe_networks(
@@ -170,6 +171,9 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
                f"of {record['multiple']}")
         yield f"latents      {channels} x {side} x {side}; a cell is {record['factor']} px wide"
         yield f"schedule     {', '.join(f'{name} {value:.6g}' for name, value in record['schedule'].items())}"
+    if record.get("vocabulary"):
+        yield "words        it was trained on these; others mean nothing to it"
+        yield from (f"  {kind:<12}{', '.join(words)}" for kind, words in record["vocabulary"].items())
     for file in record["files"]:
         yield f"file         {file['name']}, {file['bytes']:,} bytes, {file['known'] or 'not a published one'}"
         yield f"  sha256     {file['sha256']}"

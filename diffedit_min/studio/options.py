@@ -17,14 +17,15 @@ from .console import one_line_errors
 
 Picture = Annotated[str, Argument(metavar="IMAGE", help="The picture: a file that Pillow can read, of any size.")]
 Query = Annotated[str, Option(help="What the edited picture should show.")]
-Reference = Annotated[str, Option(help="What the picture shows now. It makes the mask better.")]
+Reference = Annotated[str, Option(help="What the picture shows now. With it, diffedit finds a better mask; some other "
+                                  "methods need it.")]
 MODEL_HELP = """"tiny" or "tiny-instruct" (the embedded models), "random" (random weights), a checkpoint's folder, a
 .safetensors or .ckpt file, or a Hub id, owner/name."""
 Model = Annotated[str, Option(help=MODEL_HELP)]
 Prediction = Annotated[str | None, Option(metavar="TYPE", help="epsilon, v_prediction or sample, if no file says it.")]
 Config = Annotated[str | None, Option(help="For a single file: a folder or Hub id with its configs; or its .yaml.")]
 Revision = Annotated[str | None, Option(help="A branch, tag or commit on the Hub.")]
-Seed = Annotated[int, Option(help="Of the random noise: the same seed gives the same result.")]
+Seed = Annotated[int, Option(help="The seed of the random noise: the same one gives the same result.")]
 Size = Annotated[int | None, Option(help="Edit at about SIZE x SIZE pixels. Left out: at most the model's own size.")]
 Preset = Annotated[str, Option(help="recommended: the values of the model's card, else the paper's. paper: the "
                                "paper's, whatever a card says. fast, for diffedit: 2.7 times fewer U-Net rows.")]

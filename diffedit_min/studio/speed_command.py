@@ -23,7 +23,7 @@ def speed(
                                  + MODEL_HELP)] = "tiny",
     size: Annotated[list[int] | None, Option(help="Pixels along each side of the picture. Left out: the model's own. "
                                              "Whole edits run at 256 at most, and are composed for more.")] = None,
-    rows: Annotated[list[int] | None, Option(min=1, max=1024, help="Of a U-Net call. Left out: 1 2 4 8.")] = None,
+    rows: Annotated[list[int] | None, Option(min=1, max=1024, help="Rows of a U-Net call. Left out: 1 2 4 8.")] = None,
     dtype: Annotated[list[str] | None, Option(help="float32, bfloat16, float16 or float64. Left out: float32.")] = None,
     device: Annotated[str, Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     parts: Annotated[list[str] | None, Option(help=PARTS_HELP)] = None,
@@ -31,8 +31,8 @@ def speed(
                                               "Left out: recommended.")] = None,
     against: Annotated[str | None, Option(help="Another program that takes turns with this one: diffusers, from a "
                                           "checkout (tests/against_diffusers.py), or the path of such a file.")] = None,
-    repeats: Annotated[int, Option(min=1, max=1000, help="Rounds, of which the medians are shown.")] = 5,
-    threads: Annotated[int | None, Option(min=1, max=1024, help="Left out: torch's choice.")] = None,
+    repeats: Annotated[int, Option(min=1, max=1000, help="How often each is measured; the medians are shown.")] = 5,
+    threads: Annotated[int | None, Option(min=1, max=1024, help="Threads of torch. Left out: its own choice.")] = None,
     out: Annotated[Path, Option(help="The folder that table.md and table.csv are written to, over older ones.")] =
         Path("runs/speed"),
     option: Options = None, quiet: Quiet = False,

@@ -16,6 +16,7 @@ from ...pictures.drawing import overlay
 from ...pictures.picture import heat, mask_image
 from ..report.pictures import Shot, at_most, develop
 from ..report.rendering import data_uri
+from .session import Session
 
 SIDE = 176      # px, at most
 
@@ -57,6 +58,16 @@ def chain(method: Method, pictures: dict[str, Sequence[Image.Image]]) -> str:
         shown = shown or "<span></span>" * len(alts)
         items.append(f'<li><div class="pictures">{shown}</div><b>{html.escape(name)}</b> {html.escape(why)}</li>')
     return f'<ol tabindex="0" aria-label="How the edit is made">{"".join(items)}</ol>'
+
+
+def so_far(method: Method, session: Session, model: StableDiffusion | None = None) -> str:
+    """The row before an edit: the picture, and what was found for it. model: that found it; None: nothing new was."""
+    pictures = {} if session.picture is None else of_input(session.picture)
+    if session.found is not None and "mask_map" in method.uses:
+        if model is not None and session.glimpse[0] is not session.found:
+            session.glimpse = session.found, of_map(session.found, model)
+        pictures |= session.glimpse[1] if session.glimpse[0] is session.found else of_mask(session.found)
+    return chain(method, pictures)
 
 
 def of_input(picture: Image.Image) -> dict[str, Sequence[Image.Image]]:

@@ -10,10 +10,12 @@ from ...loading.held import Models
 from ...methods import METHODS, Asked, Method
 from ...methods.call import RECOMMENDED, SEED
 from ...networks.stable_diffusion import StableDiffusion
+from .chain import so_far
 from .controls import chosen, looks, mattering, offered, values_of
 from .layout import FIRST, Controls
+from .saying import saying
 from .session import Session
-from .words import about, of_query, of_reference
+from .words import about, known_words, of_query, of_reference
 
 Shown = dict[Any, Any]
 
@@ -24,6 +26,7 @@ class Choosing:
     def __init__(self, controls: Controls, models: Models) -> None:
         self.controls, self.models = controls, models
 
+    @saying
     def tune(self, told: Shown) -> Shown:
         """The controls that this method has, with the values that hold for it with this model."""
         c, session = self.controls, told[self.controls.session]
@@ -54,6 +57,8 @@ class Choosing:
             c.model: gr.update(value=model.name),
             c.method: gr.update(value=method.name),
             c.about: about(method),
+            c.known_words: known_words(model.words),
+            c.chain: so_far(method, session),
             c.query: gr.update(visible=method.takes_query, **of_query(method),
                                value=words[method.needs_instruction] if query in words.values() else query),
             c.reference: gr.update(visible="reference" in uses, **of_reference(method)),

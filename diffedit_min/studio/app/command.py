@@ -27,14 +27,14 @@ def serve(
                                       "it. Only for people who may read this machine's files.")] = False,
     host: Annotated[str, Option(help="The address to listen at. 0.0.0.0: all of this machine's, for others "
                                 "too.")] = "127.0.0.1",
-    port: Annotated[int | None, Option(min=1, max=65535, help="Left out: the first free one from 7860.")] = None,
+    port: Annotated[int | None, Option(min=1, max=65535, help="Left out: the first free port from 7860.")] = None,
     share: Annotated[bool, Option("--share", help="Also make a public link, through Gradio's servers.")] = False,
     root_path: Annotated[str, Option(help="Where a proxy shows the page, if not at the top: /edit, or "
                                      "https://example.org/edit.")] = "",
     allow_host: Annotated[list[str] | None, Option(help="A name of this machine or of a proxy under which the page may "
                                                    "be asked for, besides its own. Can be repeated.")] = None,
-    max_megabytes: Annotated[float, Option(help="Of a picture's file.")] = 20,
-    max_megapixels: Annotated[float, Option(help="Of a picture.")] = 40,
+    max_megabytes: Annotated[float, Option(help="The largest file of a picture, in megabytes.")] = 20,
+    max_megapixels: Annotated[float, Option(help="The largest picture, in millions of pixels.")] = 40,
     **how_loaded: Any,
 ) -> None:
     """Edit in a browser: a page on this machine. Needs the extra "app"."""

@@ -7,14 +7,15 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from ...methods import Asked
+from ...methods.cost import Progress as Expected
+from ...methods.cost import cost_of
 from ...networks.stable_diffusion import StableDiffusion
-from .chain import chain, of_edit, of_input, of_map
+from .chain import chain, of_edit, of_input, so_far
 from .layout import Controls
-from .masking import mask_of
+from .masking import Masking
 from .results import Results
 from .running import Running
 from .session import Progress, Result, Run
-from .sessions import Sessions
 from .words import summary
 
 Shown = dict[Any, Any]
@@ -23,8 +24,8 @@ Shown = dict[Any, Any]
 class Editing:
     """Its answers."""
 
-    def __init__(self, controls: Controls, sessions: Sessions, running: Running, results: Results) -> None:
-        self.controls, self.sessions, self.running, self.results = controls, sessions, running, results
+    def __init__(self, controls: Controls, running: Running, masking: Masking, results: Results) -> None:
+        self.controls, self.running, self.masking, self.results = controls, running, masking, results
 
     def edit(self, told: Shown) -> Iterator[Shown]:
         """The edit, with the mask as it lies on the canvas."""
@@ -34,11 +35,13 @@ class Editing:
             started, painted = time.perf_counter(), None
             if "mask" in asked.method.uses:
                 painted = session.painted(told[c.canvas], model)
+            cost = cost_of(asked, model, mask=painted is not None)
+            run.expected = cost and Expected(cost)
             edit = yield from session.run(model, asked, run, painted)
             said = summary(edit, run.rows, time.perf_counter() - started)
-            before = of_input(edit.input) | (of_map(session.found, model) if session.found else {})
-            session.add(Result(edit, asked, chain(asked.method, before | of_edit(edit, model)), said))
-            self.sessions.use(session)
+            so_far(asked.method, session, model)
+            pictures = of_input(edit.input) | session.glimpse[1] | of_edit(edit, model)
+            session.add(Result(edit, asked, chain(asked.method, pictures), said))
             return self.results.shown(session, session.results[0])
 
-        yield from self.running.watched(session, "edit", told, steps, lambda session: mask_of(c, session))
+        yield from self.running.watched(session, "edit", told, steps, self.masking.found)

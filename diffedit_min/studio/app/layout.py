@@ -43,7 +43,8 @@ class Controls:
         gr.HTML("<h1>DiffEdit</h1><p>Edit a picture by text. It finds by itself where to edit, and you can correct "
                 "it.</p>", elem_id="title")
         self.words_part()
-        self.message = gr.HTML(elem_id="message")
+        self.known_words = gr.HTML(elem_id="known-words")
+        self.message = gr.HTML(elem_id="message", js_on_load="window.say = text => props.value = text;")
         self.progress = gr.HTML(elem_id="progress")
         self.chain = gr.HTML(elem_id="chain")
         with gr.Row(equal_height=False):
@@ -110,12 +111,20 @@ class Controls:
         self.last = gr.Gallery(label="Last results: click one to have it back", columns=6, height=110, format="png",
                                allow_preview=False, interactive=False, buttons=[], object_fit="cover", visible=False,
                                elem_id="last")
+        with gr.Accordion("Repeat it elsewhere", open=False, visible=False) as self.repeat:
+            with gr.Row():
+                self.copy_command = gr.Button("Copy as command", elem_id="copy-command", size="sm")
+                self.copy_python = gr.Button("Copy as Python", elem_id="copy-python", size="sm")
+            self.as_command = gr.Textbox(label="As a command", lines=2, interactive=False, elem_id="as-command")
+            self.as_python = gr.Textbox(label="In Python", lines=6, interactive=False, elem_id="as-python")
         self.preset = gr.Radio([RECOMMENDED], value=RECOMMENDED, label="Preset", elem_id="preset",
                                info="Sets the options. paper: the paper's own, whatever the model's card recommends.")
         self.put(first(options), options)
         self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", elem_id="seed")
         with gr.Accordion("More options", open=False, elem_id="more"):
             self.put(options, options)
+        self.settings = gr.File(label="Drop a result here to have its settings", file_types=["image"], height=90,
+                                elem_id="settings")
 
     def put(self, keys: Iterable[Key], options: dict[Key, Option]) -> None:
         """Controls for those options that have none yet. What they are to show is set when a method is known."""

@@ -8,14 +8,17 @@ from typing import Any
 import gradio as gr
 
 from ...methods import METHODS, Asked
+from ...methods.cost import Progress as Expected
+from ...methods.cost import cost_of
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import heat
 from . import canvas
+from .chain import so_far
 from .components import Slider
 from .layout import THRESHOLD, Controls
 from .running import Running, Shown
 from .session import Progress, Run, Session, same_map
-from .words import rows, share
+from .words import line, rows, share
 
 
 class Masking:
@@ -45,12 +48,15 @@ class Masking:
 
         def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
             before = session.earlier()
+            cost = cost_of(asked.without_levels(), model)
+            run.expected = cost and Expected(cost)
             found = yield from session.find(model, asked, run)
             kept = run.rows == 0 and any(same_map(found, edit) for edit in before)
             said = "the map is the one that was kept" if kept else "a new map"
-            return {**mask_of(c, session), c.progress: f"Mask: {rows(run.rows)}, {said}.{share(found.mask, found)}"}
+            return {**self.found(session, model), 
+                    c.progress: line(f"Mask: {rows(run.rows)}, {said}.{share(found.mask, found)}")}
 
-        yield from self.running.watched(session, "find", told, steps)
+        yield from self.running.watched(session, "find", told, steps, self.found)
 
     def find_again(self, told: Shown) -> Iterator[Shown]:
         """The same when one of its options was changed, if there was a map before."""
@@ -65,14 +71,14 @@ class Masking:
             return {c.progress: gr.skip()}
         mask = session.cut(told[c.options[THRESHOLD, Slider]])
         if mask is None:
-            return {c.progress: "There is no map yet: find the mask first."}
+            return {c.progress: line("There is no map yet: find the mask first.")}
         return {c.canvas: canvas.text_of(mask, session.found.frame, session.found.factor),
-                c.progress: f"Threshold: 0 rows, from the map that was kept.{share(mask, session.found)}"}
+                c.progress: line(f"Threshold: 0 rows, from the map that was kept.{share(mask, session.found)}")}
 
-
-def mask_of(c: Controls, session: Session) -> Shown:
-    """The map that was found, and the canvas with its mask."""
-    found = session.found
-    frame = canvas.at_most(found.frame)
-    return {c.canvas: canvas.text_of(found.mask, found.frame, found.factor),
-            c.map: None if found.mask_map is None else heat(found.mask_map, frame, found.factor)}
+    def found(self, session: Session, model: StableDiffusion) -> Shown:
+        """The map that was found by the model, and the canvas with its mask."""
+        c, found = self.controls, session.found
+        frame = canvas.at_most(found.frame)
+        return {c.canvas: canvas.text_of(found.mask, found.frame, found.factor),
+                c.chain: so_far(found.method, session, model),
+                c.map: None if found.mask_map is None else heat(found.mask_map, frame, found.factor)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from ...loading.held import Models
 from ...methods import METHODS
 from ...tiny.instructions import instruction
 from ...tiny.scenes import demo_scenes
+from ..jobs.job import ASKED, job_of
+from ..jobs.like import over, told_by
 from . import canvas
-from .chain import chain, of_input
+from .chain import so_far
 from .choosing import Choosing
 from .layout import SCENES, Controls
 from .results import Results
-from .running import said_of, saying
+from .saying import said_of, saying
 from .session import Result, Session
 from .sessions import Sessions
-from .words import line
+from .words import line, notes
 
 Shown = dict[Any, Any]
 
@@ -74,18 +77,46 @@ class Opening:
         return {**tuned, **opened, **{words: {**tuned[words], "value": opened[words]}
                                       for words in (c.query, c.reference) if words in opened}}
 
+    @saying
+    def recall(self, session: Session, picked: gr.SelectData) -> Shown:
+        """One of the last results."""
+        if picked.index not in range(len(session.results)):
+            raise ValueError("there is no such result any more")
+        return self.again(session, session.results[int(picked.index)])
+
     def again(self, session: Session, result: Result) -> Shown:
         """An earlier result, with all that it was asked for."""
         c, name = self.controls, result.edit.settings["model"]
-        session.edit = result.edit
+        session.take_up(result)
         chosen = self.choosing.put(session, result.asked, name)
         return {**self.fresh(session, result.asked.method), **chosen, **self.results.shown(session, result),
                 c.canvas: gr.update(**session.as_canvas())}
+
+    @saying
+    def take_settings(self, told: Shown) -> Shown:
+        """The settings in a result's file: words, method, options and seed as they were."""
+        c, session, path = self.controls, told[self.controls.session], told[self.controls.settings]
+        if path is None:
+            return {c.settings: None}
+        try:
+            earlier = over(told_by(path), {})
+        except ValueError as error:
+            raise ValueError(str(error).replace(repr(os.fspath(path)), repr(Path(path).name))) from None
+        names, asked_by = self.models.names, earlier.get("model")
+        name = asked_by if asked_by in names or self.models.any_name else told[c.model]
+        own = {key: value for key, value in earlier.items() if key in (*ASKED, "method", "options")}
+        asked = job_of(own, "", Path("result.png")).asked
+        said = [f"The settings of {Path(path).name!r} hold now. Edit to see what they make of this picture."]
+        if name != asked_by:
+            said.append(f"It was made by the model {asked_by!r}, which is not offered here; {name} takes its place.")
+        if earlier["needs_mask"]:
+            said.append("It was made with a mask of its own, which is not in the file: paint one.")
+        return {**self.choosing.put(session, asked, name), c.settings: None, c.message: notes(said)}
 
     def fresh(self, session: Session, method: Any) -> Shown:
         """The page with a new picture, or none."""
         c, picture = self.controls, session.picture
         said = "No picture." if picture is None else f"A picture of {picture.width} x {picture.height} pixels."
         return {c.session: session, c.canvas: gr.update(**session.as_canvas()), c.map: None,
-                c.chain: chain(method, {} if picture is None else of_input(picture)), c.message: "",
+                c.chain: so_far(method, session), c.message: "",
                 c.progress: line(said), **self.results.nothing(session)}

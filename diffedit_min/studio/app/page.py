@@ -15,6 +15,7 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from ...loading.held import Models
+from ..wipe import CSS as WIPE
 from .choosing import Choosing
 from .components import Page
 from .editing import Editing
@@ -48,8 +49,10 @@ def launch(page: gr.Blocks, host: str, port: int | None, megabytes: float, names
 
     names: of hosts, besides this machine's own, under which the page may be asked for.
     """
-    look = {"theme": gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")), "css": CSS}
+    look = {"theme": gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")), "css": CSS + WIPE}
     size, names = int(megabytes * 2**20), {name.lower() for name in names}
+    script = Path(__file__).with_name("page.js").read_text("utf-8")
+    look["head"] = f"<script>const MEGABYTES = {megabytes:g};\n{script}</script>"
     guard = Middleware(Guard, names=names, folder=Path(get_upload_folder()), file_bytes=size)
     try:
         _, local, public = page.launch(
@@ -72,9 +75,9 @@ class Answers:
         self.controls, self.sessions = controls, Sessions(pixels)
         self.choosing, self.results = Choosing(controls, models), Results(controls, models)
         self.opening = Opening(controls, models, self.sessions, self.choosing, self.results)
-        self.running = Running(controls, models, self.choosing)
+        self.running = Running(controls, models, self.sessions, self.choosing)
         self.masking = Masking(controls, self.running)
-        self.editing = Editing(controls, self.sessions, self.running, self.results)
+        self.editing = Editing(controls, self.running, self.masking, self.results)
 
     def connect(self, page: gr.Blocks) -> None:
         """Only one answer that uses a model runs at a time, whoever asked; the others don't wait for those."""
@@ -83,11 +86,11 @@ class Answers:
         free, at_once = {"concurrency_limit": None, **quiet}, {"queue": False, **quiet}
         model = {"concurrency_limit": 1, "concurrency_id": "model", **quiet}
         done = [c.progress, c.message, c.chain, c.result, c.save_result, c.save_mask, c.save_report, c.open_report,
-                c.last]
+                c.last, c.repeat, c.as_command, c.as_python]
         opened = [c.session, c.picture, c.canvas, c.map, c.query, c.reference, *done]
         chosen = {c.session, c.model, c.method, c.preset, c.query, *c.options.values()}
-        tuned = [c.session, c.model, c.method, c.about, c.query, c.reference, c.mask_part, c.find, c.painting,
-                 c.more_of_mask, c.map_part, c.preset, c.message, c.canvas, *c.options.values()]
+        tuned = [c.session, c.model, c.method, c.about, c.known_words, c.chain, c.query, c.reference, c.mask_part,
+                 c.find, c.painting, c.more_of_mask, c.map_part, c.preset, c.message, c.canvas, *c.options.values()]
 
         page.load(None, None, c.key, js=KEY, **quiet).then(
             self.opening.begin, {c.key, *chosen}, [*{*opened, *tuned, c.seed}], **model)
@@ -97,6 +100,9 @@ class Answers:
         gr.on([control.input for key, control in c.options.items() if key in c.narrowing], self.choosing.narrow,
               {c.method, *c.options.values()}, list(c.options.values()), **free)
         gr.on([c.picture.upload, c.picture.clear], self.opening.open, {c.session, c.picture, c.method}, opened, **free)
+        c.last.select(self.opening.recall, [c.session], [*{*opened, *tuned, c.seed}], **model)
+        c.settings.upload(self.opening.take_settings, {c.session, c.settings, c.model}, [*tuned, c.settings, c.seed],
+                          **model)
         c.scenes.select(self.opening.take_scene, [c.session, c.method], opened, **free)
         self.masking.connect(free, at_once, model)
         gr.on([c.edit.click, c.query.submit, c.reference.submit], lambda session: session.begin("edit"), [c.session],
@@ -104,4 +110,8 @@ class Answers:
         # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.
         c.cancel.click(None, None, c.progress, js="() => 'Cancelling'", api_visibility="private")
         c.cancel.click(self.running.cancel, [c.session], c.progress, **at_once)
-        c.open_report.click(self.results.report, [c.session], [c.save_report, c.progress, c.message], **model)
+        c.open_report.click(None, None, None, js="() => openTab()", **quiet)
+        c.open_report.click(self.results.report, [c.session], [c.save_report, c.progress, c.message], **model).then(
+            None, [c.save_report], None, js="file => showReport(file)", **quiet)
+        for button, text in ((c.copy_command, c.as_command), (c.copy_python, c.as_python)):
+            button.click(None, [text], None, js="text => copyText(text)", **quiet)

@@ -11,12 +11,18 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
+from ...bench.measures import against_truth
 from ...loading.held import Models
+from ...methods import Edit
 from ...pictures import metadata
 from ...pictures.picture_files import save
-from ..report.rendering import data_uri
-from . import canvas
+from .. import report
+from ..repeat import command_of, python_of
+from ..report.rendering import EXACT, data_uri
+from ..wipe import wipe
+from .canvas import SIDE
 from .layout import Controls
+from .saying import saying
 from .session import Result, Session
 from .words import line
 
@@ -34,10 +40,12 @@ class Results:
         c, folder, edit = self.controls, new_folder(), result.edit
         text = metadata.texts(edit.settings, edit.image.size)
         save(edit.image, folder / "result.png", text)
-        shown = {c.chain: result.chain, c.result: wipe_of(edit.input, edit.image), c.progress: line(result.said),
+        below = beside_truth(edit, session.truth(result.asked.query))
+        shown = {c.chain: result.chain, c.result: wipe_of(edit.input, edit.image, below), c.progress: line(result.said),
                  c.save_result: gr.update(value=folder / "result.png", interactive=True),
                  c.save_mask: gr.update(interactive=False), c.save_report: gr.update(interactive=False),
-                 c.open_report: gr.update(interactive=True), c.last: self.strip(session)}
+                 c.open_report: gr.update(interactive=True), c.last: self.strip(session),
+                 **self.repeated(session, edit)}
         if edit.mask is not None:
             save(edit.mask_image, folder / "mask.png", text)
             shown[c.save_mask] = gr.update(value=folder / "mask.png", interactive=True)
@@ -48,7 +56,12 @@ class Results:
         c, off = self.controls, gr.update(interactive=False)
         result = "" if session.picture is None else wipe_of(session.picture, session.picture)
         return {c.result: result, c.save_result: off, c.save_mask: off, c.save_report: off, c.open_report: off,
-                c.last: self.strip(session)}
+                c.last: self.strip(session), c.repeat: gr.update(visible=False)}
+
+    def repeated(self, session: Session, edit: Edit) -> Shown:
+        """What makes the edit again."""
+        c, told = self.controls, (edit.settings, session.name, self.models.get(edit.settings["model"]))
+        return {c.repeat: gr.update(visible=True), c.as_command: command_of(*told), c.as_python: python_of(*told)}
 
     def strip(self, session: Session) -> Any:
         """The last results with what was asked for."""
@@ -59,25 +72,38 @@ class Results:
             shown.append((small, f"{asked.query or asked.method.dashed}; {asked.method.dashed}, seed {asked.seed}"))
         return gr.update(value=shown, visible=bool(shown))
 
+    @saying
     def report(self, session: Session) -> Shown:
         """The report of the edit that is shown, to download."""
-        from .. import report
-
-        c, path = self.controls, new_folder() / "report.html"
-        if session.edit is None:
+        c, path, edit = self.controls, new_folder() / "report.html", session.edit
+        if edit is None:
             raise ValueError("there is no edit yet to report on")
-        report.write(session.edit, self.models.get(session.edit.settings["model"]), path)
+        truth = session.truth(edit.settings["query"])
+        report.write(edit, self.models.get(edit.settings["model"]), path, truth=truth)
         return {c.save_report: gr.update(value=path, interactive=True), c.progress: line("The report is ready.")}
 
 
-def wipe_of(before: Image.Image, after: Image.Image) -> str:
-    """Input and result in one frame."""
-    sources = []
-    for picture in (before, after):
-        shown = picture.copy()
-        shown.thumbnail((canvas.SIDE, canvas.SIDE))
-        sources.append(data_uri(shown))
-    return f'<img src="{html.escape(sources[1])}" alt="result" width="100%">'
+def wipe_of(before: Image.Image, after: Image.Image, below: str = "") -> str:
+    """Input and result in one frame, and what is said below it."""
+    (left, small), (right, _) = (shown(picture) for picture in (before, after))
+    return wipe(left, right, pixels=small) + below
+
+
+def shown(picture: Image.Image) -> tuple[str, bool]:
+    """A picture's address, and whether its pixels are so few that they are to be seen."""
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE))
+    return data_uri(small, picture.info.get("icc_profile")), max(picture.size) <= EXACT
+
+
+def beside_truth(edit: Edit, truth: Image.Image | None) -> str:
+    """The true answer with its figures, if it is known."""
+    if truth is None:
+        return ""
+    figures = "".join(f"<dt>{html.escape(name)}</dt><dd><b>{html.escape(value)}</b> {html.escape(what)}</dd>"
+                      for name, value, what in against_truth(edit, truth))
+    return (f'<div class="truth"><figure><img src="{shown(truth)[0]}" alt="What a perfect edit would be">'
+            f"<figcaption>true answer</figcaption></figure><dl>{figures}</dl></div>")
 
 
 def new_folder() -> Path:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterator
-from functools import wraps
 from typing import Any
 
 import gradio as gr
@@ -15,36 +12,36 @@ import gradio as gr
 from ...loading.held import Models
 from ...methods import Asked
 from ...networks.stable_diffusion import StableDiffusion
-from ..console import describe
 from .choosing import Choosing
 from .layout import Controls
 from .results import wipe_of
+from .saying import said_of
 from .session import Progress, Run, Session, Stopped
-from .words import bar, line, notes, problem, rows
+from .sessions import Sessions
+from .words import bar, line, notes, rows
 
 Shown = dict[Any, Any]      # component -> its new value, or a gr.update
 Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress, None, Shown]]    # its end is shown last
+Found = Callable[[Session, StableDiffusion], Shown]     # what shows a map that was just found
 EVERY_SECONDS = 0.1         # a step is shown, at most: a browser that draws each step of a small model can't be clicked
 
 
 class Running:
     """Runs what is asked for, whichever part of the page asks."""
 
-    def __init__(self, controls: Controls, models: Models, choosing: Choosing) -> None:
-        self.controls, self.models, self.choosing = controls, models, choosing
+    def __init__(self, controls: Controls, models: Models, sessions: Sessions, choosing: Choosing) -> None:
+        self.controls, self.models, self.sessions, self.choosing = controls, models, sessions, choosing
 
-    def watched(
-        self, session: Session, kind: str, told: Shown, steps: Steps, found_now: Callable[[Session], Shown]
-    ) -> Iterator[Shown]:
+    def watched(self, session: Session, kind: str, told: Shown, steps: Steps, found_now: Found) -> Iterator[Shown]:
         """A run, shown as it goes; then its end, or why there is none. found_now: what shows a map that was found."""
         c = self.controls
         run = session.runs.get(kind) or Run()         # another answer may have taken it
         started, told_at = time.monotonic(), -math.inf
-        yield {c.message: "", c.progress: bar("begins", 0, None, 0)}
+        yield {c.message: "", c.progress: bar(None, run, 0)}
         try:
             network, found = self.models.get(told[c.model]), session.found
             asked = self.choosing.asked(told, network)
-            going, total = steps(network, asked, run), None
+            going = steps(network, asked, run)
             while True:
                 try:
                     step, picture = next(going)
@@ -52,12 +49,13 @@ class Running:
                     end = done.value
                     break
                 if session.found not in (None, found):
-                    yield found_now(session)            # as soon as it is found
+                    yield found_now(session, network)            # as soon as it is found
                 found, now = session.found, time.monotonic()
+                if run.expected is not None:
+                    run.expected.moved(step)
                 if picture is not None or now > told_at + EVERY_SECONDS:
                     told_at = now
-                    said = f"{step.stage}: step {step.index} of {step.total}"
-                    yield {c.progress: bar(said, run.rows, total, now - started),
+                    yield {c.progress: bar(step, run, now - started),
                            **({} if picture is None else {c.result: wipe_of(session.opened(), picture)})}
         except Stopped:
             yield {c.progress: line(f"Cancelled, with {rows(run.rows)} done.")}
@@ -67,6 +65,7 @@ class Running:
             return
         finally:
             session.end(run)
+            self.sessions.use(session)
         yield {**end, c.message: notes(run.warnings)}
 
     def cancel(self, session: Session) -> Any:
@@ -74,22 +73,3 @@ class Running:
         said = gr.skip() if session.runs else line("Nothing is running.")
         session.stop()
         return said
-
-
-def said_of(error: Exception) -> str:
-    """What the page says of an error. On the server's stderr a traceback is left of one that was not foreseen."""
-    if not isinstance(error, ValueError):
-        traceback.print_exception(error, file=sys.stderr)
-    return problem(describe(error))
-
-
-def saying(answer: Callable[..., Shown]) -> Callable[..., Shown]:
-    """A method of a part of the page, whose errors are said in the page."""
-    @wraps(answer)
-    def answers(self: Any, *told: Any) -> Shown:
-        try:
-            return answer(self, *told)
-        except Exception as error:
-            return {self.controls.message: said_of(error)}
-
-    return answers

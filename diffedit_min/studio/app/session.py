@@ -17,15 +17,17 @@ from dataclasses import dataclass, field, replace
 from threading import get_ident
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from ...core.mask import binarise
 from ...core.task import Step
 from ...methods import Asked, Edit
+from ...methods.cost import Progress as Expected
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import Frame, fit, unfit
-from ...tiny.scenes import Scene
+from ...tiny.scenes import Scene, meant
 from . import canvas
 from .controls import Kept
 
@@ -44,6 +46,7 @@ class Run:
 
     stop: bool = False      # set from another thread: it ends after the U-Net call in flight
     rows: int = 0           # that are done
+    expected: Expected | None = None    # where it is among the steps that it is to take
     warnings: list[str] = field(default_factory=list)
 
 
@@ -69,6 +72,7 @@ class Session:
     encoded: list[Edit] = field(default_factory=list)       # the last that have encoded the picture, newest first
     edit: Edit | None = None
     scene: Scene | None = None          # what the picture was painted from, if it is one of the scenes
+    glimpse: tuple[Edit | None, dict] = (None, {})          # `found`, and what the page shows of it
     words: dict[bool, str] = field(default_factory=dict)    # that were filled in; True: as an instruction
     name: str = "input.png"             # of the picture's file
     results: list[Result] = field(default_factory=list)     # the last ones, newest first
@@ -97,6 +101,17 @@ class Session:
     def end(self, run: Run) -> None:
         """It is over."""
         self.runs = {kind: other for kind, other in self.runs.items() if other is not run}
+
+    def truth(self, query: str) -> Image.Image | None:
+        """The true answer to a query, if the picture is one of the scenes and the query says how it is to change."""
+        answer = self.scene and meant(self.scene, query)
+        return answer and answer.render(self.picture.width)
+
+    def take_up(self, result: Result) -> None:
+        """Go on from an earlier result."""
+        self.edit = result.edit
+        if result.edit.mask_map is not None:
+            self.found = replace(result.edit, image=result.edit.input)
 
     def add(self, result: Result) -> None:
         """Keep it as the last one."""
@@ -131,8 +146,14 @@ class Session:
         return mask
 
     def as_canvas(self) -> dict[str, Any]:
-        """The canvas with the picture, and nothing painted on it."""
-        return canvas.begun(*self.fitted()) if self.picture and self.cells else canvas.empty()
+        """The canvas with the picture, and with the mask of the last edit, if that was made with such cells."""
+        if not (self.picture and self.cells):
+            return canvas.empty()
+        (picture, frame, factor), edit, mask, own = self.fitted(), self.edit, None, None
+        if edit is not None and edit.mask is not None and (edit.frame, edit.factor) == (frame, factor):
+            mask = edit.mask.cpu()
+            own = torch.where(mask, 1, 2) if "mask" in edit.settings["given"] else None
+        return canvas.begun(picture, frame, factor, mask, own)
 
     def fitted(self) -> tuple[Image.Image, Frame, int]:
         """The picture, how it is fitted to `cells`, and their factor."""

@@ -2,12 +2,17 @@
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
+from ...core.task import Step
 from ...methods import Edit, Method
+from ...methods.cost import about as about_time
+from ...methods.cost import in_words
 from ...methods.help import about as sentence
+from ...tiny.scene import VALUES, with_article
+from .session import Run
 
 
 def about(method: Method) -> str:
@@ -45,10 +50,11 @@ def summary(edit: Edit, count: int, seconds: float) -> str:
                                      and "mask" not in made and count == edit.rows,
             "the encoding of an earlier edit": "encoded" in uses and len(edit.encoded) > 1 and "encode" not in made}
     with_ = " and ".join(what for what, is_so in kept.items() if is_so)
+    shrunk = f" It was {edit.shrunk}." if edit.shrunk else ""
     line = f"Done: {rows(count)} in {seconds:.1f} s{'; with ' if with_ else ''}{with_}."
     if edit.empty_mask:
         return f"{line} Nothing to change was found: the mask is empty, and the input picture came back."
-    return line + share(edit.mask, edit)
+    return line + share(edit.mask, edit) + shrunk
 
 
 # ---- lines of the page, as HTML
@@ -59,15 +65,15 @@ def line(text: str) -> str:
     return f'<div role="status">{html.escape(text)}</div>'
 
 
-def bar(text: str, done: int, total: int | None, seconds: float) -> str:
-    """The same of what is under way, with a bar, and the time that is left if the total of its rows is known."""
-    if not total or not done:
-        return f'<progress aria-label="Progress"></progress><div>{html.escape(text)}</div>'
-    done = min(done, total)
-    left = seconds / done * (total - done)
-    text = f"{text}; {done} of {rows(total)}, about {left:.0f} s left"
-    return (f'<progress aria-label="Progress" value="{done}" max="{total}"></progress>'
-            f"<div>{html.escape(text)}</div>")
+def bar(step: Step | None, run: Run, seconds: float) -> str:
+    """The same of what is under way, with one bar for all of it, and the time that is left if its rows are known."""
+    said = "waits, or begins" if step is None else f"{in_words(step.stage)}: step {step.index} of {step.total}"
+    part, expected = "", run.expected
+    if expected and run.rows:
+        done, total = expected.rows, expected.cost.rows
+        part = f'value="{done}" max="{total}"'
+        said += f"; {done} of {total} rows; {about_time(seconds / run.rows * (total - done))} left"
+    return f'<progress aria-label="Progress" {part}></progress><div>{html.escape(said)}</div>'
 
 
 def problem(text: str) -> str:
@@ -79,3 +85,16 @@ def notes(texts: Iterable[str]) -> str:
     """Warnings, each of them once."""
     said = "".join(f"<li>{html.escape(text)}</li>" for text in dict.fromkeys(texts))
     return f'<ul role="status" class="notes">{said}</ul>' if said else ""
+
+
+def known_words(words: Mapping[str, Sequence[str]]) -> str:
+    """The words that a model knows, if these are few, to click: page.js puts one in place of another of its kind."""
+    if not words:
+        return ""
+    groups = ""
+    for kind in [kind for kind in VALUES if kind in words]:
+        said = [phrase if kind == "fruit" else with_article(phrase) for phrase in words[kind]]
+        buttons = "".join(f'<button type="button">{html.escape(phrase)}</button>' for phrase in said)
+        groups += f'<span class="kind" onclick="takeWord(event)"><b>{html.escape(kind)}</b> {buttons}</span>'
+    others = ", ".join(phrase for kind, phrases in words.items() if kind not in VALUES for phrase in phrases)
+    return f'<div>The model knows few words; click one: {groups} <span>and {html.escape(others)}</span></div>'

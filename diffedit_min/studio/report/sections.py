@@ -102,6 +102,8 @@ class Teller:
         seen.thumbnail((LARGE, LARGE))
         lost = decibels(psnr(self.reconstruction, self.edit.input))
         settings = {"picture": by(frame.size), "the network sees": by(frame.padded), "latent": by(self.x0.shape[1:])}
+        if frame.shrunk:
+            settings["shrunk"] = frame.shrunk
         return Section("picture", "The picture and its latent", texts.PICTURE, settings, {"": [
             Shot(seen, note, f"The input picture{self.said('reference')}"),
             Shot(sized(self.reconstruction, self.large), f"what the VAE alone makes of it, {lost}",
