@@ -10,12 +10,11 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min.loading.held import Models
-from diffedit_min.pictures.picture import fit, fit_mask, mask_image
+from diffedit_min.pictures.picture import fit, fit_mask
 from diffedit_min.studio.app import canvas
 from diffedit_min.tiny import scenes
 

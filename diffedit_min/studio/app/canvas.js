@@ -118,7 +118,7 @@ canvas.addEventListener("pointerdown", event => {
   begin();
 });
 canvas.addEventListener("pointermove", event => { if (cells.length && event.isPrimary) moveTo(placeOf(event)); });
-for (const name of ["pointerup", "pointercancel", "keyup", "blur"]) canvas.addEventListener(name, end);
+for (const name of ["pointerup", "pointercancel", "blur"]) canvas.addEventListener(name, end);
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 canvas.addEventListener("keydown", event => {
@@ -129,6 +129,8 @@ canvas.addEventListener("keydown", event => {
   else if (event.key === "z") undo();
   else if (!stroke) begin();
 });
+
+canvas.addEventListener("keyup", event => { if (event.key === " ") end(); });
 
 const ACTIONS = {
   undo,
