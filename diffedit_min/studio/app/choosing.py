@@ -66,7 +66,6 @@ class Choosing:
             c.find: gr.update(visible="mask_map" in uses),
             c.painting: gr.update(visible="mask" in uses),
             c.more_of_mask: gr.update(visible=not of_mask <= set(FIRST)),
-            c.map_part: gr.update(visible="mask_map" in uses),
             c.preset: gr.update(choices=method.preset_names, value=preset),
             **{control: updates.get(control, gr.update(visible=False)) for control in c.options.values()},
         }

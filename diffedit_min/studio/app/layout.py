@@ -23,6 +23,8 @@ FONTS = ("system-ui", "sans-serif")         # of the reader's own machine: nothi
 THRESHOLD = "mask_threshold"                # the option that cuts a mask from a map, and computes nothing
 FIRST = (THRESHOLD, "mask_noise_ratio", "mask_samples", "encoding_ratio", "guidance_scale", "steps")
 # The options that are always seen; the others, whatever methods there are, lie in an accordion.
+STRIP = {"columns": SCENES, "format": "png", "allow_preview": False, "interactive": False, "buttons": [],
+         "object_fit": "cover"}             # of galleries to choose from
 OF_MASK = ("map", "mask")                   # the stages of options that belong to the mask
 
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
@@ -47,13 +49,14 @@ class Controls:
         self.message = gr.HTML(elem_id="message", js_on_load="window.say = text => props.value = text;")
         self.progress = gr.HTML(elem_id="progress")
         self.chain = gr.HTML(elem_id="chain")
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_id="parts"):
             with gr.Column(min_width=320):
-                self.picture_part(models, limits)
+                self.picture_part(limits)
+                self.method_part(models, of_edit)
             with gr.Column(min_width=320) as self.mask_part:
                 self.fill_mask_part(of_mask)
-            with gr.Column(min_width=320):
-                self.result_part(of_edit)
+            with gr.Column(min_width=320, elem_id="result-part"):
+                self.result_part()
         self.narrowing = narrowing(declared)
         gr.Markdown("One computation runs at a time; others wait in line. Pictures are deleted after an hour, and when "
                     "the page is shut down.")
@@ -71,23 +74,33 @@ class Controls:
                 self.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=80)
                 self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=80, size="sm")
 
-    def picture_part(self, models: Models, limits: str) -> None:
-        gr.Markdown("## Picture", elem_classes="step")
-        rendered = [demo_scenes(seed, None)[0].render(128) for seed in range(SCENES)]
-        self.scenes = gr.Gallery(rendered, label="Scenes", columns=SCENES, height=96, format="png",
-                                 allow_preview=False, interactive=False, buttons=[], object_fit="cover",
-                                 elem_id="scenes")
+    def picture_part(self, limits: str) -> None:
+        gr.Markdown("## Picture")
+        scenes = [demo_scenes(seed, None)[0] for seed in range(SCENES)]
+        rendered = [(scene.render(128), scene.caption) for scene in scenes]
+        self.scenes = gr.Gallery(rendered, label="Scenes to try", **STRIP, elem_id="scenes")
         self.picture = Upload(label=f"Or your own picture, {limits}", sources=["upload", "clipboard", "webcam"],
-                              height=280, format="png", buttons=["download", "fullscreen"], elem_id="picture")
+                              height=230, format="png", buttons=["download", "fullscreen"], elem_id="picture")
+
+    def method_part(self, models: Models, options: dict[Key, Option]) -> None:
+        gr.Markdown("## Method")
         with gr.Row():
             self.method = gr.Dropdown([(m.dashed, m.name) for m in METHODS.values()], value="diffedit", label="Method",
                                       elem_id="method", min_width=150)
             self.model = gr.Dropdown(list(models.names), value=models.names[0], label="Model", elem_id="model",
                                      min_width=150, allow_custom_value=models.any_name)
         self.about = gr.Markdown(elem_id="about")
+        self.preset = gr.Radio([RECOMMENDED], value=RECOMMENDED, label="Preset", elem_id="preset",
+                               info="Sets the options. paper: the paper's own, whatever the model's card recommends.")
+        self.put(first(options), options)
+        self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", elem_id="seed")
+        with gr.Accordion("More options", open=False, elem_id="more"):
+            self.put(options, options)
+        self.settings = gr.File(label="Drop a result here to have its settings", file_types=["image"], height=100,
+                                elem_id="settings")
 
     def fill_mask_part(self, options: dict[Key, Option]) -> None:
-        gr.Markdown("## Mask", elem_classes="step")
+        gr.Markdown("## Mask")
         self.find = gr.Button("Find the mask", elem_id="find")
         with gr.Column() as self.painting:
             self.canvas = Canvas(elem_id="canvas")
@@ -95,36 +108,24 @@ class Controls:
         self.put(first(options), options)
         with gr.Accordion("More of the mask", open=False) as self.more_of_mask:
             self.put(options, options)
-        with gr.Accordion("The map that the mask is cut from", open=False) as self.map_part:
-            self.map = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", height=260,
-                                buttons=[], elem_id="map")
 
-    def result_part(self, options: dict[Key, Option]) -> None:
-        gr.Markdown("## Result", elem_classes="step")
+    def result_part(self) -> None:
+        gr.Markdown("## Result")
         self.result = gr.HTML(elem_id="result")
         small = {"interactive": False, "size": "sm", "min_width": 90}
         with gr.Row():
             self.open_report = gr.Button("Open the report", elem_id="open-report", **small)
-            self.save_report = gr.DownloadButton("Save report", elem_id="save-report", **small)
-            self.save_result = gr.DownloadButton("Save result", elem_id="save-result", **small)
-            self.save_mask = gr.DownloadButton("Save mask", elem_id="save-mask", **small)
-        self.last = gr.Gallery(label="Last results: click one to have it back", columns=6, height=110, format="png",
-                               allow_preview=False, interactive=False, buttons=[], object_fit="cover", visible=False,
-                               elem_id="last")
-        with gr.Accordion("Repeat it elsewhere", open=False, visible=False) as self.repeat:
-            with gr.Row():
-                self.copy_command = gr.Button("Copy as command", elem_id="copy-command", size="sm")
-                self.copy_python = gr.Button("Copy as Python", elem_id="copy-python", size="sm")
+            self.save_report = gr.DownloadButton("Save the report", elem_id="save-report", **small)
+        with gr.Row():
+            self.save_result = gr.DownloadButton("Save the result", elem_id="save-result", **small)
+            self.save_mask = gr.DownloadButton("Save the mask", elem_id="save-mask", **small)
+        self.last = gr.Gallery(label="Last results: click one to have it back", visible=False, **STRIP, elem_id="last")
+        with gr.Accordion("Repeat it elsewhere", open=False, visible=False, elem_id="repeat") as self.repeat:
             self.as_command = gr.Textbox(label="As a command", lines=2, interactive=False, elem_id="as-command")
             self.as_python = gr.Textbox(label="In Python", lines=6, interactive=False, elem_id="as-python")
-        self.preset = gr.Radio([RECOMMENDED], value=RECOMMENDED, label="Preset", elem_id="preset",
-                               info="Sets the options. paper: the paper's own, whatever the model's card recommends.")
-        self.put(first(options), options)
-        self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", elem_id="seed")
-        with gr.Accordion("More options", open=False, elem_id="more"):
-            self.put(options, options)
-        self.settings = gr.File(label="Drop a result here to have its settings", file_types=["image"], height=90,
-                                elem_id="settings")
+        with gr.Row():
+            self.copy_command = gr.Button("Copy as command", elem_id="copy-command", **small)
+            self.copy_python = gr.Button("Copy as Python", elem_id="copy-python", **small)
 
     def put(self, keys: Iterable[Key], options: dict[Key, Option]) -> None:
         """Controls for those options that have none yet. What they are to show is set when a method is known."""

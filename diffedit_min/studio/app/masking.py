@@ -11,7 +11,6 @@ from ...methods import METHODS, Asked
 from ...methods.cost import Progress as Expected
 from ...methods.cost import cost_of
 from ...networks.stable_diffusion import StableDiffusion
-from ...pictures.picture import heat
 from . import canvas
 from .chain import so_far
 from .components import Slider
@@ -34,7 +33,7 @@ class Masking:
         for control in [c.options[key] for key in c.of_mask if key[0] != THRESHOLD]:
             typed = isinstance(control, gr.Textbox | gr.Number)
             makes_a_map.append(control.submit if typed else control.input)
-        shown = [c.canvas, c.map, c.chain, c.progress, c.message]
+        shown = [c.canvas, c.chain, c.progress, c.message]
         threshold.input(self.cut, {c.session, c.method, threshold}, [c.canvas, c.progress, c.message],
                         trigger_mode="always_last", **free)
         gr.on(makes_a_map, lambda session: session.begin("find"), [c.session], None, **at_once).then(
@@ -76,9 +75,7 @@ class Masking:
                 c.progress: line(f"Threshold: 0 rows, from the map that was kept.{share(mask, session.found)}")}
 
     def found(self, session: Session, model: StableDiffusion) -> Shown:
-        """The map that was found by the model, and the canvas with its mask."""
+        """The mask that was found by the model, on the canvas, and the steps to it."""
         c, found = self.controls, session.found
-        frame = canvas.at_most(found.frame)
         return {c.canvas: canvas.text_of(found.mask, found.frame, found.factor),
-                c.chain: so_far(found.method, session, model),
-                c.map: None if found.mask_map is None else heat(found.mask_map, frame, found.factor)}
+                c.chain: so_far(found.method, session, model)}

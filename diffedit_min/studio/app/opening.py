@@ -117,6 +117,5 @@ class Opening:
         """The page with a new picture, or none."""
         c, picture = self.controls, session.picture
         said = "No picture." if picture is None else f"A picture of {picture.width} x {picture.height} pixels."
-        return {c.session: session, c.canvas: gr.update(**session.as_canvas()), c.map: None,
-                c.chain: so_far(method, session), c.message: "",
-                c.progress: line(said), **self.results.nothing(session)}
+        return {c.session: session, c.canvas: gr.update(**session.as_canvas()), c.chain: so_far(method, session),
+                c.message: "", c.progress: line(said), **self.results.nothing(session)}

@@ -37,14 +37,14 @@ class Results:
 
     def shown(self, session: Session, result: Result) -> Shown:
         """The result with its settings, and the mask, to download; a report is made when it is asked for."""
-        c, folder, edit = self.controls, new_folder(), result.edit
+        c, folder, edit, on = self.controls, new_folder(), result.edit, gr.update(interactive=True)
         text = metadata.texts(edit.settings, edit.image.size)
         save(edit.image, folder / "result.png", text)
         below = beside_truth(edit, session.truth(result.asked.query))
         shown = {c.chain: result.chain, c.result: wipe_of(edit.input, edit.image, below), c.progress: line(result.said),
                  c.save_result: gr.update(value=folder / "result.png", interactive=True),
                  c.save_mask: gr.update(interactive=False), c.save_report: gr.update(interactive=False),
-                 c.open_report: gr.update(interactive=True), c.last: self.strip(session),
+                 c.open_report: on, c.copy_command: on, c.copy_python: on, c.last: self.strip(session),
                  **self.repeated(session, edit)}
         if edit.mask is not None:
             save(edit.mask_image, folder / "mask.png", text)
@@ -55,8 +55,9 @@ class Results:
         """The same where there is no result."""
         c, off = self.controls, gr.update(interactive=False)
         result = "" if session.picture is None else wipe_of(session.picture, session.picture)
-        return {c.result: result, c.save_result: off, c.save_mask: off, c.save_report: off, c.open_report: off,
-                c.last: self.strip(session), c.repeat: gr.update(visible=False)}
+        unseen = (c.save_result, c.save_mask, c.save_report, c.open_report, c.copy_command, c.copy_python)
+        return {c.result: result, **dict.fromkeys(unseen, off), c.last: self.strip(session),
+                c.repeat: gr.update(visible=False)}
 
     def repeated(self, session: Session, edit: Edit) -> Shown:
         """What makes the edit again."""
