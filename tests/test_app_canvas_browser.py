@@ -60,11 +60,19 @@ class Painter:
         """A picture of one's own, and words."""
         kind = "image/jpeg" if name.endswith("jpg") else "image/png"
         self.page.set_input_files("#picture input[type=file]", {"name": name, "mimeType": kind, "buffer": content})
-        self.write(query=QUERY, reference=REFERENCE, **{f"option-{name}": value for name, value in OPTIONS.items()})
+        self.write(query=QUERY, **{f"option-{name}": value for name, value in OPTIONS.items()
+                                   if self.page.locator(f"#option-{name}").is_visible()})
+        if self.page.locator("#reference").is_visible():
+            self.write(reference=REFERENCE)
 
     def write(self, **fields):
         for name, value in fields.items():
             self.page.locator(f"#{name}").locator("input[type=number], textarea").first.fill(str(value))
+
+    def choose(self, method):
+        self.page.click("#method input")
+        self.page.get_by_role("option", name=method, exact=True).click()
+        self.expect(self.page.locator("#canvas")).to_be_visible(visible=method == "diffedit")
 
     def press(self, name):
         self.page.locator("#canvas").get_by_role("button", name=name, exact=True).click()
@@ -229,11 +237,16 @@ def test_what_is_painted_stays_can_be_taken_back_and_is_refused_if_it_is_empty(p
     by_keys[0, :2] = by_keys[1, 1] = True
     assert (painter.shown(frame) == by_keys).all()
 
-    for method in ("sdedit", "diffedit"):
-        page.click("#method input")
-        page.get_by_role("option", name=method, exact=True).click()
-        painter.expect(page.locator("#canvas")).to_be_visible(visible=method == "diffedit")
+    painter.choose("sdedit")
+    painter.choose("diffedit")
     assert (painter.shown(frame) == by_keys).all()
     page.click("#edit")
     painter.progress("Done: .*with your mask")
     assert (painter.edited_mask(frame) == by_keys).all()
+
+    painter.choose("sdedit")
+    painter.take("tall.png", file_of(PICTURES["tall.png"]))
+    painter.progress("A picture of 32 x 64 pixels")
+    painter.choose("diffedit")
+    painter.says("covers 0 of ")
+    assert not painter.shown(fit(PICTURES["tall.png"], model.multiple, model.native_area)[1]).any()
