@@ -41,7 +41,7 @@ class Controls:
         of_edit = {key: option for key, option in declared.items() if key not in of_mask}
         self.of_mask = set(of_mask)                     # those of `options` that lie in the mask's part
         self.options: dict[Key, Component] = {}
-        self.key = gr.Textbox(visible=False)
+        self.key = gr.Textbox(label="Key", visible=False)
         gr.HTML("<h1>DiffEdit</h1><p>Edit a picture by text. It finds by itself where to edit, and you can correct "
                 "it.</p>", elem_id="title")
         self.words_part()
