@@ -425,7 +425,7 @@ def test_a_change_of_how_the_map_is_made_makes_it_again(browser):
 
 def seen(browser):
     return {name for name in ("query", "reference", "mask_part", "find", "painting")
-            if browser.props[getattr(browser.c, name)]["visible"]}
+            if browser.props[getattr(browser.c, name)]["visible"] is True}
 
 
 def test_what_a_method_takes_is_seen(browser):

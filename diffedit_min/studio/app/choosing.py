@@ -66,6 +66,7 @@ class Choosing:
             c.mask_part: gr.update(visible=bool(of_mask) or "mask" in uses or "hidden"),
             c.find: gr.update(visible="mask_map" in uses),
             c.painting: gr.update(visible="mask" in uses or "hidden"),
+            c.around_part: gr.update(visible="mask" in uses),
             c.more_of_mask: gr.update(visible=not of_mask <= set(FIRST)),
             c.preset: gr.update(choices=method.preset_names, value=preset),
             **{control: updates.get(control, gr.update(visible=False)) for control in c.options.values()},
