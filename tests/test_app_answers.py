@@ -78,7 +78,8 @@ class Browser:
             self.c = Controls(models, gr.State(Session()), "to any size")
         self.answers = Answers(self.c, models, 10**6)
         parts = [part for part in vars(self.c).values() if isinstance(part, gr.blocks.Block)]
-        self.value = {part: getattr(part, "value", None) for part in (*parts, *self.c.options.values())}
+        self.value = {part: getattr(part, "value", None) for part in (*parts, *self.c.options.values(),
+                                                                     *self.c.around.values())}
         self.props = {part: {"visible": True} for part in self.value}
         self.tune()
 
