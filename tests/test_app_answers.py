@@ -78,7 +78,8 @@ class Browser:
             self.c = Controls(models, gr.State(Session()), "to any size")
         self.answers = Answers(self.c, models, 10**6)
         parts = [part for part in vars(self.c).values() if isinstance(part, gr.blocks.Block)]
-        self.value = {part: getattr(part, "value", None) for part in (*parts, *self.c.options.values())}
+        self.value = {part: getattr(part, "value", None) for part in (*parts, *self.c.options.values(),
+                                                                     *self.c.around.values())}
         self.props = {part: {"visible": True} for part in self.value}
         self.tune()
 
@@ -425,7 +426,7 @@ def test_a_change_of_how_the_map_is_made_makes_it_again(browser):
 
 def seen(browser):
     return {name for name in ("query", "reference", "mask_part", "find", "painting")
-            if browser.props[getattr(browser.c, name)]["visible"]}
+            if browser.props[getattr(browser.c, name)]["visible"] is True}
 
 
 def test_what_a_method_takes_is_seen(browser):

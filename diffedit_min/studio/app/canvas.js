@@ -24,9 +24,9 @@ function draw() {
 function showBrush() {
   const side = Number(size.value), corner = at.map(place => Math.floor(place - (side - 1) / 2));
   find("output").textContent = side;
-  const share = (part, whole, of) => `${100 * part / whole * Number(of)}%`;
-  Object.assign(brush.style, { left: share(corner[0], columns, props.across), top: share(corner[1], rows, props.down),
-    width: share(side, columns, props.across), height: share(side, rows, props.down) });
+  const [width, height] = [100 * props.across / columns, 100 * props.down / rows];   // of a cell: % of the picture
+  Object.assign(brush.style, { left: `${corner[0] * width}%`, top: `${corner[1] * height}%`,
+    width: `${side * width}%`, height: `${side * height}%` });
   return { side, corner };
 }
 
@@ -63,9 +63,7 @@ function show() {
   const frame = find(".frame");
   element.querySelector(".mask").classList.toggle("empty", !props.picture);
   if (props.picture) find("img").src = props.picture;
-  frame.style.aspectRatio = frame.style.maxWidth = "";
-  frame.style.aspectRatio = props.aspect;
-  frame.style.maxWidth = `${430 * props.aspect}px`;
+  Object.assign(frame.style, { aspectRatio: props.aspect, maxWidth: `${430 * props.aspect}px` });
   Object.assign(canvas.style, { width: `${100 * props.across}%`, height: `${100 * props.down}%` });
   showBrush();
   draw();
@@ -118,7 +116,7 @@ canvas.addEventListener("pointerdown", event => {
   begin();
 });
 canvas.addEventListener("pointermove", event => { if (cells.length && event.isPrimary) moveTo(placeOf(event)); });
-for (const name of ["pointerup", "pointercancel", "keyup", "blur"]) canvas.addEventListener(name, end);
+for (const name of ["pointerup", "pointercancel", "blur"]) canvas.addEventListener(name, end);
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 canvas.addEventListener("keydown", event => {
@@ -129,6 +127,8 @@ canvas.addEventListener("keydown", event => {
   else if (event.key === "z") undo();
   else if (!stroke) begin();
 });
+
+canvas.addEventListener("keyup", event => { if (event.key === " ") end(); });
 
 const ACTIONS = {
   undo,

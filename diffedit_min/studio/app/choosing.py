@@ -62,9 +62,11 @@ class Choosing:
             c.query: gr.update(visible=method.takes_query, **of_query(method),
                                value=words[method.needs_instruction] if query in words.values() else query),
             c.reference: gr.update(visible="reference" in uses, **of_reference(method)),
-            c.mask_part: gr.update(visible=bool(of_mask) or "mask" in uses),
+            # "hidden", not False: what is on the canvas would be lost.
+            c.mask_part: gr.update(visible=bool(of_mask) or "mask" in uses or "hidden"),
             c.find: gr.update(visible="mask_map" in uses),
-            c.painting: gr.update(visible="mask" in uses),
+            c.painting: gr.update(visible="mask" in uses or "hidden"),
+            c.around_part: gr.update(visible="mask" in uses),
             c.more_of_mask: gr.update(visible=not of_mask <= set(FIRST)),
             c.preset: gr.update(choices=method.preset_names, value=preset),
             **{control: updates.get(control, gr.update(visible=False)) for control in c.options.values()},

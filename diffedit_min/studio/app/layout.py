@@ -13,6 +13,7 @@ from ...loading.held import Models
 from ...methods import METHODS
 from ...methods.call import RECOMMENDED
 from ...tiny.scenes import demo_scenes
+from .around import put_controls
 from .components import Upload
 from .controls import Key, looks, narrowing, of_all_methods, to_control
 from .painting import HINT, Canvas
@@ -64,7 +65,7 @@ class Controls:
     def inputs(self) -> set:
         """Those that say what a person wants."""
         return {self.session, self.query, self.reference, self.model, self.method, self.canvas, self.preset, self.seed,
-                *self.options.values()}
+                *self.options.values(), *self.around.values()}
 
     def words_part(self) -> None:
         with gr.Row(elem_id="words", equal_height=True):
@@ -108,6 +109,8 @@ class Controls:
         self.put(first(options), options)
         with gr.Accordion("More of the mask", open=False) as self.more_of_mask:
             self.put(options, options)
+        with gr.Accordion("Around the mask", open=False, elem_id="around") as self.around_part:
+            self.around = put_controls()
 
     def result_part(self) -> None:
         gr.Markdown("## Result")

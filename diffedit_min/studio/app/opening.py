@@ -15,7 +15,7 @@ from ...tiny.instructions import instruction
 from ...tiny.scenes import demo_scenes
 from ..jobs.job import ASKED, job_of
 from ..jobs.like import over, told_by
-from . import canvas
+from . import around, canvas
 from .chain import so_far
 from .choosing import Choosing
 from .layout import SCENES, Controls
@@ -90,7 +90,8 @@ class Opening:
         session.take_up(result)
         chosen = self.choosing.put(session, result.asked, name)
         return {**self.fresh(session, result.asked.method), **chosen, **self.results.shown(session, result),
-                c.canvas: gr.update(**session.as_canvas())}
+                **around.shown(c.around, result.edit.settings),
+                c.canvas: gr.update(**{**session.as_canvas(), "value": f"={result.canvas.removeprefix('=')}"})}
 
     @saying
     def take_settings(self, told: Shown) -> Shown:
@@ -111,7 +112,8 @@ class Opening:
             said.append(f"It was made by the model {asked_by!r}, which is not offered here; {name} takes its place.")
         if earlier["needs_mask"]:
             said.append("It was made with a mask of its own, which is not in the file: paint one.")
-        return {**self.choosing.put(session, asked, name), c.settings: None, c.message: notes(said)}
+        return {**self.choosing.put(session, asked, name), **around.shown(c.around, earlier), c.settings: None,
+                c.message: notes(said)}
 
     def fresh(self, session: Session, method: Any) -> Shown:
         """The page with a new picture, or none."""

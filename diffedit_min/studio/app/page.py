@@ -91,7 +91,8 @@ class Answers:
         opened = [c.session, c.picture, c.canvas, c.query, c.reference, *done]
         chosen = {c.session, c.model, c.method, c.preset, c.query, *c.options.values()}
         tuned = [c.session, c.model, c.method, c.about, c.known_words, c.chain, c.query, c.reference, c.mask_part,
-                 c.find, c.painting, c.more_of_mask, c.preset, c.message, c.canvas, *c.options.values()]
+                 c.find, c.painting, c.more_of_mask, c.around_part, c.preset, c.message, c.canvas, *c.options.values(),
+                 *c.around.values()]
 
         page.load(None, None, c.key, js=KEY, **quiet).then(
             self.opening.begin, {c.key, *chosen}, [*{*opened, *tuned, c.seed}], **model)

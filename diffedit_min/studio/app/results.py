@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,22 @@ class Results:
     def shown(self, session: Session, result: Result) -> Shown:
         """The result with its settings, and the mask, to download; a report is made when it is asked for."""
         c, folder, edit, on = self.controls, new_folder(), result.edit, gr.update(interactive=True)
-        text = metadata.texts(edit.settings, edit.image.size)
-        save(edit.image, folder / "result.png", text)
-        below = beside_truth(edit, session.truth(result.asked.query))
-        shown = {c.chain: result.chain, c.result: wipe_of(edit.input, edit.image, below), c.progress: line(result.said),
-                 c.save_result: gr.update(value=folder / "result.png", interactive=True),
+        text = metadata.texts(edit.settings, result.image.size)
+        save(result.image, folder / "result.png", text)
+        below = beside_truth(replace(edit, image=result.image), self.truth(session, edit))
+        shown = {c.chain: result.chain, c.result: wipe_of(session.picture, result.image, below),
+                 c.progress: line(result.said), c.save_result: gr.update(value=folder / "result.png", interactive=True),
                  c.save_mask: gr.update(interactive=False), c.save_report: gr.update(interactive=False),
                  c.open_report: on, c.copy_command: on, c.copy_python: on, c.last: self.strip(session),
                  **self.repeated(session, edit)}
-        if edit.mask is not None:
-            save(edit.mask_image, folder / "mask.png", text)
+        if result.mask is not None:
+            save(result.mask, folder / "mask.png", text)
             shown[c.save_mask] = gr.update(value=folder / "mask.png", interactive=True)
         return shown
+
+    def truth(self, session: Session, edit: Edit) -> Image.Image | None:
+        """What the whole picture would be, if it is known."""
+        return None if edit.settings["crop"] else session.truth(edit.settings["query"])
 
     def nothing(self, session: Session) -> Shown:
         """The same where there is no result."""
@@ -68,7 +73,7 @@ class Results:
         """The last results with what was asked for."""
         shown = []
         for result in session.results:
-            small, asked = result.edit.image.copy(), result.asked
+            small, asked = result.image.copy(), result.asked
             small.thumbnail((160, 160))
             shown.append((small, f"{asked.query or asked.method.dashed}; {asked.method.dashed}, seed {asked.seed}"))
         return gr.update(value=shown, visible=bool(shown))
@@ -79,7 +84,7 @@ class Results:
         c, path, edit = self.controls, new_folder() / "report.html", session.edit
         if edit is None:
             raise ValueError("there is no edit yet to report on")
-        truth = session.truth(edit.settings["query"])
+        truth = self.truth(session, edit)
         report.write(edit, self.models.get(edit.settings["model"]), path, truth=truth)
         return {c.save_report: gr.update(value=path, interactive=True), c.progress: line("The report is ready.")}
 

@@ -58,6 +58,9 @@ class Result:
     asked: Asked
     chain: str              # its pictures in small, as HTML
     said: str               # of how it ended
+    image: Image.Image      # the whole picture, to be saved
+    mask: Image.Image | None            # the same of its mask
+    canvas: str             # what lay on the canvas
 
 
 Progress = tuple[Step, Image.Image | None]      # a step that is done, and sometimes its latent as a picture
@@ -173,24 +176,30 @@ class Session:
     # ---- the edit
 
     def run(
-        self, model: StableDiffusion, asked: Asked, run: Run, painted: Tensor | None = None
+        self, model: StableDiffusion, asked: Asked, run: Run, mask: Tensor | Image.Image | None = None,
+        part: Image.Image | None = None,
     ) -> Generator[Progress, None, Edit]:
-        """The edit, with the painted mask or the map that is found for it first, where the method takes them."""
+        """The edit of the picture or a part, with this mask or a map that is found first, if the method takes them."""
         given: dict[str, Any] = {}
-        if "mask" in asked.method.uses and painted is not None:
-            given["mask"] = painted
+        if "mask" in asked.method.uses and mask is not None:
+            given["mask"] = mask
         elif "mask_map" in asked.method.uses:
             yield from self.find(model, asked, run)
-        self.edit = yield from self.watch(asked, model, run, **given)
+        self.edit = yield from self.watch(asked, model, run, part, **given)
         if self.edit.rows_for.get("encode"):
             self.encoded = [replace(self.edit, image=self.edit.input), *self.encoded][:ENCODINGS]
         return self.edit
 
+    def finish(self, edit: Edit, settings: dict[str, Any]) -> Edit:
+        """The edit with all that it depends on, as the last one."""
+        self.edit = replace(edit, settings=settings)
+        return self.edit
+
     def watch(
-        self, asked: Asked, model: StableDiffusion, run: Run, **given: Any
+        self, asked: Asked, model: StableDiffusion, run: Run, part: Image.Image | None = None, **given: Any
     ) -> Generator[Progress, None, Edit]:
         """The steps of what is asked for, and some of their latents as pictures. Raises Stopped."""
-        picture, frame, earlier = self.opened(), None, self.earlier()
+        picture, frame, earlier = part or self.opened(), None, self.earlier()
         steps = asked.iterate(model, picture, keep="trace", reuse=earlier, **given)
         while True:
             try:
@@ -200,7 +209,7 @@ class Session:
                     raise Stopped from None
                 return with_trace(replace(done.value, input=picture), earlier)     # the same, but not a copy
             shown = None
-            if step.latent is not None and step.index % max(1, step.total // PREVIEWS) == 0:
+            if step.latent is not None and part is None and step.index % max(1, step.total // PREVIEWS) == 0:
                 frame = frame or canvas.at_most(fit(picture, model.multiple, model.native_area)[1])
                 shown = unfit(model.decode(step.latent[:1]), frame)
             yield step, shown

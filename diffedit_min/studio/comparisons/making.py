@@ -67,7 +67,7 @@ def make(
         part = job.crop, job.mask_grow
         if part not in parts:
             given = None if job.mask is None else open_white(job.mask, plan.picture.size)
-            parts[part] = editing.prepared(job, plan.picture, given)
+            parts[part] = editing.cut_out(job, plan.picture, given)
         opened = replace(parts[part], job=job)
         settings = editing.settings_of(opened, model, sources[id(model)])
         told = [*(told if plan.shares else ()), (settings, job.asked)]      # an edit's rows depend on who came before
