@@ -155,12 +155,13 @@ class Kept:
     def write(self, cell: Cell) -> None:
         """The picture first: a cell is there when both are. Raises NotWritten."""
         make_folder(self.folder)
-        edit, names = cell.edit, ("backward_rows", "empty_mask", "mask", "mask_map")
+        edit, names = cell.edit, ("backward_rows", "empty_mask", "mask")
         records = [*edit.encoded.made, getattr(edit.mask_map, "made", {})]
         # Of the records of what made them, the options' part is what the cell's own options say.
         rest = {"seconds": cell.seconds, "rows_for": dict(edit.rows_for), "states": list(map(asdict, edit.encoded)),
                 "made": [{name: None if hasattr(edit.options, name) else value for name, value in record.items()}
-                         for record in records], **{name: getattr(edit, name) for name in names}}
+                         for record in records], **{name: getattr(edit, name) for name in names},
+                "mask_map": None if edit.mask_map is None else edit.mask_map.clone()}       # without its record
         save(edit.image, self.picture, texts(edit.settings, edit.image.size))
         with replacing(self.picture.with_suffix(".pt")) as file:
             torch.save(rest, file)
