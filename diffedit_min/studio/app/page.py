@@ -109,7 +109,7 @@ class Answers:
         gr.on([c.edit.click, c.query.submit, c.reference.submit], lambda session: session.begin("edit"), [c.session],
               None, **at_once).then(self.editing.edit, c.inputs(), [c.canvas, *done], **model)
         # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.
-        c.cancel.click(None, None, c.progress, js="() => 'Cancelling'", api_visibility="private")
+        c.cancel.click(None, None, c.progress, js="() => '<div class=said>Cancelling</div>'", api_visibility="private")
         c.cancel.click(self.running.cancel, [c.session], c.progress, **at_once)
         c.open_report.click(None, None, None, js="() => openTab()", **quiet)
         c.open_report.click(self.results.report, [c.session], [c.save_report, c.progress, c.message], **model).then(

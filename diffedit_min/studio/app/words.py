@@ -62,7 +62,7 @@ def summary(edit: Edit, count: int, seconds: float) -> str:
 
 def line(text: str) -> str:
     """How far things are, in words."""
-    return f'<div role="status">{html.escape(text)}</div>'
+    return f'<div role="status" class="said">{html.escape(text)}</div>'
 
 
 def bar(step: Step | None, run: Run, seconds: float) -> str:
@@ -73,7 +73,7 @@ def bar(step: Step | None, run: Run, seconds: float) -> str:
         done, total = expected.rows, expected.cost.rows
         part = f'value="{done}" max="{total}"'
         said += f"; {done} of {total} rows; {about_time(seconds / run.rows * (total - done))} left"
-    return f'<progress aria-label="Progress" {part}></progress><div>{html.escape(said)}</div>'
+    return f'<progress aria-label="Progress" {part}></progress><div class="said">{html.escape(said)}</div>'
 
 
 def problem(text: str) -> str:
