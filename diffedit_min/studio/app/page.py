@@ -96,8 +96,8 @@ class Answers:
         page.load(None, None, c.key, js=KEY, **quiet).then(
             self.opening.begin, {c.key, *chosen}, [*{*opened, *tuned, c.seed}], **model)
         # Each waits for the one before: what the controls hold is compared with what that one gave them.
-        gr.on([c.model.input, c.method.input, c.preset.input], self.choosing.tune, chosen, tuned,
-              trigger_mode="always_last", **model)
+        gr.on([c.method.input, c.preset.input], self.choosing.tune, chosen, tuned, trigger_mode="always_last", **model)
+        c.model.input(self.choosing.tune_to_model, chosen, tuned, trigger_mode="always_last", **model)
         gr.on([control.input for key, control in c.options.items() if key in c.narrowing], self.choosing.narrow,
               {c.method, *c.options.values()}, list(c.options.values()), **free)
         gr.on([c.picture.upload, c.picture.clear], self.opening.open, {c.session, c.picture, c.method}, opened, **free)
