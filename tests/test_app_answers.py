@@ -18,7 +18,7 @@ from diffedit_min.core.options import option
 from diffedit_min.core.state import Sampler
 from diffedit_min.core.task import Outcome, Step
 from diffedit_min.loading.held import Models
-from diffedit_min.pictures.metadata import texts
+from diffedit_min.pictures.metadata import read, texts
 from diffedit_min.pictures.picture_files import save
 from diffedit_min.studio.app import canvas
 from diffedit_min.studio.app.session import Session
@@ -453,3 +453,96 @@ def test_a_method_of_ones_own_is_found_painted_and_run(browser, model):
     assert "with your mask." in browser.press("edit")
     edit = browser.session.edit
     assert edit.method.name == "renamed" and edit.mask[:2, :2].all() and edit.settings["steps"] == 4
+
+
+# ---- around the mask
+
+
+def around(browser, **values):
+    browser.value |= {browser.c.around[name]: value for name, value in values.items()}
+
+
+def paint(browser, model, side=4):
+    """Cells in the upper left corner, and nothing else."""
+    _, frame, factor = browser.session.fitted()
+    own = torch.full(frame.grid(factor), 2)
+    own[1:1 + side, 1:1 + side] = 1
+    browser.value[browser.c.canvas] = canvas.text_of(torch.zeros_like(own), frame, factor, own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("painted", "wanted"), [
+    (False, {"mask_grow": 5, "composite": True, "mask_feather": 2}),
+    (False, {"mask_grow": -1}),
+    (False, {"crop": "4,4,40,36", "mask_grow": 2}),
+    (True, {"composite": True, "mask_grow": 3}),
+    (True, {"crop": "mask", "composite": True, "mask_feather": 3}),
+    (True, {"mask_grow": 4}),
+])
+def test_the_command_repeats_what_the_page_makes_around_the_mask(browser, model, call_command, painted, wanted):
+    picture = scenes.sample(scenes.TEST[1]).render(96)
+    picture.save("a.png")
+    browser.answers.sessions.open(browser.session, picture)
+    browser.session.name = "a.png"
+    browser.tune()
+    browser.set(steps=4, mask_samples=2, mask_threshold=0.4)
+    if painted:
+        paint(browser, model)
+    around(browser, **wanted)
+    rows = browser.press("edit")
+    assert rows.startswith("Done: 9 rows" if painted else "Done: 13 rows"), rows
+    result, mask = browser.value[browser.c.save_result], browser.value[browser.c.save_mask]
+    given = ["--mask", mask] if painted or "crop" in wanted else []
+    done = call_command("edit", "a.png", "--like", result, *given, "--out", "again.png", "--dtype", "float64")
+    assert done.code == 0, done.err
+    with Image.open(result) as made, Image.open("again.png") as again:
+        assert made.tobytes() == again.tobytes() and made.tobytes() != picture.tobytes()
+        assert made.size == picture.size
+        one, other = ({name: value for name, value in read(path).items() if value is not None}
+                      for path in (result, "again.png"))
+        assert one == other and {name: one[name] for name in wanted} == wanted
+    if "composite" in wanted:
+        assert made.getpixel((95, 95)) == picture.getpixel((95, 95))
+
+
+def test_an_empty_mask_is_refused_before_any_row(browser, model):
+    """Whatever made it empty."""
+    browser.set(steps=4, mask_samples=2)
+    calls, hook = [], model.unet.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        paint(browser, model, side=0)
+        assert browser.press("edit").startswith("the mask is empty, so nothing would be edited: paint over what is ")
+        paint(browser, model)
+        around(browser, mask_grow=-40)
+        assert browser.press("edit").startswith("--mask-grow -40 leaves nothing white in 'the canvas'")
+        around(browser, mask_grow=0, crop="40,40,8,8")
+        assert browser.press("edit").startswith("there is nothing white in 'the canvas' within --crop 40,40,8,8")
+    finally:
+        hook.remove()
+    assert not calls
+
+
+@pytest.mark.parametrize(("wanted", "said"), [
+    ({"mask_grow": 2.5}, "mask_grow must be a whole number of pixels, at most 100, not 2.5"),
+    ({"mask_feather": 2}, "--mask-feather softens the seam of --composite: add that, or leave it out"),
+    ({"mask_feather": 1e9, "composite": True}, "mask_feather must be a whole number of pixels, at most 100, not 1e+09"),
+    ({"crop": "1,2,3"}, "--crop must be LEFT,TOP,WIDTH,HEIGHT in pixels, or mask, not '1,2,3'"),
+    ({"crop": "0,0,99,9"}, "crop 0,0,99,9 (left, top, width, height) does not lie in the picture, which has 48 x 48"),
+])
+def test_what_cannot_be_done_around_the_mask_is_said(browser, wanted, said):
+    around(browser, **wanted)
+    assert browser.press("edit").startswith(said)
+
+
+def test_an_earlier_result_brings_back_what_was_painted_and_set_around(browser, model):
+    browser.set(steps=2, mask_samples=1)
+    paint(browser, model)
+    around(browser, mask_grow=3, composite=True, crop="mask")
+    assert browser.press("edit").startswith("Done: ")
+    painted = browser.value[browser.c.canvas]
+    browser.value[browser.c.canvas] = ""
+    around(browser, mask_grow=0, composite=False, crop="")
+    assert browser.press("edit").startswith("Done: ")
+    browser.take(browser.answers.opening.again(browser.session, browser.session.results[1]))
+    assert browser.value[browser.c.canvas] == f"={painted}"
+    assert [browser.value[browser.c.around[name]] for name in ("mask_grow", "composite", "crop")] == [3, True, "mask"]

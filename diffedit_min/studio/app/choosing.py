@@ -26,12 +26,16 @@ class Choosing:
     def __init__(self, controls: Controls, models: Models) -> None:
         self.controls, self.models = controls, models
 
+    def tune_to_model(self, told: Shown) -> Shown:
+        """The same when the model was chosen: a method that it isn't made for gives way."""
+        return self.tune(told, model_decides=True)
+
     @saying
-    def tune(self, told: Shown) -> Shown:
+    def tune(self, told: Shown, model_decides: bool = False) -> Shown:
         """The controls that this method has, with the values that hold for it with this model."""
         c, session = self.controls, told[self.controls.session]
         kept, held = session.kept, {key: told[control] for key, control in c.options.items()}
-        model, method = self.fitting(told[c.model], METHODS[told[c.method]], told[c.method] != kept.method)
+        model, method = self.fitting(told[c.model], METHODS[told[c.method]], model_decides)
         kept.notice(held)
         preset = kept.presets.get(method.name, RECOMMENDED)
         if method.name == kept.method and told[c.preset] not in (None, preset):         # just chosen
@@ -80,10 +84,10 @@ class Choosing:
         shown = self.shown(session, model, asked.method, asked.preset, asked.query)
         return {**shown, c.reference: {**shown[c.reference], "value": asked.reference}, c.seed: asked.seed}
 
-    def fitting(self, name: str, method: Method, method_decides: bool) -> tuple[StableDiffusion, Method]:
+    def fitting(self, name: str, method: Method, model_decides: bool) -> tuple[StableDiffusion, Method]:
         """A model and a method that go together: where the ones that are chosen don't, the other one is changed."""
         model = self.models.get(name)
-        if model.unet.config.in_channels != method.channels and method_decides:
+        if model.unet.config.in_channels != method.channels and not model_decides:
             others = map(self.models.get, self.models.names)
             model = next((other for other in others if other.unet.config.in_channels == method.channels), model)
         channels = model.unet.config.in_channels

@@ -97,8 +97,8 @@ class Answers:
         page.load(None, None, c.key, js=KEY, **quiet).then(
             self.opening.begin, {c.key, *chosen}, [*{*opened, *tuned, c.seed}], **model)
         # Each waits for the one before: what the controls hold is compared with what that one gave them.
-        gr.on([c.model.input, c.method.input, c.preset.input], self.choosing.tune, chosen, tuned,
-              trigger_mode="always_last", **model)
+        gr.on([c.method.input, c.preset.input], self.choosing.tune, chosen, tuned, trigger_mode="always_last", **model)
+        c.model.input(self.choosing.tune_to_model, chosen, tuned, trigger_mode="always_last", **model)
         gr.on([control.input for key, control in c.options.items() if key in c.narrowing], self.choosing.narrow,
               {c.method, *c.options.values()}, list(c.options.values()), **free)
         gr.on([c.picture.upload, c.picture.clear], self.opening.open, {c.session, c.picture, c.method}, opened, **free)
@@ -111,7 +111,7 @@ class Answers:
         gr.on([c.edit.click, c.query.submit, c.reference.submit], lambda session: session.begin("edit"), [c.session],
               None, **at_once).then(self.editing.edit, c.inputs(), [c.canvas, *done], **model)
         # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.
-        c.cancel.click(None, None, c.progress, js="() => 'Cancelling'", api_visibility="private")
+        c.cancel.click(None, None, c.progress, js="() => '<div class=said>Cancelling</div>'", api_visibility="private")
         c.cancel.click(self.running.cancel, [c.session], c.progress, **at_once)
         c.open_report.click(None, None, None, js="() => openTab()", **quiet)
         c.open_report.click(self.results.report, [c.session], [c.save_report, c.progress, c.message], **model).then(

@@ -22,9 +22,9 @@ def said_of(error: Exception) -> str:
 def saying(answer: Callable[..., dict]) -> Callable[..., dict]:
     """A method of a part of the page, whose errors are said in the page."""
     @wraps(answer)
-    def answers(self: Any, *told: Any) -> dict:
+    def answers(self: Any, *told: Any, **more: Any) -> dict:
         try:
-            return answer(self, *told)
+            return answer(self, *told, **more)
         except Exception as error:
             return {self.controls.message: said_of(error)}
 

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import shorten
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from ...methods.cost import in_words
 from ...methods.help import about as sentence
 from ...tiny.scene import VALUES, with_article
 from .session import Run
+
+LONGEST = 300       # characters of a warning
 
 
 def about(method: Method) -> str:
@@ -62,7 +65,7 @@ def summary(edit: Edit, count: int, seconds: float) -> str:
 
 def line(text: str) -> str:
     """How far things are, in words."""
-    return f'<div role="status">{html.escape(text)}</div>'
+    return f'<div role="status" class="said">{html.escape(text)}</div>'
 
 
 def bar(step: Step | None, run: Run, seconds: float) -> str:
@@ -73,7 +76,7 @@ def bar(step: Step | None, run: Run, seconds: float) -> str:
         done, total = expected.rows, expected.cost.rows
         part = f'value="{done}" max="{total}"'
         said += f"; {done} of {total} rows; {about_time(seconds / run.rows * (total - done))} left"
-    return f'<progress aria-label="Progress" {part}></progress><div>{html.escape(said)}</div>'
+    return f'<progress aria-label="Progress" {part}></progress><div class="said">{html.escape(said)}</div>'
 
 
 def problem(text: str) -> str:
@@ -82,8 +85,9 @@ def problem(text: str) -> str:
 
 
 def notes(texts: Iterable[str]) -> str:
-    """Warnings, each of them once."""
-    said = "".join(f"<li>{html.escape(text)}</li>" for text in dict.fromkeys(texts))
+    """Warnings, each of them once, and none longer than some lines."""
+    short = dict.fromkeys(shorten(text, LONGEST, placeholder=" ...") for text in texts)
+    said = "".join(f"<li>{html.escape(text)}</li>" for text in short)
     return f'<ul role="status" class="notes">{said}</ul>' if said else ""
 
 

@@ -81,7 +81,7 @@ def settings_of(opened: Opened, model: StableDiffusion, source: Mapping[str, Any
     rest = {"preset": job.asked.preset, **around, "input_sha256": opened.input_sha256,
             "mask_sha256": opened.mask_sha256, "dtype": str(model.dtype).removeprefix("torch."), **source,
             "version": __version__}
-    return record | {name: value for name, value in rest.items() if name not in record}     # an option's name goes first
+    return record | {name: value for name, value in rest.items() if name not in record}     # an option goes first
 
 
 def edit_jobs(
