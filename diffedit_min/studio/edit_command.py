@@ -17,7 +17,23 @@ import typer
 from typer import Argument, Option
 
 from .console import check_targets, describe, expected, nothing_found, shown, tell, timed, write_report
-from .options import LOADING, MODEL_HELP, Film, Options, Preset, Quiet, Reference, Report, Seed, Size, Strip
+from .options import (
+    LOADING,
+    MODEL_HELP,
+    Composite,
+    Crop,
+    Film,
+    MaskFeather,
+    MaskGrow,
+    Options,
+    Preset,
+    Quiet,
+    Reference,
+    Report,
+    Seed,
+    Size,
+    Strip,
+)
 
 if TYPE_CHECKING:
     from ..core.task import Step
@@ -44,16 +60,7 @@ def edit(
                                               "it anew.")] = None,
     seed: Seed = 0, size: Size = None, preset: Preset = "recommended", option: Options = None,
     mask: Annotated[str | None, Option(help="A mask of your own, a picture of any size: white = edit.")] = None,
-    mask_grow: Annotated[int, Option(metavar="PX", help="Grow the mask, given or found, by so many of the picture's "
-                                     "pixels; negative: shrink it.")] = 0,
-    composite: Annotated[bool, Option("--composite/--no-composite", show_default=False, help="Put the input's own "
-                                      "pixels back outside the mask, bit for bit (in a .png). Methods that find no "
-                                      "mask need --mask.")] = False,
-    mask_feather: Annotated[int, Option(metavar="PX", help="Soften the seam of --composite over so many pixels inside "
-                                        "the mask.")] = 0,
-    crop: Annotated[str | None, Option(metavar="LEFT,TOP,WIDTH,HEIGHT", help="Edit this part of the picture alone, "
-                                       "at its full resolution, and put it back; or mask: the part around --mask."
-                                       )] = None,
+    mask_grow: MaskGrow = 0, composite: Composite = False, mask_feather: MaskFeather = 0, crop: Crop = None,
     like: Annotated[str | None, Option(metavar="PICTURE", help="A result to repeat: its settings hold where the "
                                        "command line says nothing.")] = None,
     jobs: Annotated[Path | None, Option(metavar="TABLE.csv", help="Many edits, one a line: columns image, query, "

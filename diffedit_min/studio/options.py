@@ -33,6 +33,15 @@ Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 DType = Annotated[str, Option("--dtype", help="auto, float32, float64, float16 or bfloat16.")]
 Options = Annotated[list[str] | None, Option("-o", "--option", metavar="NAME=VALUE",
                     help="An option of the method, for example steps=25. Can be repeated; `info` lists them all.")]
+MaskGrow = Annotated[int, Option(metavar="PX", help="Grow the mask, given or found, by so many of the picture's "
+                                 "pixels; negative: shrink it.")]
+Composite = Annotated[bool, Option("--composite/--no-composite", show_default=False, help="Put the input's own pixels "
+                                   "back outside the mask, bit for bit (in a .png). Methods that find no mask need one "
+                                   "of your own.")]
+MaskFeather = Annotated[int, Option(metavar="PX", help="Soften the seam of composite over so many pixels inside the "
+                                    "mask.")]
+Crop = Annotated[str | None, Option(metavar="LEFT,TOP,WIDTH,HEIGHT", help="Edit this part of the picture alone, at its "
+                                    "full resolution, and put it back; or mask: the part around your mask.")]
 Report = Annotated[Path | None, Option("--report", help="A page, .html, that shows every step: pictures, equations, "
                    "settings.")]
 Strip = Annotated[Path | None, Option("--strip", help="The pictures of every step on one sheet: .png, .jpg or .webp.")]

@@ -21,6 +21,7 @@ import colorsys
 import dataclasses
 import itertools
 import operator
+import re
 
 import numpy as np
 from PIL import Image
@@ -128,3 +129,15 @@ def demo_scenes(seed: int, change: str | None) -> tuple[Scene, Scene]:
     if answer == scene:
         raise ValueError(f"--change {change!r} changes nothing: the picture shows {scene.caption}")
     return scene, answer
+
+
+def meant(scene: Scene, words: str) -> Scene | None:
+    """The scene with the values that the words name in place of its own, which is the true answer to a query.
+
+    None if they name no other value than the scene's own, or two of one attribute.
+    """
+    named = {attribute: [value for value in values if value != getattr(scene, attribute)
+                         and re.search(rf"\b{value}\b", words.lower())] for attribute, values in VALUES.items()}
+    if not any(named.values()) or any(len(values) > 1 for values in named.values()):
+        return None
+    return scene.replace(**{attribute: values[0] for attribute, values in named.items() if values})

@@ -2,189 +2,133 @@
 
 from __future__ import annotations
 
-import html
-from abc import ABCMeta
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
 
 import gradio as gr
-from gradio.blocks import BlockFunction
 from gradio.components import Component
-from gradio.components.image_editor import EditorData
-from gradio.data_classes import ImageData
 
 from ...core.options import Option
 from ...loading.held import Models
 from ...methods import METHODS
 from ...methods.call import RECOMMENDED
 from ...tiny.scenes import demo_scenes
-from ..console import describe
-from . import canvas
-from .controls import Key, looks, of_all_methods, to_control
+from .around import put_controls
+from .components import Upload
+from .controls import Key, looks, narrowing, of_all_methods, to_control
+from .painting import HINT, Canvas
 
 SCENES = 6
-COLOUR = "rgba({}, {}, {}, {:.2f})".format(*canvas.COLOUR[:3], canvas.COLOUR[3] / 255)
 FONTS = ("system-ui", "sans-serif")         # of the reader's own machine: nothing is fetched
 
 THRESHOLD = "mask_threshold"                # the option that cuts a mask from a map, and computes nothing
 FIRST = (THRESHOLD, "mask_noise_ratio", "mask_samples", "encoding_ratio", "guidance_scale", "steps")
 # The options that are always seen; the others, whatever methods there are, lie in an accordion.
+STRIP = {"columns": SCENES, "format": "png", "allow_preview": False, "interactive": False, "buttons": [],
+         "object_fit": "cover"}             # of galleries to choose from
 OF_MASK = ("map", "mask")                   # the stages of options that belong to the mask
 
-CSS = """
-.step h2 { margin: 0; }
-#picture img, #result img, #map img { width: 100%; height: 100%; object-fit: contain; }     /* small ones too */
-:root { --block-info-text-color: #5b5b63; --slider-color: #c2410c; }
-#edit { background: #c2410c; }                                                              /* more contrast */
-.or, .min_value, .max_value { color: var(--body-text-color) !important; }
-#scenes .grid-wrap { padding-top: 2.2rem; }                                                 /* below its label */
-"""
-
-
-class Meta(type(gr.Image)):
-    """The metaclass of components made here. Gradio's own would write a file beside this one."""
-
-    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> type:
-        return ABCMeta.__new__(cls, name, bases, attributes)
-
-
-# Classes, not patched objects, as Gradio makes a person's components anew from time to time. is_template: shown in the
-# browser as what they are made from.
-
-
-class Upload(gr.Image, metaclass=Meta):
-    """Gives its file's path: `canvas.open_upload` reads that, and says what is wrong with it."""
-
-    is_template = True
-
-    def preprocess(self, sent: ImageData | None) -> str | None:
-        return None if sent is None else sent.path
-
-
-class Canvas(gr.ImageEditor, metaclass=Meta):
-    """Gives what was painted. The picture below it is the server's own, so what was sent of that isn't read."""
-
-    is_template = True
-
-    def preprocess(self, sent: EditorData | None) -> dict[str, Any] | None:
-        if sent is None:
-            return None
-        layers = canvas.open_layers([file.path for file in sent.layers])
-        return {"background": None, "layers": layers, "composite": None}
-
-
-class Page(gr.Blocks):
-    """Says in a line, without a traceback, that what was sent is not what a browser sends from here."""
-
-    async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any, **options: Any) -> list:
-        try:
-            if any("://" in str(path) for path in paths_in(inputs)):
-                raise ValueError("give a picture's file, not its address")      # Gradio would fetch it
-            held = await super().preprocess_data(block_fn, inputs, *rest, **options)
-            if any(isinstance(value, list) for value in held):
-                raise ValueError("a control here holds one value, not a list")
-            return held
-        except Exception as error:
-            error = error.__cause__ or error        # which Gradio wraps
-            said = error.message if isinstance(error, gr.Error) else describe(error)
-            raise gr.Error(html.escape(said), print_exception=False) from None
-
-
-def paths_in(sent: Any) -> Iterator[Any]:
-    """Where files are to be found, according to what was sent from a browser."""
-    if isinstance(sent, dict):
-        yield sent.get("path")
-        sent = list(sent.values())
-    for part in sent if isinstance(sent, list) else ():
-        yield from paths_in(part)
+CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
 class Controls:
     """The page's components that something answers to or is shown in: put on the page that is being made."""
 
-    def __init__(self, models: Models, session: gr.State, kept: gr.State, limits: str) -> None:
-        """kept: what a person has set options to. limits: what uploads are bounded by, in words."""
-        self.session, self.kept = session, kept
+    def __init__(self, models: Models, session: gr.State, limits: str) -> None:
+        """limits: what uploads are bounded by, in words."""
+        self.session = session
         declared = of_all_methods()
         of_mask = {key: option for key, option in declared.items() if option.stage in OF_MASK}
+        of_edit = {key: option for key, option in declared.items() if key not in of_mask}
         self.of_mask = set(of_mask)                     # those of `options` that lie in the mask's part
         self.options: dict[Key, Component] = {}
-        gr.Markdown("# DiffEdit\nEdit a picture by text. It finds by itself where to edit, and you can correct it.")
-        with gr.Row():
+        self.key = gr.Textbox(label="Key", visible=False)
+        gr.HTML("<h1>DiffEdit</h1><p>Edit a picture by text. It finds by itself where to edit, and you can correct "
+                "it.</p>", elem_id="title")
+        self.words_part()
+        self.known_words = gr.HTML(elem_id="known-words")
+        self.message = gr.HTML(elem_id="message", js_on_load="window.say = text => props.value = text;")
+        self.progress = gr.HTML(elem_id="progress")
+        self.chain = gr.HTML(elem_id="chain")
+        with gr.Row(equal_height=False, elem_id="parts"):
             with gr.Column(min_width=320):
                 self.picture_part(limits)
-                self.words_part(models)
+                self.method_part(models, of_edit)
             with gr.Column(min_width=320) as self.mask_part:
                 self.fill_mask_part(of_mask)
-            with gr.Column(min_width=320):
-                self.edit_part({key: option for key, option in declared.items() if key not in of_mask})
+            with gr.Column(min_width=320, elem_id="result-part"):
+                self.result_part()
+        self.narrowing = narrowing(declared)
         gr.Markdown("One computation runs at a time; others wait in line. Pictures are deleted after an hour, and when "
                     "the page is shut down.")
 
     def inputs(self) -> set:
         """Those that say what a person wants."""
         return {self.session, self.query, self.reference, self.model, self.method, self.canvas, self.preset, self.seed,
-                *self.options.values()}
+                *self.options.values(), *self.around.values()}
+
+    def words_part(self) -> None:
+        with gr.Row(elem_id="words", equal_height=True):
+            self.query = gr.Textbox(elem_id="query", label="Query", scale=4)
+            self.reference = gr.Textbox(elem_id="reference", label="Reference", scale=4)
+            with gr.Column(scale=1, min_width=150, elem_id="bar"):
+                self.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=80)
+                self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=80, size="sm")
 
     def picture_part(self, limits: str) -> None:
-        gr.Markdown("## 1 Picture", elem_classes="step")
-        self.picture = Upload(label=f"Picture, {limits}", sources=["upload", "clipboard", "webcam"], height=280,
-                              format="png", buttons=["fullscreen"], elem_id="picture")
-        rendered = [demo_scenes(seed, None)[0].render(128) for seed in range(SCENES)]
-        self.scenes = gr.Gallery(rendered, label="Or a scene", columns=SCENES // 2, height=300, format="png",
-                                 allow_preview=False, interactive=False, buttons=[], object_fit="cover",
-                                 elem_id="scenes")
+        gr.Markdown("## Picture")
+        scenes = [demo_scenes(seed, None)[0] for seed in range(SCENES)]
+        rendered = [(scene.render(128), scene.caption) for scene in scenes]
+        self.scenes = gr.Gallery(rendered, label="Scenes to try", **STRIP, elem_id="scenes")
+        self.picture = Upload(label=f"Or your own picture, {limits}", sources=["upload", "clipboard", "webcam"],
+                              height=230, format="png", buttons=["download", "fullscreen"], elem_id="picture")
 
-    def words_part(self, models: Models) -> None:
-        gr.Markdown("## 2 Words", elem_classes="step")
-        self.query = gr.Textbox("", label="Query", info="What the edited picture should show.", elem_id="query")
-        self.reference = gr.Textbox("", label="Reference", info="What it shows now: makes a better mask.",
-                                    elem_id="reference")
+    def method_part(self, models: Models, options: dict[Key, Option]) -> None:
+        gr.Markdown("## Method")
         with gr.Row():
             self.method = gr.Dropdown([(m.dashed, m.name) for m in METHODS.values()], value="diffedit", label="Method",
                                       elem_id="method", min_width=150)
             self.model = gr.Dropdown(list(models.names), value=models.names[0], label="Model", elem_id="model",
                                      min_width=150, allow_custom_value=models.any_name)
         self.about = gr.Markdown(elem_id="about")
+        self.preset = gr.Radio([RECOMMENDED], value=RECOMMENDED, label="Preset", elem_id="preset",
+                               info="Sets the options. paper: the paper's own, whatever the model's card recommends.")
+        self.put(first(options), options)
+        self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", elem_id="seed")
+        with gr.Accordion("More options", open=False, elem_id="more"):
+            self.put(options, options)
+        self.settings = gr.File(label="Drop a result here to have its settings", file_types=["image"], height=100,
+                                elem_id="settings")
 
     def fill_mask_part(self, options: dict[Key, Option]) -> None:
-        gr.Markdown("## 3 Mask", elem_classes="step")
+        gr.Markdown("## Mask")
         self.find = gr.Button("Find the mask", elem_id="find")
         with gr.Column() as self.painting:
-            self.canvas = Canvas(
-                label="Mask", type="pil", format="png", sources=(), transforms=(), layers=False, buttons=[],
-                elem_id="canvas", canvas_size=(canvas.SIDE, canvas.SIDE), height=430, eraser=gr.Eraser(24),
-                brush=gr.Brush(24, colors=[COLOUR], default_color=COLOUR, color_mode="fixed"))
-            gr.Markdown("What is coloured is edited. Paint more of it, or erase some; a slider draws it anew.")
+            self.canvas = Canvas(elem_id="canvas")
+            gr.Markdown(HINT)
         self.put(first(options), options)
         with gr.Accordion("More of the mask", open=False) as self.more_of_mask:
             self.put(options, options)
-        with gr.Accordion("The map that the mask is cut from", open=False) as self.map_part:
-            self.map = gr.Image(label="Map, from black (0) to yellow (1)", interactive=False, format="png", height=260,
-                                buttons=[], elem_id="map")
+        with gr.Accordion("Around the mask", open=False, elem_id="around") as self.around_part:
+            self.around = put_controls()
 
-    def edit_part(self, options: dict[Key, Option]) -> None:
-        gr.Markdown("## 4 Edit", elem_classes="step")
-        with gr.Row():
-            self.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=100)
-            self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=100)
-        self.progress = gr.Textbox("", label="Progress", interactive=False, lines=2, elem_id="progress")
-        self.result = gr.Image(label="Result", interactive=False, format="png", height=320, buttons=["fullscreen"],
-                               elem_id="result")
+    def result_part(self) -> None:
+        gr.Markdown("## Result")
+        self.result = gr.HTML(elem_id="result")
         small = {"interactive": False, "size": "sm", "min_width": 90}
         with gr.Row():
-            self.save_result = gr.DownloadButton("Save result", elem_id="save-result", **small)
-            self.save_mask = gr.DownloadButton("Save mask", elem_id="save-mask", **small)
+            self.open_report = gr.Button("Open the report", elem_id="open-report", **small)
+            self.save_report = gr.DownloadButton("Save the report", elem_id="save-report", **small)
         with gr.Row():
-            self.make_report = gr.Button("Make report", elem_id="make-report", **small)
-            self.save_report = gr.DownloadButton("Save report", elem_id="save-report", **small)
-        self.preset = gr.Radio([RECOMMENDED], value=RECOMMENDED, label="Preset", info="Sets the options.",
-                               elem_id="preset")
-        self.put(first(options), options)
-        self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", precision=0, minimum=0,
-                              elem_id="seed")
-        with gr.Accordion("More options", open=False, elem_id="more"):
-            self.put(options, options)
+            self.save_result = gr.DownloadButton("Save the result", elem_id="save-result", **small)
+            self.save_mask = gr.DownloadButton("Save the mask", elem_id="save-mask", **small)
+        self.last = gr.Gallery(label="Last results: click one to have it back", visible=False, **STRIP, elem_id="last")
+        with gr.Accordion("Repeat it elsewhere", open=False, visible=False, elem_id="repeat") as self.repeat:
+            self.as_command = gr.Textbox(label="As a command", lines=2, interactive=False, elem_id="as-command")
+            self.as_python = gr.Textbox(label="In Python", lines=6, interactive=False, elem_id="as-python")
+        with gr.Row():
+            self.copy_command = gr.Button("Copy as command", elem_id="copy-command", **small)
+            self.copy_python = gr.Button("Copy as Python", elem_id="copy-python", **small)
 
     def put(self, keys: Iterable[Key], options: dict[Key, Option]) -> None:
         """Controls for those options that have none yet. What they are to show is set when a method is known."""
@@ -193,7 +137,7 @@ class Controls:
                 name, kind = key
                 again = f"-{kind.__name__.lower()}" if any(other == name for other, _ in self.options) else ""
                 self.options[key] = kind(**looks(options[key], to_control(options[key], options[key].default)),
-                                         elem_id=f"option-{name}{again}")
+                                         elem_id=f"option-{name.replace(':', '-')}{again}")
 
 
 def first(options: Iterable[Key]) -> list[Key]:

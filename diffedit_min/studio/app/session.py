@@ -17,18 +17,23 @@ from dataclasses import dataclass, field, replace
 from threading import get_ident
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from ...core.mask import binarise
 from ...core.task import Step
 from ...methods import Asked, Edit
+from ...methods.cost import Progress as Expected
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import Frame, fit, unfit
+from ...tiny.scenes import Scene, meant
 from . import canvas
+from .controls import Kept
 
 PREVIEWS = 5        # of a stage: decoding a latent costs about as much as three U-Net rows
 ENCODINGS = 3       # that are kept
+RESULTS = 6         # the same
 
 
 class Stopped(Exception):
@@ -41,33 +46,54 @@ class Run:
 
     stop: bool = False      # set from another thread: it ends after the U-Net call in flight
     rows: int = 0           # that are done
-    laid: Tensor | None = None          # the mask that lay on the canvas when it was asked for
+    expected: Expected | None = None    # where it is among the steps that it is to take
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Result:
+    """An edit that is done, and what was asked for."""
+
+    edit: Edit
+    asked: Asked
+    chain: str              # its pictures in small, as HTML
+    said: str               # of how it ended
+    image: Image.Image      # the whole picture, to be saved
+    mask: Image.Image | None            # the same of its mask
+    canvas: str             # what lay on the canvas
 
 
 Progress = tuple[Step, Image.Image | None]      # a step that is done, and sometimes its latent as a picture
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
     """One person's. It is copied before it is used: it must start empty."""
 
     picture: Image.Image | None = None
     found: Edit | None = None           # with the map; it went no further than the mask
-    shown: Tensor | None = None         # bool (h, w): the mask that was laid on the canvas last
     encoded: list[Edit] = field(default_factory=list)       # the last that have encoded the picture, newest first
     edit: Edit | None = None
+    scene: Scene | None = None          # what the picture was painted from, if it is one of the scenes
+    glimpse: tuple[Edit | None, dict] = (None, {})          # `found`, and what the page shows of it
+    words: dict[bool, str] = field(default_factory=dict)    # that were filled in; True: as an instruction
+    name: str = "input.png"             # of the picture's file
+    results: list[Result] = field(default_factory=list)     # the last ones, newest first
+    kept: Kept = field(default_factory=Kept)                # what options were set to
+    key: str = ""                       # by which the person's browser finds it again
     runs: dict[str, Run] = field(default_factory=dict)      # by kind, "find" or "edit": not ended yet
+    cells: tuple[int, int, int] | None = None   # how pictures are cut: `multiple`, `native_area`, `factor` of a model
 
     def open(self, picture: Image.Image | None) -> None:
         """Begin anew with a picture, or with none."""
         self.stop()
-        vars(self).update(vars(Session(picture, runs=self.runs)))
+        kept = {name: getattr(self, name) for name in ("runs", "cells", "kept", "key")}
+        vars(self).update(vars(Session(picture, **kept)))
 
     def begin(self, kind: str) -> None:
         """A run of this kind is about to start; an earlier one stops."""
         self.stop(kind)
-        self.runs[kind] = Run(laid=self.shown)
+        self.runs[kind] = Run()
 
     def stop(self, *kinds: str) -> None:
         """Have runs end: all, or those of some kinds."""
@@ -78,6 +104,21 @@ class Session:
     def end(self, run: Run) -> None:
         """It is over."""
         self.runs = {kind: other for kind, other in self.runs.items() if other is not run}
+
+    def truth(self, query: str) -> Image.Image | None:
+        """The true answer to a query, if the picture is one of the scenes and the query says how it is to change."""
+        answer = self.scene and meant(self.scene, query)
+        return answer and answer.render(self.picture.width)
+
+    def take_up(self, result: Result) -> None:
+        """Go on from an earlier result."""
+        self.edit = result.edit
+        if result.edit.mask_map is not None:
+            self.found = replace(result.edit, image=result.edit.input)
+
+    def add(self, result: Result) -> None:
+        """Keep it as the last one."""
+        self.results = [result, *self.results][:RESULTS]
 
     # ---- step 1, and the mask
 
@@ -97,20 +138,30 @@ class Session:
             return None
         return binarise(self.found.mask_map[None], threshold)[0, 0].cpu()
 
-    def layer(self, mask: Tensor | None) -> Image.Image | None:
-        """A mask of the picture as a layer for the canvas, remembered as what lies on it."""
-        self.shown = None if mask is None else mask.cpu()
-        return None if mask is None else canvas.layer_of(self.shown, self.found.frame, self.found.factor)
+    def painted(self, text: str, model: StableDiffusion) -> Tensor | None:
+        """The mask on the canvas, bool (h, w), if a person made some of it; else None. ValueError if it is empty."""
+        mask, own = canvas.read(text, self.frame(model), model.factor)
+        if not own.any():
+            return None
+        if not mask.any():
+            raise ValueError("the mask is empty, so nothing would be edited: paint over what is to be edited, or press "
+                             "\"Back to the found mask\"")
+        return mask
 
-    def lies_there(self, mask: Tensor | None) -> bool:
-        """Whether the canvas has that mask, but for what was painted since."""
-        return mask is None if self.shown is None else mask is not None and mask.cpu().equal(self.shown)
+    def as_canvas(self) -> dict[str, Any]:
+        """The canvas with the picture, and with the mask of the last edit, if that was made with such cells."""
+        if not (self.picture and self.cells):
+            return canvas.empty()
+        (picture, frame, factor), edit, mask, own = self.fitted(), self.edit, None, None
+        if edit is not None and edit.mask is not None and (edit.frame, edit.factor) == (frame, factor):
+            mask = edit.mask.cpu()
+            own = torch.where(mask, 1, 2) if "mask" in edit.settings["given"] else None
+        return canvas.begun(picture, frame, factor, mask, own)
 
-    def painted(self, layers: Sequence[Image.Image], model: StableDiffusion, laid: Tensor | None) -> Tensor | None:
-        """The mask on the canvas, bool (h, w), if it is another than the one that was laid there; else None."""
-        mask = canvas.mask_of(layers, self.frame(model), model.factor)
-        unchanged = not mask.any() if laid is None else mask.equal(laid)
-        return None if unchanged else mask
+    def fitted(self) -> tuple[Image.Image, Frame, int]:
+        """The picture, how it is fitted to `cells`, and their factor."""
+        multiple, area, factor = self.cells
+        return self.opened(), fit(self.opened(), multiple, area)[1], factor
 
     def frame(self, model: StableDiffusion) -> Frame:
         """How the picture is fitted to this model's network."""
@@ -125,27 +176,30 @@ class Session:
     # ---- the edit
 
     def run(
-        self, model: StableDiffusion, asked: Asked, run: Run, painted: Tensor | None = None
+        self, model: StableDiffusion, asked: Asked, run: Run, mask: Tensor | Image.Image | None = None,
+        part: Image.Image | None = None,
     ) -> Generator[Progress, None, Edit]:
-        """The edit, with the painted mask or the map that is found for it first, where the method takes them."""
+        """The edit of the picture or a part, with this mask or a map that is found first, if the method takes them."""
         given: dict[str, Any] = {}
-        if "mask" in asked.method.uses and painted is not None:
-            if not painted.any():
-                raise ValueError("nothing on the canvas is coloured, so nothing would be edited: paint what is to be "
-                                 "edited, or find the mask again")
-            given["mask"] = painted
+        if "mask" in asked.method.uses and mask is not None:
+            given["mask"] = mask
         elif "mask_map" in asked.method.uses:
             yield from self.find(model, asked, run)
-        self.edit = yield from self.watch(asked, model, run, **given)
+        self.edit = yield from self.watch(asked, model, run, part, **given)
         if self.edit.rows_for.get("encode"):
             self.encoded = [replace(self.edit, image=self.edit.input), *self.encoded][:ENCODINGS]
         return self.edit
 
+    def finish(self, edit: Edit, settings: dict[str, Any]) -> Edit:
+        """The edit with all that it depends on, as the last one."""
+        self.edit = replace(edit, settings=settings)
+        return self.edit
+
     def watch(
-        self, asked: Asked, model: StableDiffusion, run: Run, **given: Any
+        self, asked: Asked, model: StableDiffusion, run: Run, part: Image.Image | None = None, **given: Any
     ) -> Generator[Progress, None, Edit]:
         """The steps of what is asked for, and some of their latents as pictures. Raises Stopped."""
-        picture, frame, earlier = self.opened(), None, self.earlier()
+        picture, frame, earlier = part or self.opened(), None, self.earlier()
         steps = asked.iterate(model, picture, keep="trace", reuse=earlier, **given)
         while True:
             try:
@@ -155,7 +209,7 @@ class Session:
                     raise Stopped from None
                 return with_trace(replace(done.value, input=picture), earlier)     # the same, but not a copy
             shown = None
-            if step.latent is not None and step.index % max(1, step.total // PREVIEWS) == 0:
+            if step.latent is not None and part is None and step.index % max(1, step.total // PREVIEWS) == 0:
                 frame = frame or canvas.at_most(fit(picture, model.multiple, model.native_area)[1])
                 shown = unfit(model.decode(step.latent[:1]), frame)
             yield step, shown

@@ -41,10 +41,19 @@ def open_job(job: Job) -> Opened:
     """Read a job's files. Raises ValueError, in one line, for those that can't be read or don't go together."""
     if job.image is None:
         return Opened(job)
-    original, mask, mask_sha256 = open_upright(job.image), None, None
+    original = open_upright(job.image)
     check_fits(original.size, job.out)
-    if job.mask is not None:
-        given = at_size(open_white(job.mask, original.size), original.size)
+    return cut_out(job, original, None if job.mask is None else open_white(job.mask, original.size))
+
+
+def cut_out(job: Job, original: Image.Image, given: Image.Image | None) -> Opened:
+    """The part of a picture that a job edits, and the same of the mask that is given, which is grown first.
+
+    Raises ValueError if nothing of the mask is left.
+    """
+    mask = mask_sha256 = None
+    if given is not None:
+        given = at_size(given, original.size)
         mask, mask_sha256 = grow(given, job.mask_grow), sha256(given)
         if not mask.getbbox():
             raise ValueError(f"--mask-grow {job.mask_grow} leaves nothing white in {job.mask!r}")
@@ -68,9 +77,11 @@ def settings_of(opened: Opened, model: StableDiffusion, source: Mapping[str, Any
     """
     job = opened.job
     around = {name: getattr(job, name) for name in AROUND if name != "mask"}
-    return {**job.asked.record(model, ["mask"] if job.gives_mask else []), "preset": job.asked.preset, **around,
-            "input_sha256": opened.input_sha256, "mask_sha256": opened.mask_sha256,
-            "dtype": str(model.dtype).removeprefix("torch."), **source, "version": __version__}
+    record = job.asked.record(model, ["mask"] if job.gives_mask else [])
+    rest = {"preset": job.asked.preset, **around, "input_sha256": opened.input_sha256,
+            "mask_sha256": opened.mask_sha256, "dtype": str(model.dtype).removeprefix("torch."), **source,
+            "version": __version__}
+    return record | {name: value for name, value in rest.items() if name not in record}     # an option goes first
 
 
 def edit_jobs(
@@ -102,15 +113,24 @@ def edit_in_grown_masks(
     """
     found = edit_together([one.without_levels() for one in asked], model, pictures, **rest)
     masks = [grow(edit.mask_image, pixels) for edit, pixels in zip(found, by, strict=True)]
-    edits = [replace(edit, image=edit.input, mask=torch.zeros_like(edit.mask), empty_mask=True) for edit in found]
+    edits = [nothing_left(edit) for edit in found]
     left = [i for i, mask in enumerate(masks) if mask.getbbox()]
     if left:
         inside = edit_together([asked[i] for i in left], model, [pictures[i] for i in left],
                                mask=[masks[i] for i in left], **rest)
         for i, edit in zip(left, inside, strict=True):
-            edits[i] = replace(edit, rows_for=found[i].rows_for | edit.rows_for, mask_map=found[i].mask_map,
-                               trace=found[i].trace)
+            edits[i] = with_map_of(found[i], edit)
     return edits, masks
+
+
+def nothing_left(found: Edit) -> Edit:
+    """What becomes of an edit whose mask was shrunk until nothing was left of it: the input."""
+    return replace(found, image=found.input, mask=torch.zeros_like(found.mask), empty_mask=True)
+
+
+def with_map_of(found: Edit, edit: Edit) -> Edit:
+    """An edit in a mask that was grown, with the map that it was cut from, and the rows that this took."""
+    return replace(edit, rows_for=found.rows_for | edit.rows_for, mask_map=found.mask_map, trace=found.trace)
 
 
 def finished(opened: Opened, edit: Edit, mask: Image.Image | None) -> Image.Image:

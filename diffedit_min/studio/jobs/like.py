@@ -34,7 +34,7 @@ def told_by(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{name} has settings that diffedit_min {__version__} doesn't know: {unknown[:80]}; "
                          f"it was made with {str(settings.get('version', 'another version'))[:20]}")
     for key, kind in KNOWN.items():
-        if settings.get(key) is not None and type(settings[key]) is not kind:
+        if key not in names and settings.get(key) is not None and type(settings[key]) is not kind:
             raise ValueError(f"{name} has damaged settings: {key} must be a {kind.__name__}, "
                              f"not {str(settings[key])[:40]!r}")
     options = {key: settings[key] for key in names if key in settings}
@@ -44,7 +44,8 @@ def told_by(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{name} has damaged settings: {str(error)[:200]}") from None
     # What else may be `given`, a map or an encoding of the same picture and settings, is made again.
     by_hand = "mask" in (settings.get("given") or ()) or settings.get("mask_sha256") is not None
-    told = {key: settings[key] for key in (*TOLD, *OF_MODEL, "weights") if settings.get(key) is not None}
+    told = {key: settings[key] for key in (*TOLD, *OF_MODEL, "weights")
+            if key not in names and settings.get(key) is not None}
     return {**told, "options": options, "needs_mask": by_hand}
 
 
