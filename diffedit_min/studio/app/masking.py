@@ -62,6 +62,8 @@ class Masking:
         c = self.controls
         if told[c.session].found is not None and "mask_map" in METHODS[told[c.method]].uses:
             yield from self.find(told)
+        else:
+            yield {c.progress: gr.skip()}       # without any answer Gradio would empty all that is shown
 
     def cut(self, told: Shown) -> Shown:
         """The mask at another threshold."""
