@@ -113,8 +113,8 @@ class Answers:
         # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.
         c.cancel.click(None, None, c.progress, js="() => '<div class=said>Cancelling</div>'", api_visibility="private")
         c.cancel.click(self.running.cancel, [c.session], c.progress, **at_once)
-        c.open_report.click(None, None, None, js="() => openTab()", **quiet)
-        c.open_report.click(self.results.report, [c.session], [c.save_report, c.progress, c.message], **model).then(
+        c.open_report.click(self.results.report, [c.session], [c.save_report, c.progress, c.message],
+                            js="(...told) => { openTab(); return told; }", **model).then(
             None, [c.save_report], None, js="file => showReport(file)", **quiet)
         for button, text in ((c.copy_command, c.as_command), (c.copy_python, c.as_python)):
             button.click(None, [text], None, js="text => copyText(text)", **quiet)
