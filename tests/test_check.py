@@ -228,7 +228,8 @@ def test_a_folder_whose_label_is_wrong_fails_once_and_passes_with_what_the_table
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("part", "block", "named"), [
-    ("unet", "mid_block.resnets.0", "the U-Net at t="), ("vae", "decoder.mid_block.resnets.0", "the VAE's decoder")])
+    ("unet", "mid_block.resnets.0", "the U-Net at t="),
+    pytest.param("vae", "decoder.mid_block.resnets.0", "the VAE's decoder", marks=pytest.mark.full)])
 def test_an_overflow_in_float16_fails_that_dtype_and_names_the_network(folder_of_tiny, part, block, named):
     model = copy_in(dm.load("tiny", device="cpu"), "cpu", "float32")
     overflowing(getattr(model, part), block)

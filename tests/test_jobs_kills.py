@@ -99,7 +99,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, whole):
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_files(tmp_path, whole):
     folder, rng = prepare(tmp_path / "jobs"), random.Random(0)
-    for kill in range(3):
+    for kill in range(2):
         process = start(folder)
         wait_for(process, folder, 2 * kill + 1)
         time.sleep(rng.uniform(0, 0.1))
@@ -126,6 +126,7 @@ def test_what_a_kill_while_writing_leaves_is_cleared_away(tmp_path, whole):
     assert {name: results(folder)[name] for name in whole} == whole
 
 
+@pytest.mark.full
 def test_commands_that_are_killed_leave_whole_files_and_end_as_without(tmp_path):
     """A few kills of each; by hand: python tests/kills.py --kills 20 --out FOLDER."""
     done = subprocess.run([sys.executable, str(ROOT / "tests" / "kills.py"), "--kills", "3", "--only", "jobs", "demo",

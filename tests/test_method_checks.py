@@ -32,10 +32,13 @@ from diffedit_min.testing.method_trial import Trial, small_model
 
 FEWER = {"null_text": {"steps": 2, "iterations": 1}, "unitune": {"tuning_steps": 1, "batch": 1}}
 QUICK = ("diffedit", "sdedit", "instruct_pix2pix")
+FULL = ("direct_inversion", "negative_prompt_inversion", "plug_and_play", "cycle_diffusion")
+# Their runs are made of what the others' are made of.
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-                                  for name in dm.METHODS])
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.full if name in FULL else pytest.mark.slow)
+    for name in dm.METHODS])
 def test_every_method_here_keeps_to_the_contract(name):
     check_method(name, **FEWER.get(name, {}))
 

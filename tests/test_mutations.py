@@ -15,7 +15,7 @@ import pytest
 import diffedit_min as dm
 
 HERE, ROOT = Path(__file__).parent, Path(dm.__file__).parents[1]
-COUNTS = {"headers": 60, "configs": 25, "tokenizers": 20, "pickles": 200, "pictures": 200, "command_lines": 20}
+COUNTS = {"headers": 40, "configs": 12, "tokenizers": 10, "pickles": 200, "pictures": 200, "command_lines": 12}
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")]
 

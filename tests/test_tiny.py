@@ -145,8 +145,8 @@ def test_it_edits(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler, words, most", [("ddim", "caption", 0.03), ("ddim", "none", 0.03),
-                                                  ("dpm_solver", "none", 0.01)])
+@pytest.mark.parametrize("sampler, words, most", [pytest.param("ddim", "caption", 0.03, marks=pytest.mark.full),
+                                                  ("ddim", "none", 0.03), ("dpm_solver", "none", 0.01)])
 def test_the_round_trip_stays_near(tiny, sampler, words, most):
     """Encode and decode without a query, 50 steps, ratio 0.8: that near, as a part of the latents' norm."""
     drawn = [scenes.sample(scenes.VALIDATION[i]) for i in range(6)]
