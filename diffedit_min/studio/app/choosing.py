@@ -109,5 +109,5 @@ class Choosing:
         settings = method.settings(model, {}, told[c.preset])
         held = {key: told[control] for key, control in c.options.items()}
         return Asked(method, told[c.query] or "", told[c.reference] or "",
-                     SEED.checked(int(seed) if float(seed).is_integer() else seed), preset=told[c.preset],
+                     SEED.checked(int(seed) if isinstance(seed, float) and seed.is_integer() else seed), preset=told[c.preset],
                      options=chosen(method, settings, held))
