@@ -22,6 +22,7 @@ from .app.command import serve
 from .bench_command import bench
 from .check_command import check
 from .command_help import Command, ListsCommand
+from .comparisons_command import compare, grid
 from .console import check_targets, expected, nothing_found, tell, timed, write_report, wrote
 from .edit_command import edit
 from .options import (
@@ -219,7 +220,7 @@ def info_command(
 
 
 app.command("check", cls=Command)(shared(check))
-for name, command in (("bench", bench), ("speed", speed), ("app", serve)):
+for name, command in (("grid", grid), ("compare", compare), ("bench", bench), ("speed", speed), ("app", serve)):
     app.command(name, cls=ListsCommand)(shared(command))
 
 

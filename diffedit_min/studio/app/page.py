@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from ...loading.held import Models
 from ..wipe import CSS as WIPE
 from .choosing import Choosing
+from .comparisons import Comparing
 from .components import Page
 from .editing import Editing
 from .guard import Guard
@@ -106,6 +107,7 @@ class Answers:
                           **model)
         c.scenes.select(self.opening.take_scene, [c.session, c.method], opened, **free)
         self.masking.connect(free, at_once, model)
+        Comparing(c, self.running).connect(at_once, model)
         gr.on([c.edit.click, c.query.submit, c.reference.submit], lambda session: session.begin("edit"), [c.session],
               None, **at_once).then(self.editing.edit, c.inputs(), [c.canvas, *done], **model)
         # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.
