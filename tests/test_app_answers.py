@@ -501,6 +501,8 @@ def test_the_command_repeats_what_the_page_makes_around_the_mask(browser, model,
         one, other = ({name: value for name, value in read(path).items() if value is not None}
                       for path in (result, "again.png"))
         assert one == other and {name: one[name] for name in wanted} == wanted
+    with Image.open(mask) as saved:         # as it lay on the canvas, not grown
+        assert painted or saved.tobytes() == browser.session.found.mask_image.tobytes()
     if "composite" in wanted:
         assert made.getpixel((95, 95)) == picture.getpixel((95, 95))
 

@@ -8,5 +8,7 @@
     page         what answers when a person does something there
     words        what it says of methods, masks and edits
     session      what one person has done so far, and what is kept of it from one edit to the next
-    canvas       masks as a layer to paint on, and back
+    canvas       the mask as the browser holds it; canvas.js, with which it is painted
+    painting     the canvas as a component
+    around       what is done around the method: the mask grown, a part cut out, what is outside kept
 """
