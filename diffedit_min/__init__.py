@@ -28,6 +28,8 @@ _HOME = {
     "Edit": "methods",
     "register": "methods",
     "check": "bench.check",
+    "grid": "studio.comparisons",
+    "compare": "studio.comparisons",
 }
 _ROOMS = ("core", "samplers", "methods", "networks", "loading", "pictures", "tiny", "testing", "bench", "studio")
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:       # for type checkers, which do not see names that are loo
     from .networks.stable_diffusion import StableDiffusion
     from .networks.text import Context
     from .samplers import SAMPLERS
+    from .studio.comparisons import compare, grid
 
     def __getattr__(name: str) -> Method: ...       # any other name is a method's
 

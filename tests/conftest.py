@@ -30,6 +30,7 @@ from torch import Tensor
 import diffedit_min as dm
 from diffedit_min.loading import TINY
 from diffedit_min.networks.unet import UNet
+from diffedit_min.samplers import SAMPLERS
 from diffedit_min.studio import cli
 
 
@@ -104,6 +105,16 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[tuple[Tensor,
     monkeypatch.setattr(UNet, "forward", seeing)
     monkeypatch.setattr(torch.nn.functional, "mse_loss", comparing)
     return lambda: [(*row, eps) for row, eps in zip(seen, targets, strict=True)]
+
+
+@pytest.fixture
+def unregistered(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(dm.METHODS, "_methods", dict(dm.METHODS))
+    before = dict(SAMPLERS)
+    yield
+    SAMPLERS.clear()
+    SAMPLERS.update(before)
 
 
 def write_folder(model: dm.StableDiffusion, folder: Path) -> Path:

@@ -3,6 +3,7 @@
 The page asked by raw HTTP, as someone would who means it harm; behind a proxy; and what is left when it is killed.
 """
 
+import html
 import io
 import json
 import os
@@ -71,7 +72,8 @@ class Visitor:
         """The event, and the one that follows it if there is one."""
         events = self.config["dependencies"]
         first, = (event for event in events if [self.ids[control], kind] in event["targets"])
-        return next((event for event in events if event.get("trigger_after") == first["id"]), first)
+        return next((event for event in events if event.get("trigger_after") == first["id"] and event["backend_fn"]),
+                    first)
 
     def ask(self, event, **controls):
         """(whether it went well, what is said) of an event, where some controls hold these values."""
@@ -83,7 +85,9 @@ class Visitor:
         assert status == 200, text
         _, _, told = request(self.address, f"{self.at}/gradio_api/queue/data?session_hash={self.session}")
         end, = (json.loads(line[6:]) for line in told.splitlines() if '"process_completed"' in line)
-        return end["success"], end["output"].get("error")
+        problems = re.findall(r'class=\\"problem\\">(.*?)</div>', told)        # said in the page
+        said = html.unescape(json.loads(f'"{problems[-1]}"')) if problems else end["output"].get("error")
+        return end["success"] and not problems, said
 
     def upload(self, content, name="a.png"):
         """As an event holds it."""
@@ -177,7 +181,7 @@ def test_the_canvas_takes_cells_only_and_not_many(visitor):
 
 
 def test_calls_out_of_order_and_of_wrong_kinds_are_told_in_a_line(visitor, capfd):
-    report = visitor.event("make-report", "click")
+    report = visitor.event("open-report", "click")
     assert visitor.ask(report) == (False, "there is no edit yet to report on")
     event = visitor.event("edit", "click")
     for wrong in ({}, [], [[]], "x" * 1000, 10**40, {"a": None}, True):

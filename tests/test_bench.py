@@ -6,6 +6,7 @@ Datasets and metrics have files of their own; runs that are killed for real are 
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import random
@@ -29,6 +30,7 @@ from diffedit_min.bench.report import RESAMPLES, Line, Value, average, differenc
 from diffedit_min.bench.run import Plan, begin, work
 from diffedit_min.bench.store import Appender, hash_of, packed, read_all, unpacked
 from diffedit_min.bench.variants import Variant, grid, sweep
+from diffedit_min.methods.cost import Estimate
 from diffedit_min.pictures.picture_files import open_picture
 
 FEW = ["steps=10", "diffedit:mask_samples=2"]
@@ -339,6 +341,18 @@ def test_what_is_done_is_not_done_again(plan_in, uninterrupted, monkeypatch):
     assert report.results(plan) == report.results(uninterrupted[0])
 
 
+def test_how_long_it_will_take_is_said_from_the_first_variants_rows(plan_in, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("diffedit_min.bench.run.Estimate", partial(Estimate, least=0, after=0))
+    plan = plan_in(tmp_path)
+    work(plan)
+    rows = sum(entry["rows"] for entry in report.results(plan))
+    [said] = [line for line in capsys.readouterr().err.splitlines() if " left: " in line]
+    assert said.startswith("about ") and f" left: {rows} rows through the U-Net in all, " in said
+    work(plan)          # there is nothing left to do
+    work(plan_in(tmp_path, items=4), quiet=True)
+    assert " left: " not in capsys.readouterr().err
+
+
 def test_other_settings_are_other_results(plan_in, uninterrupted):
     plan, other = uninterrupted[0], dm.load("random", seed=1, device="cpu")
     for changed in (plan_in(plan.out, size=32), plan_in(plan.out, variants=plan.variants[:1]),
@@ -610,6 +624,28 @@ def test_curves_show_every_method_and_setting(tmp_path):
         assert image.width > 500
     before = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in curves.draw(found, COLUMNS, [("x", "y")], tmp_path)] == before
+
+
+def test_no_label_hides_another_or_leaves_its_panel(tmp_path):
+    """Three curves whose points lie as close as rounding makes them: all in one place, and in one column."""
+    from matplotlib.text import Text
+
+    found = [line_of(curve, ratio / 10, x=x, y=30 + 0.2 * ratio if x else 24.0)
+             for curve in ("one", "two", "three") for x, ratio in ((0.0, 4), (1.0, 5), (1.0, 6), (1.0, 7), (1.0, 8))]
+    panels = []
+
+    def fill(axes):
+        curves.panel(axes[0], found, COLUMNS["x"], COLUMNS["y"])
+        curves.legends(axes)
+        panels.append(axes[0])
+
+    curves.save_figure(fill, 1, tmp_path, "close")
+    [axes] = panels
+    axes.figure.draw_without_rendering()        # again in its own resolution
+    boxes = [Text.get_window_extent(label, axes.figure.canvas.get_renderer()) for label in axes.texts]
+    frame = axes.get_window_extent()
+    assert len(boxes) == 15 and sum(a.overlaps(b) for a, b in itertools.combinations(boxes, 2)) == 0
+    assert all(frame.contains(*corner) for box in boxes for corner in (box.min, box.max))
 
 
 def test_more_curves_than_colours_still_differ():

@@ -45,6 +45,10 @@ def test_a_run_writes_its_files_and_prints_its_table(run):
     assert [(row["method"], row["settings"].split(",")[0], row["edits"]) for row in table()] == [
         (name, f"encoding_ratio={ratio}", "2") for name in ("diffedit", "sdedit") for ratio in (0.5, 1.0)]
     assert Path("out/table.md").read_text() in done.out
+    named = {Path(word.strip(",")).name for line in done.out.splitlines() if line.startswith("wrote ")
+             for word in line.split()[1:]}
+    assert {"table.md", "table.csv", "groups.csv", "timings.csv", "results.jsonl", "curves.png", "curves.svg", "sheets",
+            "pictures"} <= named and "wrote out/sheets (2 sheets)" in done.out
     assert "4 edits measured" not in done.out and "8 edits measured, 0 failed" in done.out
     assert {path.name for path in Path("out").iterdir()} == {
         "run.json", "results.jsonl", "timings.csv", "table.csv", "table.md", "groups.csv", "curves.png",

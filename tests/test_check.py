@@ -178,7 +178,7 @@ def overflowing(network: nn.Module, block: str) -> None:
 def test_the_embedded_model_passes(call_command, tmp_path):
     done = call_command("check", "tiny", "--json", "--out", "strip.png", "--quiet", "--dtype", "bfloat16")
     record = json.loads(done.out)
-    assert done.code == 0 and record["ok"], record
+    assert done.code == 0 and record["ok"] and done.err.endswith("wrote strip.png\n"), (record, done.err)
     found = {line["what"]: line["verdict"] for line in record["lines"]}
     for what in ("files", "predicts", "VAE", "DDIM", "edit in float32", "bfloat16 to float32", "edit in bfloat16"):
         assert found[what] == "ok", what

@@ -73,11 +73,12 @@ def number_after(words, text):
 def test_edit_writes_the_result_and_says_what_it_cost(run):
     done = run(*EDIT)
     assert (done.code, done.err, done.new) == (0, "", {"a-edit.png"})
-    first, second = done.out.splitlines()
+    first, second, third = done.out.splitlines()
     assert first == "wrote a-edit.png"
     assert second.startswith("13 rows through the U-Net in ")       # 2*2 + 3 + 2*3
     assert " s, float32 on cpu; the mask covers " in second
     assert 0 < number_after("the mask covers ", done.out.replace("%", "")) <= 100
+    assert third.startswith("edited at 40 × 32 px: the picture was shrunk")
     assert pixels("a-edit.png").shape == (37, 45, 3)
 
 
@@ -103,6 +104,12 @@ def test_prompt_to_prompt_makes_both_pictures_from_a_seed(run):
 def test_rows_that_go_back_are_counted_apart(run):
     done = run("edit", "a.png", "--method", "null-text", *P2P[3:], "-o", "iterations=2", "-o", "stop_at=0")
     assert "rows through the U-Net and 8 back in" in done.out
+
+
+def test_a_file_that_the_method_writes_is_named_too(run):
+    done = run("edit", "a.png", "--query", "pears", "--model", "random", "--method", "unitune", "-o", "tuning_steps=1",
+               "-o", "steps=2", "-o", "save=tuned.safetensors")
+    assert done.out.startswith("wrote a-edit.png and tuned.safetensors\n") and "tuned.safetensors" in done.new
 
 
 def test_each_method_has_an_embedded_model(run, monkeypatch):
@@ -346,7 +353,7 @@ def test_one_bar_for_an_edit_counts_its_rows_and_ends_with_it(terminal):
 
 @pytest.mark.parametrize(("arguments", "rows"), [
     (("mask", *EDIT[1:]), 4), (("invert", "a.png", "--model", "random", "-o", "steps=4"), 6), (P2P, 16),
-    ((*EDIT, "--mask-grow", "2"), 13), ((*EDIT, "-o", "mask_threshold=1"), 4),
+    ((*EDIT, "--mask-grow", "2"), 13), ((*EDIT, "-o", "mask_threshold=1"), 4), ((*EDIT, "--mask-grow", "-99"), 4),
     (("edit", "a.png", "--method", "null-text", *P2P[3:], "-o", "iterations=1", "-o", "stop_at=0"), 32)])
 def test_each_commands_bar_is_full_at_its_end(terminal, arguments, rows):
     done, shown = terminal(*arguments)

@@ -12,8 +12,11 @@ from safetensors.torch import load_file, save_file
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.core.options import STAGES, declared
 from diffedit_min.loading import files, known, layout
 from diffedit_min.loading.sources import find
+from diffedit_min.methods.help import sentence_of
+from diffedit_min.samplers import SAMPLERS
 from diffedit_min.studio import info
 
 FAMILIES = {
@@ -147,8 +150,8 @@ def test_the_embedded_model():
     lines = list(info.lines(record))
     assert lines[1] == ("model        tiny: Stable Diffusion's architecture, in a size of its own; predicts epsilon "
                         "(says scheduler/scheduler_config.json)")
-    assert record["vocabulary"] == model.words and "  surface     wooden table, marble, grass, sand, checked cloth" in lines
-    assert "  other words a, of, on" in lines
+    assert record["vocabulary"] == model.words
+    assert {"  surface     wooden table, marble, grass, sand, checked cloth", "  other words a, of, on"} <= {*lines}
     for name in model.defaults["diffedit"]:
         assert any(line.startswith(f"  {name} ") and line.endswith(" *") for line in lines)
     assert ["steps", "50"] in [line.split() for line in lines]
@@ -158,3 +161,43 @@ def test_random():
     record, model = info.describe("random"), dm.load("random")
     assert record["networks"]["unet"]["parameters"] == sum(p.numel() for p in model.unet.parameters())
     assert record["files"] == [] and record["licence"] is None
+
+
+# ---- methods and samplers by name
+
+
+@pytest.mark.parametrize("name", [*dm.METHODS, *SAMPLERS])
+def test_every_option_is_told_with_its_default_its_sentence_its_range_and_its_choices(name):
+    one = {**SAMPLERS, **dm.METHODS}[name]
+    lines = list(info.lines_of(one, 80))
+    assert max(map(len, "\n".join(lines).splitlines())) <= 80
+    text = " ".join(" ".join(lines).split())
+    known = one.known if isinstance(one, dm.Method) else declared(type(one))
+    for option in known.values():
+        what = " ".join(f"{option.name}={info.default_of(option)} {sentence_of(option)}".split())
+        assert what in text and option.sentence
+        assert all(str(choice) in text for choice in option.choices)
+        assert all(f"no effect without {needed}" in what for needed in list(option.needs)[:1])
+    if "sampler" in known:
+        assert f"one of {', '.join(SAMPLERS)}" in text
+    if isinstance(one, dm.Method):
+        assert text.index("presets (--preset) recommended") < text.index(" paper those above")
+        assert all(f" {preset} " in text[text.index("presets"):] for preset in one.presets)
+
+
+def test_a_methods_options_stand_by_stage_in_the_order_of_an_edit():
+    lines = list(info.lines_of(dm.diffedit, 80))
+    titles = [line[1:] for line in lines if line.startswith("\n") and "--" not in line and "-o" not in line]
+    assert titles == ["the noise levels", "encoding", "the map of differences", "the mask", "decoding"]
+    assert set(info.STAGE_TITLES) == set(STAGES)
+    place = {name: lines.index(next(line for line in lines if line.startswith(f"  {name}")))
+             for name in ("steps", "sampler", "mask_samples", "mask_threshold", "guidance_scale")}
+    assert list(place.values()) == sorted(place.values())
+
+
+def test_what_a_method_takes():
+    told = {name: next(line for line in info.lines_of(dm.METHODS[name]) if line.startswith("  takes "))[8:]
+            for name in ("diffedit", "null_text", "instruct_pix2pix", "sdedit", "invert")}
+    assert told == {"diffedit": "a query, a reference, a mask of your own",
+                    "null_text": "a query, a reference (which it needs)",
+                    "instruct_pix2pix": "an instruction as the query", "sdedit": "a query", "invert": "a reference"}

@@ -254,7 +254,8 @@ def test_a_training_leaves_its_parts(finished, small):
     files = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     folder = "checkpoint_instruct/unet"
     assert files == {"before.npy", "after.npy", "before.pt", "after.pt", "instruct.pt", "instruct-balanced.pt",
-                     "log.jsonl", f"{folder}/config.json", f"{folder}/diffusion_pytorch_model.safetensors"}
+                     "log.jsonl", f"{folder}/config.json", f"{folder}/diffusion_pytorch_model.safetensors",
+                     "checkpoint_instruct/diffedit.json"}
     for seed in range(PAIRS):
         assert np.array_equal(np.load(finished / "before.npy")[seed], train.draw_scene(seed))
         assert np.array_equal(np.load(finished / "after.npy")[seed], draw_edit(seed))

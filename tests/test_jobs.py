@@ -6,6 +6,7 @@ Many pictures: several on the command line, and tables. What stops a run and how
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from tqdm import tqdm
 
 import diffedit_min as dm
 from diffedit_min import loading
+from diffedit_min.methods import Asked, cost
 from diffedit_min.pictures import picture
 from diffedit_min.pictures.compositing import at_size
 from diffedit_min.studio.jobs import editing, run
+from diffedit_min.studio.jobs.job import Job
 from diffedit_min.studio.jobs.table import read_table
 
 WORDS = ("--query", "a basket of pears", "--model", "random", "-o", "steps=3", "-o", "mask_samples=1")
@@ -65,7 +68,8 @@ def test_several_pictures_are_edited_as_each_alone_with_one_model(command, loads
     assert (done.code, done.err, loads) == (0, "", ["random"])
     *wrote, summary = done.out.splitlines()
     names = [f"p{i}-edit.png" for i in (0, 1, 3, 4)]
-    assert sorted(wrote) == [f"wrote {Path('edits') / name}" for name in names] and sorted(files("edits")) == names
+    told = [line.partition(" (edited at ")[0] for line in wrote]        # which is said of those that were shrunk
+    assert sorted(told) == [f"wrote {Path('edits') / name}" for name in names] and sorted(files("edits")) == names
     assert summary.startswith("4 edited, 0 done before, 0 failed; 32 rows through the U-Net in ")
     for i in (0, 1, 3, 4):
         alone = dm.diffedit(network, Image.open(f"p{i}.png"), "a basket of pears", steps=3, mask_samples=1)
@@ -88,7 +92,8 @@ def test_what_is_done_is_skipped_and_what_is_not_is_made_in_the_same_batch(comma
     before = files("out")
     os.remove("out/p1-edit.png")
     done = command(*three)
-    assert done.out.startswith("wrote out/p1-edit.png\n1 edited, 2 done before, 0 failed; 8 rows")
+    assert done.out.startswith("wrote out/p1-edit.png ")
+    assert "\n1 edited, 2 done before, 0 failed; 8 rows" in done.out
     assert files("out") == before
     assert batches == [["p0.png", "p1.png"], ["p2.png"], ["p0.png", "p1.png"]]      # so that its bytes are the same
     assert command(*three).out.startswith("0 edited, 3 done before, 0 failed; 0 rows")
@@ -208,8 +213,32 @@ def test_a_bar_with_the_time_left(command, monkeypatch, capsys):
     monkeypatch.setattr(tqdm, "__init__", lambda bar, *a, __init__=tqdm.__init__, **k: __init__(
         bar, *a, **{**k, "disable": k["disable"] is True, "file": sys.stderr, "mininterval": 0}))
     done = command("edit", "p0.png", "p1.png", *WORDS)
-    assert "| 2/2 [" in done.err and "picture" in done.err and "decode 2/2" in done.err and "<00:" in done.err
+    assert "| 2/2 [" in done.err and "picture" in done.err and "decoding 2/2" in done.err and "<00:" in done.err
     assert command("edit", "p0.png", "p1.png", *WORDS, "--quiet").err == ""
+
+
+def test_how_long_it_will_take_is_said_once_from_the_first_rows(command, monkeypatch):
+    monkeypatch.setattr(cost, "Estimate", partial(cost.Estimate, least=0, after=0))
+    words = ("edit", "p0.png", "p1.png", "p2.png", *WORDS, "--batch", "2")
+    done = command(*words)
+    rows = int(done.out.splitlines()[-1].split("; ")[1].split()[0])
+    [said] = [line for line in done.err.splitlines() if " left: " in line]
+    assert said.startswith("about ") and f" left: {rows} rows through the U-Net in all, " in said
+    os.remove("edits/p2-edit.png")
+    assert f" left: {rows // 3} rows " in command(*words).err
+    os.remove("edits/p2-edit.png")
+    assert command(*words, "--quiet").err == ""
+
+
+def test_rows_that_are_through_rise_to_all_of_them(command, network):
+    asked = [Asked(dm.METHODS[name], "pears", "plums", options={"steps": 3, **more})
+             for name, more in (("diffedit", {"mask_samples": 1, "mask_threshold": 0.0}), ("sdedit", {}))]
+    jobs = [Job(one, f"p{i}.png", Path(f"{one.method.name}{i}.png")) for one in asked for i in range(3)]
+    rows, through = run.Rows(run.batches(jobs, set(), 2), network), []
+    edits = [edit for _, edit in run.run(jobs, network, {}, set(), 2, lambda *each: through.append(rows.after(*each)))]
+    assert through == sorted(through) and through[-1] == rows.total == sum(edit.rows for edit in edits)
+    rest = run.Rows(run.batches(jobs, set(jobs[:2]), 2), network)
+    assert rest.total == rows.total - sum(edit.rows for edit in edits[:2])
 
 
 # ---- tables

@@ -18,6 +18,7 @@ import diffedit_min as dm
 from diffedit_min.core.state import Sampler
 from diffedit_min.pictures import metadata, picture_files
 from diffedit_min.samplers import SAMPLERS
+from diffedit_min.studio.jobs.job import job_of
 from diffedit_min.studio.jobs.like import KNOWN, RECORDED, over, told_by
 
 SETTINGS = {"method": "diffedit", "model": "tiny", "query": "a basket, red", "reference": "a bowl: blue", "seed": 7,
@@ -207,6 +208,15 @@ def test_what_is_typed_goes_over_it(tmp_path):
     assert "preset" not in other and other["method"] == "sdedit"
     with pytest.raises(ValueError, match="^sdedit has no preset 'fast'"):
         over(told, {"method": "sdedit", "preset": "fast"})
+
+
+def test_an_earlier_result_keeps_its_options_where_its_preset_meant_the_cards_values(tmp_path):
+    """Its preset is called "paper", but what it holds are the values of the card."""
+    tiny = dm.load("tiny", device="cpu")
+    recommended = dm.diffedit.settings(tiny, {})
+    about = {name: SETTINGS[name] for name in ("method", "model", "query", "reference", "seed")}
+    told = told_by(write(tmp_path / "a.png", {**about, **recommended.record(), "preset": "paper"}))
+    assert job_of(over(told, {"seed": 3}), "in.png", tmp_path / "b.png").asked.settings(tiny) == recommended
 
 
 def test_a_picture_names_no_file_that_is_written(tmp_path):

@@ -13,7 +13,6 @@ from PIL import Image
 
 import diffedit_min as dm
 from diffedit_min.pictures import metadata
-from diffedit_min.samplers import SAMPLERS
 from diffedit_min.studio.repeat import command_of, python_of
 from diffedit_min.tiny import scenes
 
@@ -119,6 +118,10 @@ result.save("result.png")
     card = next(name for name, value in tiny.defaults["diffedit"].items() if value != dm.diffedit.known[name].default)
     changed = {**settings, card: dm.diffedit.known[card].default}
     assert f"-o {card}={changed[card]}" in command_of(changed, "a.png", tiny)
+    fast = dm.methods.Asked(dm.diffedit, "a basket", preset="fast").record(tiny)
+    assert command_of({**fast, "preset": "fast"}, "a.png", tiny) == (
+        "diffedit-min edit a.png --query 'a basket' --preset fast")
+    assert "-o steps=14" in command_of(fast, "a.png", tiny)     # an edit made in Python doesn't tell its preset
     # How the model was loaded, where it isn't as it would be.
     double = dm.load("random", device="cpu", dtype="float64")
     other = {**settings, "model": "random", "prediction_type": "epsilon", "revision": None}
@@ -135,18 +138,15 @@ def test_what_no_command_can_say_is_told_below_it(model):
     assert "word_windows={'red': (0.2, 1)}" in python_of(settings, "a.png", model)
 
 
-def test_the_files_of_plugins_are_told(call_command, folder, tmp_path):
+def test_the_files_of_plugins_are_told(call_command, folder, tmp_path, unregistered):
     Path("mine.py").write_text("import diffedit_min as dm\nfrom diffedit_min.core.ddim import DDIM\n"
                                "class Mine(DDIM):\n    name = 'mine'\ndm.register(Mine)\n"
                                "dm.register(dm.Method('my_method', based_on=dm.diffedit))\n")
-    try:
-        done = call_command("edit", f"./{PICTURE}", "--query", "a basket", "--model", "random", "-o", "steps=2",
-                            "--plugin", "mine.py", "-o", "sampler=mine", "--out", "first.png")
-        assert done.code == 0, done.err
-        settings, model = metadata.read("first.png"), dm.load("random", device="cpu")
-        assert re.findall(r"--plugin (\S+)", command_of(settings, "a.png", model)) == [str(tmp_path / "mine.py")]
-        assert f"load_plugin({str(tmp_path / 'mine.py')!r})" in python_of(settings, "a.png", model)
-        again, _ = by_command(call_command, settings, PICTURE, model)
-        assert again.tobytes() == Image.open("first.png").tobytes()
-    finally:
-        SAMPLERS.pop("mine", None)
+    done = call_command("edit", f"./{PICTURE}", "--query", "a basket", "--model", "random", "-o", "steps=2",
+                        "--plugin", "mine.py", "-o", "sampler=mine", "--out", "first.png")
+    assert done.code == 0, done.err
+    settings, model = metadata.read("first.png"), dm.load("random", device="cpu")
+    assert re.findall(r"--plugin (\S+)", command_of(settings, "a.png", model)) == [str(tmp_path / "mine.py")]
+    assert f"load_plugin({str(tmp_path / 'mine.py')!r})" in python_of(settings, "a.png", model)
+    again, _ = by_command(call_command, settings, PICTURE, model)
+    assert again.tobytes() == Image.open("first.png").tobytes()

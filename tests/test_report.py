@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import re
+import shlex
 from dataclasses import replace
 from itertools import pairwise, product
 from operator import attrgetter
@@ -21,6 +22,7 @@ import torch
 from PIL import Image
 
 import diffedit_min as dm
+from diffedit_min.bench.measures import against_truth
 from diffedit_min.core import mask
 from diffedit_min.core.schedule import Schedule, x0_from_eps
 from diffedit_min.methods.help import sentence_of
@@ -85,9 +87,13 @@ TAG = re.compile(r'<(/?)([a-z]\w*)((?:\s+[\w-]+(?:="[^"]*")?)*)\s*(/?)>')
 
 
 def well_formed(text):
-    """Every tag is closed, nothing is fetched, no script runs but the page's two. (What else: test_report_browser.)"""
+    """Every tag is closed, nothing is fetched, no script runs but the page's two and the wipe's line.
+
+    (What else: test_report_browser.)
+    """
     bare = re.sub(r"(<style>|<script>).*?(</style>|</script>)", r"\1\2", text.replace("<!DOCTYPE html>", ""),
                   flags=re.DOTALL)
+    bare = bare.replace(" oninput=\"this.parentElement.style.setProperty('--at', this.value + '%')\"", "", 1)
     assert not re.search("[<>]", TAG.sub("", bare)) and not re.search(r"https?:|\son\w+=", bare)
     assert bare.count("<script>") == bare.count("<script") == 2
     opened = []
@@ -122,7 +128,13 @@ def test_every_method_has_its_report(make, model, name):
     assert f"= {edit.rows}</caption>" in text
     assert len(made["decoding"].rows["The latent, decoded"]) == len(edit.decoded) >= 5
     assert set(edit.method.known) <= {name for section in made.values() for name in section.settings}
-    assert all(f'title="{sentence_of(option)}"' in html.unescape(text) for option in edit.method.known.values())
+    for option in edit.method.known.values():
+        tip = re.search(rf'aria-describedby="(tip-\w+-{option.name})">{option.name}</button><span role="tooltip" '
+                        r'id="(.*?)">(.*?)</span>', text)
+        assert tip[1] == tip[2] and html.unescape(tip[3]) == sentence_of(option)
+        assert f"<small>{tip[3]}</small>" in text       # in the table of all settings too
+    assert any(section.text.why for name, section in made.items() if name != "picture") and "why: " not in text
+    assert (f"--method {edit.method.dashed}" in text) == (name != "diffedit")
 
 
 @pytest.mark.filterwarnings("ignore:the fixed-point iteration")
@@ -158,7 +170,7 @@ def test_diffedits_report_has_all_its_steps(edit, model, image):
     assert list(made["predictions"].rows) == ["Noise 1 of 3", "Noise 2 of 3"]
     assert captions(made["encoding"])[:5] == [f"level {j}, t = {edit.encoded[j].level.t}" for j in range(5)]
     assert captions(made["decoding"])[:5] == captions(made["encoding"])[4::-1]
-    assert captions(made["result"]) == ["input", "result", "their difference, 4 times", "true answer"]
+    assert captions(made["result"]) == ["input", "result", "difference × 4", "true answer"]
     assert made["predictions"].settings == {"t": 500, "mask_noise_ratio": 0.5, "mask_samples": 3, "seed": 0}
     assert set(made["encoding"].settings) == {"steps", "encoding_ratio", "sampler", "grid"}
 
@@ -172,7 +184,10 @@ def test_the_pictures_are_the_edits_own(edit, model, image):
     network_sees, again = shots(made["picture"])
     assert "padding" in network_sees.caption
     assert same(again.image, model.encode(picture.fit(image, model.multiple, model.native_area)[0]))
-    noised, _, _, difference, _, query = made["predictions"].rows["Noise 2 of 3"]
+    noised, _, predicted, difference, _, query = made["predictions"].rows["Noise 2 of 3"]
+    assert [shot.caption for shot in (noised, predicted, difference, query)] == [
+        "input under noise, decoded", "noise predicted, conditioned on the query",
+        "how far the two predictions lie apart", "predicted clean image x̂₀, conditioned on the query"]
     assert same(noised.image, edit.trace["noised"][1:2])
     x0 = x0_from_eps(edit.trace["noised"][1:2], edit.trace["eps_query"][1:2], model.schedule.abar[500])
     assert same(query.image, x0) and not same(query.image, edit.trace["noised"][1:2])
@@ -186,12 +201,14 @@ def test_the_pictures_are_the_edits_own(edit, model, image):
 
 @pytest.mark.slow
 def test_a_large_picture_is_shown_smaller(make, model):
-    large = scenes.sample(scenes.TEST[1]).render(64).resize((1500, 900))
+    large = Image.effect_noise((1500, 900), 60).convert("RGB")      # nothing is harder to compress
     edit = make("diffedit", picture=large, steps=2)
     made = told(edit, model)
     sizes = {name: {shot.image.size for shot in shots(section)} for name, section in made.items()}
     assert sizes["result"] == {(1024, 614)} and sizes["decoding"] == {(320, 192)}
-    well_formed(report.page(edit, model))
+    page = report.page(edit, model)
+    well_formed(page)
+    assert len(page) < 6e6
 
 
 NO_LEVEL = "The encoding ratio is 0: there is no level to go to."
@@ -231,7 +248,7 @@ def test_what_happened_is_said(make, model, method, options, name, text):
     made = told(edit, model)
     assert made[name].text == text and ("predictions" in made) == ("mask_threshold" in options)
     assert bool(edit.empty_mask) != ("decoding" in made)       # a black mask of the caller's is decoded as asked
-    assert ("the input as made anew beside the edit" in captions(made["result"])) == (method == "prompt_to_prompt")
+    assert ("input, decoded anew beside the edit" in captions(made["result"])) == (method == "prompt_to_prompt")
     well_formed(report.page(edit, model))
 
 
@@ -263,20 +280,84 @@ def test_what_an_edit_does_not_show_is_not_told(edit, model):
     assert sections.tell(replace(edit, mask=edit.mask_map <= 0.5), model).cut is None   # no threshold gives it
 
 
+def test_the_papers_steps_are_named_and_reasons_given(edit, make, model):
+    def paper(edit):
+        return {name: section.text.paper for name, section in told(edit, model).items() if section.text.paper}
+
+    step = "Step {} of the paper, Section 3.2".format
+    assert paper(edit) == {"predictions": step(1), "mask": step(1), "encoding": step(2), "decoding": step(3)}
+    assert paper(make("diffedit", mask=BLACK)) == {"encoding": step(2), "decoding": step(3)}
+    assert paper(make("encode_decode")) == paper(make("sdedit")) == paper(make("prompt_to_prompt")) == {}
+    why = {name: section.text.why for name, section in told(edit, model).items() if section.text.why}
+    assert set(why) == {"picture", "predictions", "mask", "encoding", "decoding"}
+    for name, text in [*why.items(), *((method.name, each.why) for method in dm.METHODS.values()
+                                       for each in method.texts.values() if each.why)]:
+        assert re.fullmatch(r"Why [^:.]+: [^.]+\.", text), name       # one sentence
+
+
+def test_maps_have_colour_bars(edit, model):
+    made = told(edit, model)
+    bars = {shot.caption: shot.bar for shot in (*shots(made["predictions"])[:6], *shots(made["mask"]), *shots(
+        made["result"]))}
+    q, r = edit.trace["eps_query"], edit.trace["eps_reference"]
+    most = max(mask.difference_map(q[i : i + 1, None], r[i : i + 1, None])[0].max() for i in range(3))
+    raw = edit.trace["raw_map"][0][edit.frame.valid(edit.factor)].max()
+    assert {caption: bar for caption, bar in bars.items() if bar} == {
+        "how far the two predictions lie apart": ("heat", "0", f"{most:.2g}"),
+        "mean difference": ("heat", "0", f"{raw:.2g}"), "extremes cut off": ("heat", "0", f"{raw:.2g}"),
+        "the map, rescaled": ("heat", "0", "1"), "difference × 4": ("grey", "0", "64 of 255")}
+    text = report.page(edit, model)
+    assert text.count('<p class="bar"><span>0</span> <i class="heat"></i> <span>1</span></p>') == 2      # and overview
+    assert ".heat { background: linear-gradient(90deg, rgb(0, 0, 4), " in text
+
+
+def test_words_and_symbols_are_explained_and_linked_where_they_first_appear(edit, make, model):
+    text = report.page(edit, model)
+    shown = [html.unescape(re.sub("<.*?>", "", part)) for part in re.findall(r'<dt id="term\d+">(.*?)</dt>', text)]
+    assert shown == ["VAE", "latent", "ε", "t", "ᾱ", "x̂0", "∅", "k", "M", "guidance", "s", "network evaluations",
+                     "PSNR"]
+    links = re.findall(r'<a class="term" href="#term(\d+)">(.*?)</a>', text)
+    assert {int(i) for i, _ in links} == set(range(len(shown))) and len(set(links)) == len(links)
+    assert {words for i, words in links if shown[int(i)] in "ε∅"} == {
+        "noise predictions", "<i>ε</i>", "empty text", "∅"}
+    for i, words in links:      # before the link, it is nowhere in what is read (indices are no place for a link)
+        link = f'<a class="term" href="#term{i}">{words}</a>'
+        before = re.sub(r"<sub>.*?</sub>|<style>.*?</style>", "", text.partition(link)[0], flags=re.DOTALL)
+        read = "".join(re.findall(r"<p>(.*?)</p>", before, re.DOTALL))
+        assert words not in read, words
+    own = make("diffedit", query="a VAE, guided")
+    assert "a VAE, guided</h1>" in html.unescape(report.page(own, model))
+
+
+def test_it_says_how_to_make_it_again(edit, make, model):
+    text = html.unescape(report.page(edit, model))
+    assert "diffedit-min edit picture.png --query 'a basket of pears' --reference 'a bowl of pears'" in text
+    assert "edit = dm.diffedit(" in text and text.count(f"diffedit_min {dm.__version__}") == 2
+    assert "Made by me" in report.page(edit, model, again={"Somehow": "Made by me"})
+    made_anew = make("prompt_to_prompt", picture=None)
+    assert "diffedit-min edit --query" in html.unescape(report.page(made_anew, model))
+    unknown = replace(edit, settings={**edit.settings, "method": "own"})
+    assert "Make it again" not in report.page(unknown, model)       # no name finds a method that isn't registered
+
+
 def test_a_report_wants_the_model_that_made_the_edit(edit, model):
     with pytest.raises(ValueError, match="^the edit was made by 'random', not by 'other': pass that model$"):
         report.page(edit, replace(model, name="other"))
 
 
 def test_measures(make, edit, model, image):
-    truth, inside = Image.new("RGB", image.size, "red"), np.asarray(edit.mask_image) > 0
+    truth, inside = image.copy(), np.asarray(edit.mask_image) > 0
+    truth.paste("red", (3, 5, 20, 30))
     vae = shots(told(edit, model)["picture"])[1].image
     assert sections.tell(edit, model, truth=truth).measures == {
-        "outside the mask, against the input": f"{picture.psnr(edit.image, image, ~inside):.1f} dB",
-        "inside the mask, against the input": f"{picture.psnr(edit.image, image, inside):.1f} dB",
-        "the VAE alone, against the input": f"{picture.psnr(vae, image):.1f} dB",
-        "against the true answer": f"{picture.psnr(edit.image, truth):.1f} dB"}
-    assert sections.tell(make("diffedit", query=BOWL), model).measures["against the input"] == "equal"
+        "outside the mask: PSNR against the input": f"{picture.psnr(edit.image, image, ~inside):.1f} dB",
+        "inside the mask: PSNR against the input": f"{picture.psnr(edit.image, image, inside):.1f} dB",
+        "the whole picture: PSNR against the input": f"{picture.psnr(edit.image, image):.1f} dB",
+        "the VAE alone: PSNR against the input": f"{picture.psnr(vae, image):.1f} dB",
+        **{f"{name}: {what}": value for name, value, what in against_truth(edit, truth)}}     # as the command tells it
+    sections.tell(edit, model, truth=Image.new("RGB", image.size, "red"))       # all of it should change
+    unchanged = sections.tell(make("diffedit", query=BOWL), model)
+    assert unchanged.measures["the whole picture: PSNR against the input"] == "equal"
 
 
 # ---------------------------------------------------------------- pictures
@@ -382,11 +463,12 @@ def test_the_sheet_has_every_row_under_its_heading(edit, model):
     for i, section in enumerate(told(edit, model).values(), start=1):
         for label, row in section.rows.items():
             heading = f"{i}  {section.title}" + (f": {label}" if label else "")
-            part = drawing.headed(drawing.strip([s.image for s in row], [s.caption for s in row], 192 / 45), heading)
+            captions = [f"{s.caption} ({s.bar.low} to {s.bar.high})" if s.bar else s.caption for s in row]
+            part = drawing.headed(drawing.strip([s.image for s in row], captions, 192 / 45), heading)
             if section.name != "picture":       # which shows the padding too
                 assert sheet.crop((0, top, part.width, top + part.height)).tobytes() == part.tobytes(), heading
             top += part.height
-            assert all(shot.caption.isascii() for shot in row)      # Pillow's font knows no other letters
+            assert all(drawing.plain(shot.caption).isascii() for shot in row)     # Pillow's font knows no others
     assert abs(sheet.height - top) < 30
 
 
@@ -422,7 +504,13 @@ def test_the_command_writes_page_and_strip(command):
     assert metadata.read("s.png") == metadata.read("plain.png")
     done = command("demo", "-o", "steps=6", "-o", "mask_samples=2", "--report", "d.htm", "--strip", "d.png")
     assert (done.code, done.err) == (0, "") and done.out.endswith("wrote demo.png and d.htm and d.png\n")
-    assert "against the true answer" in Path("d.htm").read_text(encoding="utf-8")
+    page = Path("d.htm").read_text(encoding="utf-8")
+    assert "outside the true region: PSNR against the input" in page and "As a command" in page
+    again = html.unescape(re.search(r'<pre id="again-1".*?<code>(.*?)</code>', page)[1])
+    done = command(*shlex.split(again)[1:], "--out", "again.png")
+    assert done.code == 0 and Path("again.png").read_bytes() == Path("demo.png").read_bytes()
+    assert "edit a.png --query 'a basket of pears' --model random -o steps=4" in html.unescape(
+        Path("r.html").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -94,13 +94,61 @@ def test_the_film_is_driven_by_arrow_keys(visit, edit):
     assert slider.get_attribute("aria-valuetext") == "level 0, t = 0" and page.wrong == []
 
 
-def test_the_wipe_is_driven_by_arrow_keys(visit):
+def test_the_film_plays_until_it_is_stopped(visit):
     page = visit()
+    frames, shown = page.locator(".frame"), playwright.expect
+    page.get_by_role("button", name="Play").press("Enter")
+    for i in (1, 2):
+        shown(frames.nth(i)).to_be_visible()
+    page.get_by_role("button", name="Pause").click()
+    shown(page.get_by_role("button", name="Play")).to_be_visible()
+    page.get_by_label("From noise to picture").press("End")
+    page.get_by_role("button", name="Play").click()
+    shown(frames.nth(0)).to_be_visible()        # after the last comes the first
+    page.get_by_label("From noise to picture").press("ArrowRight")
+    shown(page.get_by_role("button", name="Play")).to_be_visible()      # a hand on the slider stops it
+    assert page.wrong == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_wipe_is_dragged_and_driven_by_arrow_keys(visit, size):
+    page = visit(size)
     first, second = page.locator(".wipe figure").all()
     assert first.bounding_box() == second.bounding_box()        # one over the other
+    clipped = lambda: second.evaluate("(figure) => getComputedStyle(figure).clipPath")      # noqa: E731
     page.get_by_label("Wipe").press("ArrowLeft")
-    assert second.evaluate("(figure) => getComputedStyle(figure).clipPath") == "inset(0px 0px 0px 49%)"
-    assert page.locator("output[for=wipe]").text_content() == "line at 49 %"
+    assert clipped() == "inset(0px 0px 0px 49%)"
+    first.scroll_into_view_if_needed()
+    box = first.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.49 * box["width"], middle)
+    page.mouse.down()
+    for part in (0.2, 1.0, 0.0, 0.75):      # the line is where the mouse is, also at the ends
+        page.mouse.move(box["x"] + part * box["width"], middle, steps=4)
+        assert clipped() == f"inset(0px 0px 0px {100 * part:.0f}%)"
+    page.mouse.up()
+
+
+def test_what_a_setting_does_shows_by_mouse_and_keyboard(visit):
+    page = visit("phone")
+    name, tip = page.locator("#mask .tip").first, page.locator("#mask [role=tooltip]").first
+    assert not tip.is_visible()
+    name.focus()
+    assert tip.is_visible() and tip.bounding_box()["x"] >= 0
+    assert tip.bounding_box()["x"] + tip.bounding_box()["width"] <= 390
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    name.hover()
+    assert tip.is_visible()
+
+
+def test_a_symbol_leads_to_its_sentence(visit):
+    page = visit(reduced_motion="reduce")       # the page jumps there, and does not scroll for a while
+    link = page.locator("a.term", has_text="∅").first
+    link.press("Enter")
+    entry = page.locator(link.get_attribute("href"))
+    assert entry.text_content() == "∅" and page.locator(".glossary div:has(:target)").count() == 1
+    playwright.expect(entry).to_be_in_viewport()
 
 
 def test_the_threshold_cuts_the_mask_again_as_the_library_does(visit, edit):
@@ -144,9 +192,11 @@ def inside(page, edit, rows, columns):
 
 def test_the_settings_can_be_copied(visit, edit):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
-    page.get_by_role("button", name="Copy").press("Enter")
-    playwright.expect(page.locator("[role=status]")).to_have_text("Copied.")
-    assert json.loads(page.evaluate("navigator.clipboard.readText()")) == edit.settings
+    for place, same in (("#json", json.loads), ("#again-1", str)):
+        page.locator(f".control:has(+ {place}) button").press("Enter")
+        playwright.expect(page.locator(f".control:has(+ {place}) [role=status]")).to_have_text("Copied.")
+        copied = same(page.evaluate("navigator.clipboard.readText()"))
+        assert copied == (edit.settings if place == "#json" else page.locator(place).text_content())
 
 
 def test_without_scripts_all_pictures_show(visit):
@@ -160,6 +210,8 @@ def test_without_scripts_all_pictures_show(visit):
 def test_on_paper_all_frames_show(visit):
     page = visit()
     page.emulate_media(media="print")
+    left, right = (figure.bounding_box() for figure in page.locator(".wipe figure").all())
+    assert left["x"] + left["width"] <= right["x"] and not page.locator(".wipe input").is_visible()
     assert page.locator(".frame:visible").count() == 9 and page.locator(".control:visible").count() == 0
 
 
@@ -167,6 +219,7 @@ def test_contents_lead_to_their_sections_by_keyboard(visit):
     page = visit()
     page.keyboard.press("Tab")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.url.endswith("#predictions")

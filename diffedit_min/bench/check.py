@@ -31,7 +31,8 @@ from torch import Tensor
 from .. import loading
 from ..loading.asking import ask
 from ..loading.files import check_finite, first_line
-from ..methods import METHODS, Edit, Method
+from ..methods import METHODS, Asked, Edit, Method
+from ..methods.cost import about, rows_of
 from ..methods.method import MADE_FOR
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.tokenizer import make_tokenizer
@@ -198,7 +199,7 @@ class Check:
             yield Line(f"edit in {dtype}", f"left out: {why}", "", measured=False)
             return
         seconds = self.row_seconds(self.picture.width * self.picture.height)
-        self.tell(f"edit in {dtype}: {self.rows(steps=STEPS)} rows, about {seconds * self.rows(steps=STEPS):.0f} s")
+        self.tell(f"edit in {dtype}: {self.rows(steps=STEPS)} rows, {about(seconds * self.rows(steps=STEPS))}")
         edit = self.method(self.model, self.picture, *self.texts, steps=STEPS)
         if edit.mask_image is not None:
             self.checked.pictures.append((overlay(edit.input, edit.mask_image), f"mask, {dtype}"))
@@ -292,12 +293,7 @@ class Check:
 
     def rows(self, **options: int) -> int:
         """How many rows an edit takes with these options; 0 if there is no method."""
-        if self.method is None:
-            return 0
-        settings = self.method.settings(self.model, options)
-        if self.method.needs_instruction:
-            return 3 * settings.steps
-        return 2 * settings.mask_samples + 3 * (len(settings.levels(self.model.schedule)) - 1)
+        return 0 if self.method is None else rows_of(Asked(self.method, *self.texts, options=options), self.model)
 
     def row_seconds(self, area: int) -> float:
         """Seconds a row, of a pair of rows on a picture of so many pixels."""

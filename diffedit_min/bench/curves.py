@@ -14,6 +14,9 @@ from .report import Line, Value
 # Okabe and Ito's, which differ for colour-blind people too; markers tell curves apart without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vPX*"
+# Where a label may stand, in points from its own: around it, nearest first, to the right and up before to the left.
+PLACES = [(distance * math.cos(turn * math.pi / 8), 0.8 * distance * math.sin(turn * math.pi / 8))
+          for distance in range(10, 80, 7) for turn in (1, 15, 7, 9, 3, 13, 5, 11, 0, 8, 4, 12)]
 
 
 def draw(found: Sequence[Line], columns: dict[str, Column], panels: Sequence[tuple[str, str]], out: Path) -> list[Path]:
@@ -47,6 +50,7 @@ def save_figure(fill: Callable[[Sequence[Any]], None], panels: int, out: Path, n
     Equal panels make equal files: no dates, no random ids.
     """
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     high = 2 if panels > 3 else 1
@@ -54,10 +58,14 @@ def save_figure(fill: Callable[[Sequence[Any]], None], panels: int, out: Path, n
     paths = [out / f"{name}.png", out / f"{name}.svg"]
     with matplotlib.rc_context({"svg.hashsalt": "diffedit_min", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(5.6 * wide, 4.6 * high), layout="constrained")
+        FigureCanvasAgg(figure)
         axes = figure.subplots(high, wide, squeeze=False).ravel()
         for empty in axes[panels:]:
             empty.remove()
         fill(axes[:panels])
+        figure.draw_without_rendering()         # gives everything its place
+        for own in axes[:panels]:
+            spread_labels(own)
         for path in paths:
             with replacing(path) as file:
                 figure.savefig(file, format=path.suffix[1:], dpi=150,
@@ -81,10 +89,34 @@ def panel(axes: Any, found: Sequence[Line], x: Column, y: Column) -> None:
                   zorder=3 if alone else 2)
         for line, px, py in points:
             axes.annotate(differing(line, own), (px.value, py.value), textcoords="offset points", xytext=(4, 4),
-                          fontsize=7, color=colour)
+                          fontsize=7, color=colour, in_layout=False,
+                          arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 0})
     axes.set_xlabel(f"{x.title}{arrow(x)}")
     axes.set_ylabel(f"{y.title}{arrow(y)}")
+    axes.margins(0.08)
     axes.grid(alpha=0.25)
+
+
+def spread_labels(axes: Any) -> None:
+    """Move each point's label to the nearest place around its point where it hides no point and no other label."""
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    renderer, frame, half = axes.figure.canvas.get_renderer(), axes.get_window_extent(), axes.figure.dpi / 36
+    points = [axes.transData.transform(pair) for line in axes.lines for pair in line.get_xydata()]
+    taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in points]
+    taken += [legend.get_window_extent(renderer) for legend in filter(None, [axes.get_legend()])]
+    for label in axes.texts:
+        label.set(ha="center", va="center")
+        boxes = []
+        for place in PLACES:
+            label.set_position(place)
+            boxes.append(Text.get_window_extent(label, renderer))       # without the line to its point
+        hidden = [box.count_overlaps(taken) + (not frame.contains(*box.min) or not frame.contains(*box.max)) * 1000
+                  for box in boxes]
+        best = hidden.index(min(hidden))
+        label.set_position(PLACES[best])
+        taken.append(boxes[best])
 
 
 def point(line: Line, x: Column, y: Column) -> tuple[Value, Value] | None:

@@ -73,9 +73,10 @@ def nearest_value(result: Image.Image, scene: scenes.Scene, kind: str, where: np
 def against_truth(edit: Edit, truth: Image.Image) -> list[tuple[str, str, str]]:
     """An edit against its true answer, as it is told to people: for each figure its name, its value, what it is."""
     region = scenes.changed(edit.input, truth)      # bool (H, W)
-    figures = [("outside the true region", f"{psnr(edit.image, edit.input, where=~region):.1f} dB",
-                "PSNR against the input, where nothing should change"),
-               ("true answer", f"{psnr(edit.image, truth):.1f} dB", "PSNR against the true answer, everywhere")]
+    figures = [("true answer", f"{psnr(edit.image, truth):.1f} dB", "PSNR against the true answer, everywhere")]
+    if not region.all():
+        figures.insert(0, ("outside the true region", f"{psnr(edit.image, edit.input, where=~region):.1f} dB",
+                           "PSNR against the input, where nothing should change"))
     if edit.mask is not None:
         share = iou(edit.mask.cpu().numpy(), fit_mask(Image.fromarray(region), edit.frame, edit.factor)[0, 0].numpy())
         figures.insert(0, ("mask", f"{share:.2f}", "intersection over union with the region that truly changes"))

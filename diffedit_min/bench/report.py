@@ -26,6 +26,7 @@ from .tables import as_csv, as_markdown, put
 from .variants import Variant
 
 RESAMPLES = 1000
+FILES = ("table.md", "table.csv", "groups.csv", "timings.csv", "results.jsonl")     # what `write` makes, and sheets
 ROWS = Column("rows", "U-Net rows", "lower", 0)         # what may be drawn as the metrics' columns are
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tqdm import tqdm
 
 from ..core.state import Sampler
 from ..methods import Edit, Method
+from ..methods.cost import Estimate, StandIn, small_picture
 from ..networks.stable_diffusion import StableDiffusion
 from ..pictures.picture_files import save, to_rgb
 from ..pictures.writing import NotWritten, make_folder
@@ -158,14 +161,20 @@ def begin(plan: Plan) -> None:
 
 
 def work(plan: Plan, rank: int = 0, world: int = 1, retry: bool = False, quiet: bool = False) -> None:
-    """One process's share: every world-th batch. What is on disk, from whichever process, is not done again."""
+    """One process's share: every world-th batch. What is on disk, from whichever process, is not done again.
+
+    Unless quiet, a bar on stderr, and a line there that says how long it will take, if that is long.
+    """
     done = {key for key, entry in finished(plan).items() if not (retry and "error" in entry)}
     files = {name: Appender(plan.out, name, rank) for name in ("results", "timings", *plan.features)}
     batches = plan.dataset.batches(plan.batch)[rank::world]
+    shares = [[variants for variants in plan.groups
+               if not all(plan.keys[item.id, v.title] in done for item in items for v in variants)]
+              for items in batches]
+    rows = 0 if quiet else rows_left(plan, batches, shares)
     with tqdm(total=sum(map(len, batches)) * len(plan.variants), unit="edit", disable=quiet or None) as bar:
-        for items in batches:
-            units = [variants for variants in plan.groups
-                     if not all(plan.keys[item.id, v.title] in done for item in items for v in variants)]
+        estimate = Estimate(rows, partial(bar.write, file=sys.stderr))
+        for items, units in zip(batches, shares, strict=True):
             bar.update(len(items) * (len(plan.variants) - sum(map(len, units))))
             if not units:
                 continue
@@ -174,10 +183,30 @@ def work(plan: Plan, rank: int = 0, world: int = 1, retry: bool = False, quiet: 
                 files[name].append({"key": f"input {key}", "vector": packed(metric.feature(shown))}
                                    for key, shown in opened.items() if isinstance(shown, Shown))
             for variants in units:
-                made = do(plan, items, opened, variants)
+                made = do(plan, items, opened, variants, estimate.add)
                 for name in reversed(files):        # results last: what stands there is done
                     files[name].append(made[name])
                 bar.update(len(items) * len(variants))
+
+
+def rows_left(plan: Plan, batches: Sequence[Sequence[Item]], shares: Sequence[Sequence[Sequence[Variant]]]) -> int:
+    """The rows, forward and back, that batches of items take, each with its groups of variants; 0: not known."""
+    of_one = {variants[0].title: rows_of_one(plan, variants) for variants in plan.groups}
+    rows = [len(items) * of_one[variants[0].title]
+            for items, units in zip(batches, shares, strict=True) for variants in units]
+    return sum(rows) if all(rows) else 0
+
+
+def rows_of_one(plan: Plan, variants: Sequence[Variant]) -> int:
+    """The rows of one item's edits, with what they share: their own sweep, on a stand-in (methods/cost.py)."""
+    model = StandIn.of(plan.model_of(variants[0]))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            edited = list(sweep(model, plan.dataset.items[:1], [small_picture(model)], variants))
+    except Exception:       # on the stand-in only: the edits themselves will say what is wrong
+        return 0
+    return sum(edit.rows + edit.backward_rows for _, [edit], _ in edited)
 
 
 def finished(plan: Plan) -> dict[str, Entry]:
@@ -202,10 +231,12 @@ def open_all(items: Sequence[Item]) -> Opened:
     return opened
 
 
-def do(plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Variant]) -> dict[str, list[Entry]]:
+def do(
+    plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Variant], measured: Callable[[int], None]
+) -> dict[str, list[Entry]]:
     """One batch with one method's variants: results, timings, and features by their names.
 
-    If it can't be done as a batch, each item is done alone.
+    If it can't be done as a batch, each item is done alone. measured: is told of rows as soon as they are through.
     """
     made: dict[str, list[Entry]] = {name: [] for name in ("results", "timings", *plan.features)}
     good = [item for item in items if isinstance(opened[item.id], Shown)]
@@ -214,7 +245,10 @@ def do(plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Var
             made["results"] += [failure(plan, item, variant, error) for variant in variants]
     try:
         pictures = [opened[item.id].input for item in good]
-        edited = list(sweep(plan.model_of(variants[0]), good, pictures, variants, plan.size)) if good else []
+        edited = []
+        for one in sweep(plan.model_of(variants[0]), good, pictures, variants, plan.size) if good else ():
+            edited.append(one)
+            measured(sum(edit.rows + edit.backward_rows for edit in one[1]))
     except NotWritten:
         raise
     except Exception as error:
@@ -222,13 +256,13 @@ def do(plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Var
             made["results"] += [failure(plan, good[0], variant, error) for variant in variants]
             return made
         for item in good:
-            for name, entries in do(plan, [item], opened, variants).items():
+            for name, entries in do(plan, [item], opened, variants, measured).items():
                 made[name] += entries
         return made
     for variant, edits, seconds in edited:
         for item, edit in zip(good, edits, strict=True):
             try:
-                entry, vectors = measured(plan, variant, edit, opened[item.id])
+                entry, vectors = evaluated(plan, variant, edit, opened[item.id])
             except NotWritten:      # the item isn't to blame: nothing is stored of it, and the run ends
                 raise
             except Exception as error:
@@ -240,7 +274,7 @@ def do(plan: Plan, items: Sequence[Item], opened: Opened, variants: Sequence[Var
     return made
 
 
-def measured(plan: Plan, variant: Variant, edit: Edit, inputs: Shown) -> tuple[Entry, dict[str, Entry]]:
+def evaluated(plan: Plan, variant: Variant, edit: Edit, inputs: Shown) -> tuple[Entry, dict[str, Entry]]:
     """An edit's result as it is kept, and its features; its picture is kept too, of the first items."""
     item = inputs.item
     shown = Shown(item, inputs.input, edit.image, edit, inputs.mask, inputs.answer)

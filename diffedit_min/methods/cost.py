@@ -83,18 +83,23 @@ def about(seconds: float) -> str:
 
 
 class Estimate:
-    """Says once how long a run of many edits will still take, as soon as a second's work of it is measured."""
+    """Says once how long a run of many edits will still take, as soon as some work of it is measured."""
 
-    def __init__(self, rows: int, tell: Callable[[str], None], least: float = 60.0):
+    def __init__(self, rows: int, tell: Callable[[str], None], least: float = 60.0, after: float = 1.0):
         """rows: of the whole run, from `rows_of`; 0 if it can't be known, and then nothing is said. tell: is given the
-        line. least: a run that has fewer seconds left is not spoken of."""
-        self.rows, self.tell, self.least = rows, tell, least
-        self.started, self.told = time.perf_counter(), not rows
+        line. least: a run that has fewer seconds left is not spoken of. after: so many seconds are measured first."""
+        self.rows, self.tell, self.least, self.after = rows, tell, least, after
+        self.started, self.through, self.told = time.perf_counter(), 0, not rows
+
+    def add(self, rows: int) -> None:
+        """So many more rows are through."""
+        self.through += rows
+        self.measured(self.through)
 
     def measured(self, rows: int, seconds: float | None = None) -> None:
         """So many of the rows are through, after so many seconds of work; None: since this object was made."""
         spent = time.perf_counter() - self.started if seconds is None else seconds
-        if self.told or not rows or spent < 1:
+        if self.told or not rows or spent < self.after:
             return
         self.told, left = True, spent / rows * (self.rows - rows)
         if left >= self.least:

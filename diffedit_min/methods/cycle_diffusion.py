@@ -150,7 +150,9 @@ FOUND = Text(
     "A stochastic sampler adds noise at every step. Here a random path from noise to the picture is drawn. Then the "
     "noises are computed with which the sampler would take this path under the reference. (They are not kept.)",
     ("x_k ∼ q(x_k | x_0),  x_{j−1} ∼ q(x_{j−1} | x_j, x_0)", "e_j = (x_{j−1} − mean(x_j, reference)) / σ_j"),
-    (dpm_encoder, mean))
+    (dpm_encoder, mean),
+    why="Why these noises: a sampler that takes the same noises under two texts makes two pictures that are alike "
+    "wherever the texts are.")
 REPLAYED = Text(
     "From the noisiest latent back to a picture with the noises that were found, now under the query. What the texts "
     "don't say stays as it was.", ("y_{j−1} = mean(y_j, query) + σ_j e_j", GUIDED),

@@ -56,7 +56,9 @@ def run(task: Task, options: EditFriendlyOptions) -> Generator[Step, None, Outco
 FOUND = Text(
     "The picture is noised to every level, each time with another noise. Then the noises are computed with which a "
     "stochastic sampler would go from each of these latents to the next under the reference. (They are not kept.)",
-    ("x_j = √ᾱ_j x_0 + √(1 − ᾱ_j) e_j", "z_j = (x_{j−1} − mean(x_j, reference)) / σ_j"), (add_noise, mean))
+    ("x_j = √ᾱ_j x_0 + √(1 − ᾱ_j) e_j", "z_j = (x_{j−1} − mean(x_j, reference)) / σ_j"), (add_noise, mean),
+    why="Why another noise for every level: the noises that are found then hold more of the picture's layout, and keep "
+    "it under the query.")
 
 edit_friendly = Method("edit_friendly", run, EditFriendlyOptions, uses=frozenset({"reference"}), needs_reference=True,
                        texts={"start": FOUND, "decode": REPLAYED})

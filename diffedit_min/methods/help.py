@@ -39,6 +39,8 @@ class Text:
     words: str
     equations: tuple[str, ...] = ()
     functions: tuple[Callable, ...] = ()
+    why: str = ""       # one sentence: why the step is done, and done so
+    paper: str = ""     # which step of which paper it is
 
 
 # Equations of several methods: classifier-free guidance, and a step with it.
@@ -76,8 +78,9 @@ def parameters(method: Described) -> Iterator[tuple[str, Any, str]]:
 
 
 def sentence_of(option: Option) -> str:
-    """What an option does, and which values it may have."""
-    return "; ".join(filter(None, [option.sentence, option.range]))
+    """What an option does, which values it may have, and without which other options it does nothing."""
+    needs = f"has no effect without {' and '.join(option.needs)}" if option.needs else ""
+    return "; ".join(filter(None, [option.sentence, option.range, needs]))
 
 
 def signature(method: Described) -> inspect.Signature:
@@ -102,9 +105,10 @@ def help_text(method: Described) -> str:
     return "\n".join(lines)
 
 
-def wrapped(name: str, what: str) -> list[str]:
+def wrapped(name: str, what: str, width: int = 110) -> list[str]:
     """A name and what it is, in lines that fit a screen."""
-    return textwrap.wrap(f"{name:<26} {what}", 110, initial_indent="  ", subsequent_indent=" " * 29)
+    return textwrap.wrap(f"{name:<26} {what}", width, initial_indent="  ", subsequent_indent=" " * 29,
+                         break_on_hyphens=False)
 
 
 def shown(value: Any) -> str:

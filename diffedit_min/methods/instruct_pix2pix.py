@@ -80,10 +80,13 @@ def two_scale_guidance(eps_none: Tensor, eps_picture: Tensor, eps_both: Tensor, 
 
 FROM_NOISE = Text(
     "Nothing is encoded: decoding starts from noise, and the network sees the picture's latent at every step, in "
-    "channels of its own.", ("x_N = ε ∼ N(0, 1)",))
+    "channels of its own.", ("x_N = ε ∼ N(0, 1)",),
+    why="Why not encode: this network was trained to look at the input picture while it makes the new one.")
 TWICE_GUIDED = Text(
     "From noise to a picture, with two guidances: towards the input picture I, and towards what the instruction T asks "
-    "for.", ("ε̃ = ε(∅, ∅) + s_I (ε(I, ∅) − ε(∅, ∅)) + s_T (ε(I, T) − ε(I, ∅))",), (two_scale_guidance, mean))
+    "for.", ("ε̃ = ε(∅, ∅) + s_I (ε(I, ∅) − ε(∅, ∅)) + s_T (ε(I, T) − ε(I, ∅))",), (two_scale_guidance, mean),
+    why="Why two guidances: one says how much of the input picture stays, the other how far the instruction is "
+    "followed.")
 
 instruct_pix2pix = Method("instruct_pix2pix", run, InstructOptions, needs_instruction=True, channels=8,
                           texts={"start": FROM_NOISE, "decode": TWICE_GUIDED})

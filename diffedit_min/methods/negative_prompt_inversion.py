@@ -41,7 +41,9 @@ def run(task: Task, options: NegativePromptOptions) -> Generator[Step, None, Out
 TWO_TEXTS = Text(
     "As in Prompt-to-Prompt, but with the reference in place of the empty text. So the reference's branch returns to "
     "the picture, up to DDIM's own error. The query's branch is shown.",
-    ("ε̃ = ε(x, t, reference) + s (ε(x, t, query) − ε(x, t, reference))", ATTENTION), BRANCHES.functions)
+    ("ε̃ = ε(x, t, reference) + s (ε(x, t, query) − ε(x, t, reference))", ATTENTION), BRANCHES.functions,
+    why="Why the reference and not the empty text: then guidance changes nothing in the reference's branch, which is "
+    "decoded as it was encoded.")
 
 negative_prompt_inversion = Method("negative_prompt_inversion", run, NegativePromptOptions,
                                    uses=frozenset({"reference", "encoded"}), needs_reference=True, remakes=True,

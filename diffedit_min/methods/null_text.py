@@ -114,7 +114,8 @@ class GuidedStep:
 TUNED = Text(
     "First, at each level, an embedding of the empty text is tuned until guided decoding returns to the picture. (The "
     "embeddings are not kept.) Then both branches are decoded with them, as in Prompt-to-Prompt. The query's is shown.",
-    ("min over ∅_j of |x_{j−1} − step(z_j, ε̃(∅_j))|^2", ATTENTION), (tune, *BRANCHES.functions))
+    ("min over ∅_j of |x_{j−1} − step(z_j, ε̃(∅_j))|^2", ATTENTION), (tune, *BRANCHES.functions),
+    why="Why tune: with guidance, decoding leaves the path that encoding took; the tuned embeddings lead it back.")
 
 null_text = Method("null_text", run, NullTextOptions, uses=frozenset({"reference", "encoded"}), needs_reference=True,
                    remakes=True, to_prompt=without_weights, texts={"mask": BY_ATTENTION, "decode": TUNED})

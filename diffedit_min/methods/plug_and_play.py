@@ -91,6 +91,8 @@ PLUGGED = Text(
     "From the noisiest latent back to a picture, guided towards the query. In the first steps, the features of one "
     "residual block and the self-attention of later layers are those of the picture's own latent: its layout.",
     ("f, A from ε(x_j, t_j, ∅)", "ε̃ = ε(y_j, t_j, ∅; f, A) + s (ε(y_j, t_j, query; f, A) − ε(y_j, t_j, ∅; f, A))"),
-    (SourceFeatures.__call__, SourceAttention.__call__))
+    (SourceFeatures.__call__, SourceAttention.__call__),
+    why="Why features and self-attention: they hold where things are and which parts belong together, whatever the "
+    "things are.")
 
 plug_and_play = Method("plug_and_play", run, PlugAndPlayOptions, uses=frozenset({"encoded"}), texts={"decode": PLUGGED})

@@ -301,9 +301,12 @@ ATTENTION = "M̂ = M (the reference's attention) in the first steps, M* (the que
 BRANCHES = Text(
     "Reference and query are decoded side by side. In the first steps the query's branch, which is shown here, takes "
     "the reference's attention, which decides where each word appears.",
-    (ATTENTION, GUIDED), (branches, EditedAttention.edited))
+    (ATTENTION, GUIDED), (branches, EditedAttention.edited),
+    why="Why attention: it decides in which cells each word counts, so with the reference's attention the new words "
+    "count where the old ones did.")
 BY_ATTENTION = Text("There is no map of noise differences. This mask is where the network's attention to the words of "
-                    "local_blend is high.", (), (LocalBlend.mask,))
+                    "local_blend is high.", (), (LocalBlend.mask,),
+                    why="Why attention: it shows where in the picture the network sees each word.")
 NO_PICTURE = Text("There was no picture to encode: decoding starts from the seed's noise, and the reference's branch "
                   "makes the input.", ("x_N = ε ∼ N(0, 1)",))
 

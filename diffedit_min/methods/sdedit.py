@@ -24,7 +24,8 @@ def run(task: Task, options: RatioOptions) -> Generator[Step, None, Outcome]:
 
 NOISED = Text(
     "Nothing is encoded: the picture's latent is noised to level k at once. The noise hides the picture's details.",
-    ("x_k = √ᾱ_k x_0 + √(1 − ᾱ_k) ε,  ε ∼ N(0, 1)",), (add_noise,))
+    ("x_k = √ᾱ_k x_0 + √(1 − ᾱ_k) ε,  ε ∼ N(0, 1)",), (add_noise,),
+    why="Why noise: what it hides is made anew as the query says, so the more noise, the more can change.")
 
 sdedit = Method("sdedit", run, RatioOptions, texts={"start": NOISED, "decode": Text(
     "From there back to a picture, guided towards the query. Only what the noise has left of the picture keeps its "

@@ -178,7 +178,8 @@ def read_tuned(options: UniTuneOptions, like: UNet) -> UNet:
 
 LEARNT = Text(
     "A copy of the network first learns the picture under a rare word. Then the latent is noised to level k.",
-    ("min_θ |ε − ε_θ(x_t, t, “rare word”)|^2", *sdedit.NOISED.equations), (tune, *sdedit.NOISED.functions))
+    ("min_θ |ε − ε_θ(x_t, t, “rare word”)|^2", *sdedit.NOISED.equations), (tune, *sdedit.NOISED.functions),
+    why="Why a rare word: it means nothing to the network yet, so it can come to stand for this one picture.")
 
 unitune = Method("unitune", run, UniTuneOptions, texts={"start": LEARNT, "decode": Text(
     "From there back to a picture with the tuned copy, strongly guided towards “rare word, query”.", GUIDED_STEP)})

@@ -55,7 +55,7 @@ def strip(
     font = ImageFont.load_default(max(12, min(height, 2 * max(width for width, _ in sizes)) // 24))
     line = sum(font.getmetrics())  # px from one line of text to the next
     columns = [max(width, 6 * line) for width, _ in sizes]  # wide enough for a word
-    texts = [_wrap(caption, font, column) for caption, column in zip(captions, columns, strict=True)]
+    texts = [wrapped(caption, font, column) for caption, column in zip(captions, columns, strict=True)]
     below = gap // 2 + line * max(len(text) for text in texts)
     row = Image.new("RGB", (sum(columns) + gap * (len(columns) + 1), height + below + 2 * gap), "white")
     draw, x = ImageDraw.Draw(row), gap
@@ -72,7 +72,7 @@ def strip(
 def headed(row: Image.Image, heading: str) -> Image.Image:
     """A picture with a text above it, in as many lines as it needs."""
     font = ImageFont.load_default(18)
-    lines = _wrap(heading, font, row.width - 16)
+    lines = wrapped(heading, font, row.width - 16)
     line = sum(font.getmetrics())
     sheet = Image.new("RGB", (row.width, row.height + 8 + line * len(lines)), "white")
     sheet.paste(row, (0, sheet.height - row.height))
@@ -89,14 +89,20 @@ def stacked(rows: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def plain(text: str) -> str:
+    """The text as Pillow's built-in font can show it: without accents, and with x for the sign of multiplication."""
+    letters = unicodedata.normalize("NFKD", text.replace("×", "x"))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """The text in lines of at most `width` px, broken between words, or inside a word that is too long.
 
     A very long text is cut after `LONGEST` letters.
     """
     lines, whole = [], text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
-    for rest in unicodedata.normalize("NFKD", whole).splitlines():
-        rest = "".join(letter for letter in rest if not unicodedata.combining(letter)).strip()  # accents
+    for rest in plain(whole).splitlines():
+        rest = rest.strip()
         while rest:
             # Letters that fit: found by halving, among no more than one a pixel, as measuring takes long.
             ends = range(2, min(len(rest), width) + 1)

@@ -9,7 +9,7 @@ import re
 import shlex
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +24,7 @@ from .writing import Version, reason, replacing
 READ = ("PNG", "JPEG", "BMP", "GIF", "PPM"), ("WEBP", "TIFF", "AVIF", "HEIF")   # HEIF: with pillow-heif
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # high quality: the background should hardly change
 FORMATS = {".png": {"format": "PNG"}, ".jpg": JPEG, ".jpeg": JPEG, ".webp": {"format": "WEBP", "quality": 95}}
+ANIMATIONS = (".gif", ".webp")
 LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}     # px
 TEXTS = ("parameters", "diffedit")      # names of the texts that are kept; in EXIF: UserComment, ImageDescription
 SRGB_GAMMA = 1 / 2.2                    # as PNG files have it
@@ -238,6 +239,26 @@ def save(
         file.write(encoded.getbuffer())
 
 
+def save_animation(
+    frames: Sequence[Image.Image], durations: Sequence[int], path: str | os.PathLike, text: Mapping[str, str]
+) -> None:
+    """Write RGB frames of one size as an animation that loops, .gif or .webp, completely or not at all.
+
+    durations: of each frame, in ms. text: as in `save`; a GIF gets the one named "diffedit", as its comment. Each frame
+    of a GIF has a palette of its own. Raises ValueError for another suffix, and what `replacing` raises.
+    """
+    path = Path(path)
+    check_target(path, ANIMATIONS)
+    options: dict[str, Any] = {"format": "WEBP", "quality": 80, "exif": _exif(text)}
+    if path.suffix.lower() == ".gif":
+        options = {"format": "GIF", "comment": text["diffedit"].encode(), "optimize": False}
+        frames = [frame.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for frame in frames]
+    encoded = io.BytesIO()
+    frames[0].save(encoded, save_all=True, append_images=frames[1:], duration=list(durations), loop=0, **options)
+    with replacing(path) as file:
+        file.write(encoded.getbuffer())
+
+
 def _exif(text: Mapping[str, str]) -> bytes:
     """The texts named in `TEXTS` as EXIF; b"" if there are none."""
     exif = Image.Exif()
@@ -252,6 +273,8 @@ def _text_of(image: Image.Image) -> dict[str, str]:
     """The texts named in `TEXTS` that an opened file holds."""
     if image.format == "PNG":
         found = {key: image.info.get(key) for key in TEXTS}
+    elif image.format == "GIF":
+        found = {"diffedit": image.info.get("comment", b"").decode("utf-8", "replace") or None}
     else:
         exif = image.getexif()
         comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)

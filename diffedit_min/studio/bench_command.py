@@ -166,7 +166,11 @@ def run(plan: Plan, rank: int, world: int, retry_failed: bool, quiet: bool) -> N
     drawn = curves.draw(found, report.drawable(plan), plan.dataset.panels, plan.out)
     failed = sum("error" in entry for entry in entries)
     print((plan.out / "table.md").read_text(encoding="utf-8"))
-    print(f"wrote {', '.join(map(str, [plan.out / 'table.md', plan.out / 'table.csv', *drawn]))}")
+    tables = [path for name in report.FILES if (path := plan.out / name).exists()]
+    print(f"wrote {', '.join(map(str, [*tables, *drawn]))}")
+    for folder, pattern, what in (("sheets", "*.png", "sheets"), ("pictures", "*/*.png", "results and masks")):
+        if count := len(list((plan.out / folder).glob(pattern))):
+            print(f"wrote {plan.out / folder} ({count} {what})")
     print(f"{len(entries) - failed} edits measured, {failed} failed"
           + (": --retry-failed tries them again" if failed else ""))
     if failed == len(entries):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from .console import check_targets
+from .console import check_targets, shown
 from .options import MODEL_HELP, Quiet
 
 
@@ -32,6 +32,8 @@ def check(
     if out is not None and found.pictures:
         picture_files.save(found.strip, out)
     print(json.dumps(found.record(), indent=2) if as_json else found)
+    if out is not None and found.pictures:
+        print(f"wrote {shown(out)}", file=sys.stderr if as_json else sys.stdout)
     if found.wrong:
         raise ValueError(f"{len(found.wrong)} of {len(found.lines)} lines are not as expected: "
                          + ", ".join(line.what for line in found.wrong))

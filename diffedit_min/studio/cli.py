@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -21,11 +22,13 @@ from .app.command import serve
 from .bench_command import bench
 from .check_command import check
 from .command_help import Command, ListsCommand
+from .comparisons_command import compare, grid
 from .console import check_targets, expected, nothing_found, tell, timed, write_report, wrote
 from .edit_command import edit
 from .options import (
     MODEL_HELP,
     Debug,
+    Film,
     Model,
     Options,
     Picture,
@@ -41,6 +44,9 @@ from .options import (
 )
 from .speed_command import speed
 from .streams import heed_signals, prepare_streams
+
+if TYPE_CHECKING:
+    from ..methods import Asked
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -73,7 +79,8 @@ def demo(
     change: Annotated[str | None, Option(metavar="WHAT=VALUE", help="The edit, for example fruit=pears, "
                                          "container=basket or surface=marble. Left out: another fruit.")] = None,
     query: Annotated[str | None, Option(help="Your own words for that edit. Left out: its full caption.")] = None,
-    preset: Preset = "recommended", report: Report = None, strip: Strip = None, option: Options = None,
+    preset: Preset = "recommended", report: Report = None, strip: Strip = None, film: Film = None,
+    option: Options = None,
     quiet: Quiet = False,
 ) -> None:
     """Edit a drawn scene with the embedded model, and measure the edit against the true answer."""
@@ -86,7 +93,7 @@ def demo(
     from ..pictures.metadata import texts
     from ..tiny.scenes import demo_scenes
 
-    check_targets(out, strip, report=report)
+    check_targets(out, strip, report=report, film=film)
     scene, answer = demo_scenes(seed, change)
     asked = Asked(METHODS["diffedit"], answer.caption if query is None else query, scene.caption, seed, preset=preset,
                   options=METHODS["diffedit"].parsed(option or ()))
@@ -96,20 +103,31 @@ def demo(
     side = math.isqrt(model.native_area)
     image, truth = scene.render(side), answer.render(side)
     edit, seconds = timed(asked, quiet, expected(quiet, asked, model), model, image,
-                          keep="trace" if report or strip else "result")
+                          keep="trace" if report or strip or film else "result")
     shown = side_by_side(
         [edit.input, picture.heat(edit.mask_map, edit.frame, edit.factor), overlay(edit.input, edit.mask_image),
          edit.image, truth],
         [scene.caption, "difference map", "mask", asked.query, "true answer"])
     picture_files.save(shown, out, texts(edit.settings, shown.size))
-    write_report(quiet, edit, model, report, strip, truth)
+    write_report(quiet, edit, model, report, strip, film, truth=truth, again=demo_again(asked, change))
     print(f"input                   {scene.caption}\nquery                   {asked.query}")
     for name, value, what in against_truth(edit, truth):
         print(f"{name:<23} {value} {what}")
     print(f"rows                    {edit.rows} through the U-Net: "
           + ", ".join(f"{label} {rows}" for label, rows in edit.rows_for.items()))
     print(f"seconds                 {load_seconds:.1f} for loading, {seconds:.1f} for the edit")
-    wrote(out, report, strip)
+    wrote(out, report, strip, film)
+
+
+def demo_again(asked: Asked, change: str | None) -> dict[str, str]:
+    """The command that repeats a demo."""
+    from .repeat import typed
+
+    words = ["diffedit-min", "demo", "--seed", str(asked.seed), "--query", asked.query, "--preset", asked.preset]
+    words += ["--change", change] if change is not None else []
+    for name, value in asked.options.items():
+        words += ["-o", f"{name}={typed(asked.method.known[name], value)}"]
+    return {"As a command": shlex.join(words)}
 
 
 app.command("edit", cls=Command)(shared(edit))
@@ -202,7 +220,7 @@ def info_command(
 
 
 app.command("check", cls=Command)(shared(check))
-for name, command in (("bench", bench), ("speed", speed), ("app", serve)):
+for name, command in (("grid", grid), ("compare", compare), ("bench", bench), ("speed", speed), ("app", serve)):
     app.command(name, cls=ListsCommand)(shared(command))
 
 

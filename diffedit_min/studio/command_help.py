@@ -11,14 +11,15 @@ import typer.core
 
 # The groups of options, by the names of their parameters, in the order in which help shows them. Others come last.
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "What to do": ("query", "reference", "change", "method", "preset", "option", "seed", "size", "like"),
+    "What to do": ("query", "reference", "instruction", "x", "y", "scene", "change", "method", "preset", "option",
+                   "seed", "size", "like"),
     "The mask, and what lies outside it": ("mask", "mask_grow", "composite", "mask_feather", "crop"),
     "Many pictures": ("jobs", "batch", "overwrite", "retry_failed"),
     "The dataset": ("dataset", "data", "images", "split", "limit"),
-    "What is compared": ("methods", "ratios", "against"),
+    "What is compared": ("methods", "ratios", "against", "truth"),
     "What is measured": ("parts", "rows", "repeats", "threads", "metrics", "weights", "clip", "dino", "class_means",
                          "quick", "verify"),
-    "What is written": ("out", "source_out", "map_out", "report", "strip", "film", "pictures", "as_json"),
+    "What is written": ("out", "source_out", "map_out", "report", "strip", "film", "page", "pictures", "as_json"),
     "The model": ("model", "any_model", "device", "dtype", "prediction_type", "config", "revision"),
     "Where the page is": ("host", "port", "share", "root_path", "allow_host"),
     "What may be uploaded": ("max_megabytes", "max_megapixels"),
@@ -49,6 +50,17 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "check": (
         ("a checkpoint's folder, without an edit", "path/to/folder --quick"),
         ("a checkpoint of the Hub, with pictures to look at", "OWNER/NAME --out check.png"),
+    ),
+    "grid": (
+        ("a drawn scene, with a page in which a click shows an edit large",
+         "--x encoding_ratio=0.5,0.7,0.9 --y mask_threshold=0.3,0.5,0.7 --page grid.html"),
+        ("seeds against guidance, on a picture of yours",
+         'a.png --query "a bowl of pears" --x seed=0,1,2 --y guidance_scale=3,7.5'),
+    ),
+    "compare": (
+        ("all methods but those that train, on a drawn scene", "--scene 3 --change fruit=pears --page compare.html"),
+        ("two methods on a picture of yours",
+         'a.png --query "a bowl of pears" --reference "a bowl" --methods diffedit sdedit'),
     ),
     "bench": (
         ("three methods on ten drawn scenes", "--dataset scenes --limit 10"),

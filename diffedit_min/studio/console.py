@@ -21,8 +21,6 @@ import typer
 from .streams import Terminated
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from ..core.task import Step
     from ..methods import Edit
     from ..methods.cost import Cost
@@ -37,21 +35,23 @@ def check_known(values: Sequence[str], known: Collection[str], option: str) -> N
 
 
 def check_targets(
-    *pictures: Path | None, report: Path | None = None, reads: Sequence[str | os.PathLike | None] = ()
+    *pictures: Path | None, report: Path | None = None, film: Path | None = None,
+    reads: Sequence[str | os.PathLike | None] = (),
 ) -> None:
     """Refuse, before any work, files that couldn't be written after it, or that would replace one that is read.
 
     reads: the files that this command reads. None anywhere: that one is not asked for.
     """
-    from ..pictures.picture_files import check_target
+    from ..pictures.picture_files import ANIMATIONS, check_target
     from ..pictures.writing import identity
 
     asked = [path for path in pictures if path is not None]
     for path in asked:
         check_target(path)
-    if report is not None:
-        check_target(report, (".html", ".htm"))
-        asked.append(report)
+    for path, suffixes in ((report, (".html", ".htm")), (film, ANIMATIONS)):
+        if path is not None:
+            check_target(path, suffixes)
+            asked.append(path)
     places, read = [identity(path) for path in asked], {identity(path): path for path in reads if path is not None}
     for path, place in zip(asked, places, strict=True):
         if places.count(place) > 1:
@@ -115,14 +115,23 @@ def progress(quiet: bool, cost: Cost | None = None) -> Iterator[Callable[[Step],
 
 
 def write_report(
-    quiet: bool, edit: Edit, model: StableDiffusion, page: Path | None, strip: Path | None, *truth: Image.Image
+    quiet: bool, edit: Edit, model: StableDiffusion, page: Path | None, strip: Path | None, film: Path | None,
+    **more: Any,
 ) -> None:
-    """The page and the strip of an edit's steps, with a progress bar, if they are asked for."""
+    """The page, the strip and the film of an edit's steps, with a progress bar, if they are asked for.
+
+    more: what `report.write` takes besides.
+    """
     from . import report
 
     if page or strip:
         with progress(quiet) as on_step:
-            report.write(edit, model, page, strip, *truth, on_step=on_step)
+            report.write(edit, model, page, strip, on_step=on_step, **more)
+    if film:
+        from .film import film as filmed
+
+        with progress(quiet) as on_step:
+            filmed(edit, model, on_step).save(film)
 
 
 def shown(path: str | Path | None) -> str:
@@ -138,7 +147,9 @@ def wrote(*paths: str | Path | None) -> None:
 def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None) -> None:
     """What was written, what it cost in which dtype, and how much of the picture (padding not counted) the mask covers.
     """
-    wrote(*paths)
+    options = edit.method.known.values()
+    saved = [getattr(edit.options, option.name) for option in options if option.file and option.stage == "cost"]
+    wrote(*paths, *saved)       # a file that no result depends on is one that the method writes
     covered = ""
     if edit.mask is not None:
         covered = f"; the mask covers {edit.frame.share(edit.mask, edit.factor):.1%}"

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,7 @@ from .options import (
     MODEL_HELP,
     Composite,
     Crop,
+    Film,
     MaskFeather,
     MaskGrow,
     Options,
@@ -68,7 +69,7 @@ def edit(
     batch: Annotated[int, Option(min=1, max=1000, help="Of many pictures, how many are edited at once.")] = 4,
     overwrite: Annotated[bool, Option("--overwrite", help="Of many pictures, replace those made with other settings.")]
         = False,
-    report: Report = None, strip: Strip = None,
+    report: Report = None, strip: Strip = None, film: Film = None,
     quiet: Quiet = False, **how_loaded: Any,
 ) -> None:
     """Edit a picture: --query says what it should show. Or many, with one model: give several, or a table."""
@@ -78,7 +79,7 @@ def edit(
     if jobs is None and len(images or ()) < 2:
         edit_one(all_told(ctx, given))
         return
-    for name, path in (("--source-out", source_out), ("--report", report), ("--strip", strip)):
+    for name, path in (("--source-out", source_out), ("--report", report), ("--strip", strip), ("--film", film)):
         if path is not None:
             raise ValueError(f"{name} {str(path)!r} is for one picture: leave it out")
     edit_many(all_told(ctx, given))
@@ -121,23 +122,25 @@ def edit_one(told: Mapping[str, Any]) -> None:
     from ..pictures.picture_files import save
     from .jobs.editing import edit_jobs, open_job
     from .jobs.job import job_of
+    from .repeat import both
 
     picture = told["images"][0] if told["images"] else None
-    source_out, report, strip = told["source_out"], told["report"], told["strip"]
+    source_out, report, strip, film = (told[name] for name in ("source_out", "report", "strip", "film"))
     job = job_of(told, picture, told["out"] or Path(f"{Path(picture or 'generated').stem}-edit.png"))
     if source_out and not job.asked.method.remakes:
         raise ValueError(f"{job.asked.method.dashed} has no source branch: leave out --source-out {str(source_out)!r}")
-    check_targets(job.out, source_out, strip, report=report, reads=[job.image, job.mask, told["like"]])
+    check_targets(job.out, source_out, strip, report=report, film=film, reads=[job.image, job.mask, told["like"]])
     opened = open_job(job)
     network, source = load(told, [job])
     cost = expected(told["quiet"], job.asked, network, mask=job.gives_mask, picture=job.image is not None)
     [(edit, image)], seconds = timed(edit_jobs, told["quiet"], cost, network, source, [opened],
-                                     keep="trace" if report or strip else "result")
+                                     keep="trace" if report or strip or film else "result")
     save(image, job.out, texts(edit.settings, image.size))
     if source_out:
         save(edit.source, source_out, texts(edit.settings, edit.source.size))
-    write_report(told["quiet"], edit, network, report, strip)
-    tell(edit, seconds, network, job.out, source_out, report, strip)
+    again = both(edit.settings, job.image, network, job.mask)
+    write_report(told["quiet"], edit, network, report, strip, film, again=again)
+    tell(edit, seconds, network, job.out, source_out, report, strip, film)
     if edit.empty_mask:
         print(f"{nothing_found(edit)} (the input picture came back)")
 
@@ -146,8 +149,9 @@ def edit_many(told: Mapping[str, Any]) -> None:
     """Several pictures, or a table of them: a line for each, a bar on stderr if that is a terminal, and a summary."""
     from tqdm import tqdm
 
+    from ..methods.cost import Estimate, in_words
     from ..pictures.writing import NotWritten
-    from .jobs.run import done_before, run
+    from .jobs.run import Rows, batches, done_before, run
 
     jobs = jobs_of(told)
     network, source = load(told, jobs)
@@ -155,8 +159,12 @@ def edit_many(told: Mapping[str, Any]) -> None:
     check_places(told["out"] or FOLDER, jobs)
     started, made, rows, failed = time.perf_counter(), 0, 0, []
     with tqdm(total=len(jobs) - len(done), unit="picture", disable=told["quiet"] or None) as bar:
-        def on_step(step: Step) -> None:
-            bar.set_postfix_str(f"{step.stage} {step.index}/{step.total}")
+        rows_left = Rows(batches(jobs, done, told["batch"]), network)
+        estimate = Estimate(rows_left.total, lambda line: told["quiet"] or bar.write(line, file=sys.stderr))
+
+        def on_step(step: Step, together: Sequence[Job]) -> None:
+            bar.set_postfix_str(f"{in_words(step.stage)} {step.index}/{step.total}")
+            estimate.measured(rows_left.after(step, together))
 
         try:
             for job, result in run(jobs, network, source, done, told["batch"], on_step):

@@ -5,6 +5,7 @@ The weights themselves are read only to compute the files' hashes, and with --ve
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from ..core import __version__
-from ..core.options import Declared, declared, name_of
+from ..core.options import Declared, Option, declared, name_of
 from ..core.schedule import Schedule
 from ..core.state import Sampler
 from ..loading import checked_parts, random_model
@@ -195,19 +196,50 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     yield "\nwhat the options of a method or a sampler do: diffedit-min info NAME"
 
 
-def lines_of(one: Method | Sampler) -> Iterator[str]:
-    """A method or a sampler: what it is, and what each of its options does."""
+# What the options of a stage are for, in the order in which help shows them.
+STAGE_TITLES = {"levels": "the noise levels", "encoding": "encoding", "map": "the map of differences",
+                "mask": "the mask", "decoding": "decoding", None: "others", "cost": "what changes no result"}
+
+
+def lines_of(one: Method | Sampler, width: int | None = None) -> Iterator[str]:
+    """A method or a sampler: what it is, and what each of its options does. width: of the lines; None: the terminal's.
+    """
+    width = width or min(110, shutil.get_terminal_size().columns)
     if isinstance(one, Method):
         yield f"{one.dashed} (--method)"
-        yield from textwrap.wrap(about(one), 110, initial_indent="  ", subsequent_indent="  ")
+        yield from textwrap.wrap(about(one), width, initial_indent="  ", subsequent_indent="  ")
+        yield f"  takes {takes(one)}"
         yield "\noptions (-o name=value), with the values where no card says otherwise"
+        options = one.known
     else:
         yield f"{name_of(one)} (-o sampler=name:option=value): {getattr(one, 'title', '')}"
-    options = one.known if isinstance(one, Method) else declared(type(one)) if is_dataclass(one) else {}
-    for option in options.values():
-        yield from wrapped(f"{option.name}={shown(option.default)}", sentence_of(option))
+        options = declared(type(one)) if is_dataclass(one) else {}
+    by_stage = {stage: [option for option in options.values() if option.stage == stage] for stage in STAGE_TITLES}
+    for stage, own in by_stage.items():
+        if own and isinstance(one, Method):
+            yield f"\n{STAGE_TITLES[stage]}"
+        for option in own:
+            names = f"; one of {', '.join(SAMPLERS)}" if option.kind is Sampler else ""
+            yield from wrapped(f"{option.name}={default_of(option)}", sentence_of(option) + names, width)
     if isinstance(one, Method):
-        yield from (f"--preset {name}: {listed(values)}" for name, values in one.presets.items())
+        yield "\npresets (--preset)"
+        presets = {"recommended": "the values of the model's card, else those above", "paper": "those above",
+                   **{name: listed(values) for name, values in one.presets.items()}}
+        for name, what in presets.items():
+            yield from wrapped(name, what, width)
+
+
+def default_of(option: Option) -> str:
+    """An option's default as it is typed after -o."""
+    return option.default if option.kind is str else shown(option.default)
+
+
+def takes(method: Method) -> str:
+    """What a method is given besides the picture."""
+    query = ["an instruction as the query" if method.needs_instruction else "a query"] if method.takes_query else []
+    reference = ["a reference (which it needs)"] if method.needs_reference else [
+        "a reference"] if "reference" in method.uses else []
+    return ", ".join([*query, *reference, *(["a mask of your own"] if "mask" in method.uses else [])]) or "no words"
 
 
 def listed(options: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ Crop = Annotated[str | None, Option(metavar="LEFT,TOP,WIDTH,HEIGHT", help="Edit 
 Report = Annotated[Path | None, Option("--report", help="A page, .html, that shows every step: pictures, equations, "
                    "settings.")]
 Strip = Annotated[Path | None, Option("--strip", help="The pictures of every step on one sheet: .png, .jpg or .webp.")]
+Film = Annotated[Path | None, Option("--film", help="The steps as an animation that plays: .gif or .webp.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bars. (There are none either if stderr is no terminal.)")]
 Debug = Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")]
 Plugins = Annotated[list[str] | None, Option("--plugin", metavar="FILE.py", help="A Python file that registers methods "

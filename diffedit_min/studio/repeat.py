@@ -78,6 +78,16 @@ def python_of(settings: Mapping[str, Any], image: str | None, model: StableDiffu
     return "\n".join([*imports, *own, made, "result = edit.image", 'result.save("result.png")', ""])
 
 
+def both(
+    settings: Mapping[str, Any], image: str | None, model: StableDiffusion, mask: str | None = None
+) -> dict[str, str]:
+    """Both, each by what it is; none for a method that isn't registered, which no command and no name can find."""
+    if settings["method"] not in METHODS:
+        return {}
+    told = settings, image, model, mask or "mask.png"
+    return {"As a command": command_of(*told), "In Python": python_of(*told)}
+
+
 def as_job(
     own: list[str], settings: Mapping[str, Any], image: str | None, model: StableDiffusion, mask: str
 ) -> str:

@@ -54,15 +54,17 @@ CSS = """
 
 def wipe(
     left_src: str, right_src: str, left: str = "input", right: str = "result", *,
-    alts: tuple[str, str] | None = None, pixels: bool = False,
+    alts: tuple[str, str] | None = None, size: tuple[int, int] | None = None, pixels: bool = False,
 ) -> str:
     """The fragment: `left` is seen left of the line, `right` right of it. Both pictures have one shape.
 
     left_src, right_src: addresses of the pictures. left, right: what stands on them. alts: what is in them, for people
-    who can't see it; left out: the same. pixels: True shows a small picture's pixels as squares, False smooths them.
+    who can't see it; left out: the same. size: (width, height) of the pictures in px; with it, the page doesn't move
+    while they load. pixels: True shows a small picture's pixels as squares, False smooths them.
     """
     shown = zip((left_src, right_src), (left, right), alts or (left, right), strict=True)
-    figures = "".join(f'<figure><img src="{escape(src)}" alt="{escape(alt)}">'
+    sides = f' width="{size[0]}" height="{size[1]}"' if size else ""
+    figures = "".join(f'<figure><img src="{escape(src)}" alt="{escape(alt)}"{sides}>'
                       f"<figcaption>{escape(name)}</figcaption></figure>" for src, name, alt in shown)
     label = escape(f"Wipe: {left} left of the line, {right} right of it")
     return (f'<div class="wipe{" pixels" if pixels else ""}" dir="ltr">{figures}'

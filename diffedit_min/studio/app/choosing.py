@@ -108,6 +108,6 @@ class Choosing:
             raise ValueError("the seed is empty: give a whole number")
         settings = method.settings(model, {}, told[c.preset])
         held = {key: told[control] for key, control in c.options.items()}
-        return Asked(method, told[c.query] or "", told[c.reference] or "",
-                     SEED.checked(int(seed) if float(seed).is_integer() else seed), preset=told[c.preset],
+        seed = int(seed) if isinstance(seed, float) and seed.is_integer() else seed
+        return Asked(method, told[c.query] or "", told[c.reference] or "", SEED.checked(seed), preset=told[c.preset],
                      options=chosen(method, settings, held))

@@ -69,8 +69,8 @@ class Controls:
 
     def words_part(self) -> None:
         with gr.Row(elem_id="words", equal_height=True):
-            self.query = gr.Textbox(elem_id="query", label="Query", scale=4)
-            self.reference = gr.Textbox(elem_id="reference", label="Reference", scale=4)
+            self.query = gr.Textbox(elem_id="query", label="Query", scale=4, min_width=300)
+            self.reference = gr.Textbox(elem_id="reference", label="Reference", scale=4, min_width=300)
             with gr.Column(scale=1, min_width=150, elem_id="bar"):
                 self.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=80)
                 self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=80, size="sm")

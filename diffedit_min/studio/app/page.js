@@ -32,9 +32,9 @@ async function showReport(file) {
 async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
-    say('<div role="status">Copied.</div>');
+    say('<div role="status" class="said">Copied.</div>');
   } catch {         // some browsers allow it on https pages only
-    say('<div role="status">This browser lets no page copy here: mark the text below "Repeat it elsewhere".</div>');
+    say('<div role="status" class="said">This browser lets no page copy here: mark the text below "Repeat it elsewhere".</div>');
   }
 }
 

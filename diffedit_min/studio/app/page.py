@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from ...loading.held import Models
 from ..wipe import CSS as WIPE
 from .choosing import Choosing
+from .comparisons import Comparing
 from .components import Page
 from .editing import Editing
 from .guard import Guard
@@ -106,13 +107,14 @@ class Answers:
                           **model)
         c.scenes.select(self.opening.take_scene, [c.session, c.method], opened, **free)
         self.masking.connect(free, at_once, model)
+        Comparing(c, self.running).connect(at_once, model)
         gr.on([c.edit.click, c.query.submit, c.reference.submit], lambda session: session.begin("edit"), [c.session],
               None, **at_once).then(self.editing.edit, c.inputs(), [c.canvas, *done], **model)
         # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.
         c.cancel.click(None, None, c.progress, js="() => '<div class=said>Cancelling</div>'", api_visibility="private")
         c.cancel.click(self.running.cancel, [c.session], c.progress, **at_once)
-        c.open_report.click(None, None, None, js="() => openTab()", **quiet)
-        c.open_report.click(self.results.report, [c.session], [c.save_report, c.progress, c.message], **model).then(
+        c.open_report.click(self.results.report, [c.session], [c.save_report, c.progress, c.message],
+                            js="(...told) => { openTab(); return told; }", **model).then(
             None, [c.save_report], None, js="file => showReport(file)", **quiet)
         for button, text in ((c.copy_command, c.as_command), (c.copy_python, c.as_python)):
             button.click(None, [text], None, js="text => copyText(text)", **quiet)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ...core.task import Step
 from ...methods import Edit
+from ...methods.cost import Cost, Progress, cost_of
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.masks import open_white
 from ...pictures.metadata import read, texts
@@ -93,9 +94,42 @@ def groups(jobs: Sequence[Job]) -> list[list[Job]]:
     return list(found.values())
 
 
+def batches(jobs: Sequence[Job], done: set[Job], batch: int) -> list[list[Job]]:
+    """The batches in which anything is not done yet."""
+    every = [group[start : start + batch] for group in groups(jobs) for start in range(0, len(group), batch)]
+    return [together for together in every if not all(job in done for job in together)]
+
+
+MOST_KINDS = 20     # of jobs, whose costs are looked up: that takes some hundredths of a second each
+
+
+class Rows:
+    """The rows through the U-Net that batches of jobs will take, and how many are through. 0: they can't be known."""
+
+    def __init__(self, todo: Sequence[Sequence[Job]], model: StableDiffusion):
+        few = len({each[0].kind for each in todo}) <= MOST_KINDS
+        costs = [cost_of(each[0].asked, model, each[0].gives_mask, each[0].image is not None) if few else None
+                 for each in todo]
+        self.todo, self.costs = todo, costs
+        self.total = sum(len(each) * cost.rows for each, cost in zip(todo, costs, strict=True)) if all(costs) else 0
+        self.begun, self.progress = -1, Progress(Cost({}, 0, ()))
+
+    def after(self, step: Step, together: Sequence[Job]) -> int:
+        """How many rows are through after this step of a batch."""
+        begun = self.todo.index(together) if together in self.todo else self.begun      # a failed one's jobs alone
+        if begun != self.begun:
+            self.begun, self.progress = begun, Progress(self.costs[begun] or Cost({}, 0, ()))
+        self.progress.moved(step)
+        before = zip(self.todo[: self.begun], self.costs, strict=False)
+        return sum(len(each) * cost.rows for each, cost in before if cost) + len(together) * self.progress.rows
+
+
+OnStep = Callable[[Step, Sequence[Job]], None]      # is told of each step of a batch, and the batch
+
+
 def run(
     jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], done: set[Job], batch: int,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: OnStep = lambda step, together: None,
 ) -> Iterator[tuple[Job, Edit | Exception]]:
     """Make what is not done, and write it: of each job its edit, which is on disk by then, or why there is none.
 
@@ -104,18 +138,14 @@ def run(
     """
     clear_leftovers(job.out for job in jobs)
     before = {job: version_of(job.out) for job in jobs}
-    for group in groups(jobs):
-        for start in range(0, len(group), batch):
-            together = group[start : start + batch]
-            if all(job in done for job in together):
-                continue
-            for job, made in make(together, model, source, on_step):
-                if job not in done:
-                    yield job, made if isinstance(made, Exception) else written(job, *made, before[job])
+    for together in batches(jobs, done, batch):
+        for job, made in make(together, model, source, on_step):
+            if job not in done:
+                yield job, made if isinstance(made, Exception) else written(job, *made, before[job])
 
 
 def make(
-    jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], on_step: Callable[[Step], None] | None
+    jobs: Sequence[Job], model: StableDiffusion, source: Mapping[str, Any], on_step: OnStep
 ) -> Iterator[tuple[Job, tuple[Edit, Image.Image] | Exception]]:
     """A batch's edits and pictures; if it can't be done as a batch, each job's alone."""
     opened: list[Opened] = []
@@ -125,7 +155,7 @@ def make(
         except Exception as error:      # of any kind: the others go on
             yield job, error
     try:
-        made = edit_jobs(model, source, opened, on_step=on_step) if opened else []
+        made = edit_jobs(model, source, opened, on_step=lambda step: on_step(step, jobs)) if opened else []
         yield from zip([o.job for o in opened], made, strict=True)
     except Exception as error:
         if len(jobs) == 1:

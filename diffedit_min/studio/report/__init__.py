@@ -2,7 +2,7 @@
 
     edit = dm.diffedit(model, image, query, reference, keep="trace")
     Path("edit.html").write_text(dm.studio.report.page(edit, model), encoding="utf-8")
-    dm.studio.report.write(edit, model, film=Path("edit-steps.png"))
+    dm.studio.report.write(edit, model, strip=Path("edit-steps.png"))
 
 Any method's Edit will do. With keep="result" its page shows what there is, and says what was not kept.
 
@@ -12,7 +12,7 @@ rendering.py makes page and sheet of it, with page.html, page.css and page.js.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,24 +24,29 @@ if TYPE_CHECKING:
     from ...networks.stable_diffusion import StableDiffusion
 
 
-def page(edit: Edit, model: StableDiffusion, truth: Image.Image | None = None) -> str:
+def page(
+    edit: Edit, model: StableDiffusion, truth: Image.Image | None = None, again: Mapping[str, str] | None = None
+) -> str:
     """The edit as an HTML page, complete in itself: no network, no other file.
 
-    model: the one that made the edit. truth: what a perfect edit would be, if that is known.
+    model: the one that made the edit. truth: what a perfect edit would be, if that is known. again: what repeats the
+    edit, each by what it is; left out: the command and the Python text of repeat.py, for a file picture.png.
     """
     from .rendering import as_page
     from .sections import tell
 
-    return as_page(tell(edit, model, truth))
+    return as_page(tell(edit, model, truth, again=again))
 
 
 def write(
-    edit: Edit, model: StableDiffusion, page: Path | None = None, film: Path | None = None,
+    edit: Edit, model: StableDiffusion, page: Path | None = None, strip: Path | None = None,
     truth: Image.Image | None = None, on_step: Callable[[Step], None] | None = None,
+    again: Mapping[str, str] | None = None,
 ) -> None:
-    """The page to a file, and the same pictures on one sheet to another (`film`), a labelled row for each step.
+    """The page to a file, and the same pictures on one sheet to another (`strip`), a labelled row for each step.
 
-    Files are written whole or not at all; the edit's latents are decoded once for both. on_step: see Method.
+    Files are written whole or not at all; the edit's latents are decoded once for both. on_step: see Method. truth,
+    again: as for `page`.
     """
     from ...pictures.metadata import texts
     from ...pictures.picture_files import save
@@ -49,12 +54,12 @@ def write(
     from .rendering import as_page, as_sheet
     from .sections import tell
 
-    if page is None and film is None:
+    if page is None and strip is None:
         return
-    report = tell(edit, model, truth, on_step)
+    report = tell(edit, model, truth, on_step, again)
     if page is not None:
         with replacing(page) as file:
             file.write(as_page(report).encode())
-    if film is not None:
+    if strip is not None:
         sheet = as_sheet(report)
-        save(sheet, film, texts(edit.settings, sheet.size))
+        save(sheet, strip, texts(edit.settings, sheet.size))

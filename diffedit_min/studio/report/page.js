@@ -11,21 +11,34 @@ function slides(slider, change) {
   moved();
 }
 
-// The film: one frame at a time.
+// The film: one frame at a time; played, each is shown for a while, and the first one comes after the last.
 const film = document.getElementById("film");
 if (film) {
-  const frames = document.querySelectorAll(".frame");
+  const frames = document.querySelectorAll(".frame"), play = document.getElementById("play");
   slides(film, (now) => {
     frames.forEach((frame, i) => frame.classList.toggle("now", i === now));
     return frames[now].dataset.level;
   });
+  let playing = 0;
+  const stop = () => {
+    playing = clearInterval(playing) ?? 0;
+    play.textContent = "Play";
+  };
+  play.addEventListener("click", () => {
+    if (playing) return stop();
+    play.textContent = "Pause";
+    playing = setInterval(() => {
+      film.value = (Number(film.value) + 1) % frames.length;
+      film.dispatchEvent(new Event("input"));
+    }, 700);
+  });
+  film.addEventListener("pointerdown", stop);
+  film.addEventListener("keydown", stop);
 }
 
-// The wipe: left of the line is the input, right of it the result.
-const wipe = document.querySelector(".wipe .row");
-slides(document.getElementById("wipe"), (at) => {
-  wipe.style.setProperty("--at", `${at}%`);
-  return `line at ${at} %`;
+// A tooltip that covers something goes away with Escape.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && document.activeElement.matches(".tip")) document.activeElement.blur();
 });
 
 // The mask, cut again from the map by mask.py's own rule: map > threshold, in float32.
@@ -33,7 +46,7 @@ const box = document.querySelector(".threshold");
 if (box) {
   const map = new Float32Array(Uint8Array.from(atob(box.dataset.map), (letter) => letter.charCodeAt(0)).buffer);
   const columns = Number(box.dataset.columns), [wide, high] = box.dataset.cell.split(" ").map(Number);
-  const input = wipe.querySelector("img"), drawn = box.querySelector("img");
+  const input = document.querySelector(".wipe img"), drawn = box.querySelector("img");
   const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
   const [width, height] = ["width", "height"].map((side) => Number(input.getAttribute(side)));     // in its own pixels
   const enlarged = Math.max(1, Math.ceil(512 / Math.max(width, height)));
@@ -75,13 +88,15 @@ if (box) {
   });
 }
 
-document.getElementById("copy").addEventListener("click", async () => {
-  const json = document.getElementById("json"), status = document.querySelector("[role=status]");
-  try {
-    await navigator.clipboard.writeText(json.textContent);
-    status.textContent = "Copied.";
-  } catch {
-    getSelection().selectAllChildren(json);
-    status.textContent = "Selected: copy it with the keyboard.";
-  }
-});
+for (const button of document.querySelectorAll(".copy")) {
+  button.addEventListener("click", async () => {
+    const text = button.parentElement.nextElementSibling, status = button.nextElementSibling;
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      status.textContent = "Copied.";
+    } catch {
+      getSelection().selectAllChildren(text);
+      status.textContent = "Selected: copy it with the keyboard.";
+    }
+  });
+}

@@ -6,6 +6,7 @@ Shapes: latents of states are (1, C, h, w), those of a trace (n, C, h, w), maps 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from PIL import Image, ImageChops
@@ -21,6 +22,14 @@ from ...pictures.picture import Frame, to_image, unfit
 CELLS_AT_ONCE = 2**12               # latent cells that the VAE decodes at once: 16 pictures of 64 px, 1 of 512
 
 
+class Bar(NamedTuple):
+    """What the colours of a map mean: the values of the first and the last of them."""
+
+    colours: str        # "heat", from black to yellow, or "grey", from black to white
+    low: str
+    high: str
+
+
 @dataclass
 class Shot:
     """A picture, a few words below it, and what is in it for those who can't see it."""
@@ -28,10 +37,12 @@ class Shot:
     image: Image.Image | Tensor     # a latent (1, C, h, w) until `develop` has decoded it
     caption: str
     alt: str
+    bar: Bar | None = None
 
 
 def develop(
-    shots: Iterable[Shot], model: StableDiffusion, frame: Frame, on_step: Callable[[Step], None] | None = None
+    shots: Iterable[Shot], model: StableDiffusion, frame: Frame, on_step: Callable[[Step], None] | None = None,
+    stage: str = "report",
 ) -> None:
     """Decode the shots that are still latents, in batches, to pictures of the frame; tell `on_step` of each batch."""
     latents = [shot for shot in shots if isinstance(shot.image, Tensor)]
@@ -49,7 +60,7 @@ def develop(
         for shot, row in zip(batch, pixels, strict=True):
             shot.image = unfit(row, frame)
         if on_step is not None:
-            on_step(Step("report", start + len(batch), len(latents)))
+            on_step(Step(stage, start + len(batch), len(latents)))
 
 
 def x0_of_step(a: State, b: State) -> Tensor:

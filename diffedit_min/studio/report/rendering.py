@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ...methods.help import sentence_of
+from ...core import __version__
+from ...methods.help import about, sentence_of
 from ...pictures.drawing import SHOWN_HEIGHT, headed, stacked, strip
+from ...pictures.picture import HEAT
+from ..wipe import CSS, wipe
+from .glossary import TERMS, Linker
 from .sections import Report
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+    from .pictures import Shot
 
 EXACT = 128     # px: pictures up to this size are shown pixel for pixel, hence kept without loss
 
@@ -32,10 +38,15 @@ def as_page(report: Report) -> str:
     jinja = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
     profile = report.edit.input.info.get("icc_profile")
-    jinja.filters.update(formula=formula, data_uri=partial(data_uri, profile=profile), code=code)
-    sentences = {name: sentence_of(option) for name, option in report.edit.method.known.items()}
-    settings = json.dumps(report.edit.settings, indent=2, ensure_ascii=False)
-    return jinja.get_template("page.html").render(vars(report), sentences=sentences, json=settings, EXACT=EXACT)
+    as_uri = partial(data_uri, profile=profile)
+    jinja.filters.update(formula=formula, indexed=indexed, data_uri=as_uri, code=code, linked=Linker())
+    method, settings = report.edit.method, report.edit.settings
+    sentences = {name: sentence_of(option) for name, option in method.known.items()}
+    heat = ", ".join(f"rgb{colour}" for colour in HEAT)
+    return jinja.get_template("page.html").render(
+        vars(report), sentences=sentences, json=json.dumps(settings, indent=2, ensure_ascii=False), EXACT=EXACT,
+        about=about(method), terms=TERMS, heat=heat, wipe_css=CSS, wiped=partial(wiped, as_uri=as_uri),
+        version=settings.get("version", __version__))
 
 
 def as_sheet(report: Report) -> Image.Image:
@@ -43,7 +54,9 @@ def as_sheet(report: Report) -> Image.Image:
     rows = []
     for number, section in enumerate(report.sections, start=1):
         for label, shots in section.rows.items():
-            images, captions = [shot.image for shot in shots], [shot.caption for shot in shots]
+            images = [shot.image for shot in shots]
+            captions = [f"{shot.caption} ({shot.bar.low} to {shot.bar.high})" if shot.bar else shot.caption
+                        for shot in shots]
             scale = SHOWN_HEIGHT / max(max(image.size) for image in images)
             heading = f"{number}  {section.title}" + (f": {label}" if label else "")
             rows.append(headed(strip(images, captions, scale), heading))
@@ -52,11 +65,28 @@ def as_sheet(report: Report) -> Image.Image:
     return sheet
 
 
+def wiped(left: Shot, right: Shot, as_uri: Callable[[Image.Image], str]) -> Markup:
+    """Two pictures in one frame, with a line to drag between them."""
+    from markupsafe import Markup
+
+    pictures = [shot.image for shot in (left, right)]
+    return Markup(wipe(*map(as_uri, pictures), left.caption, right.caption, alts=(left.alt, right.alt),
+                       size=pictures[0].size, pixels=max(pictures[0].size) <= EXACT))
+
+
 def formula(equation: str) -> Markup:
     """An equation of a `Text` as HTML: what follows _ and ^ lower and higher, single letters slanted."""
     from markupsafe import Markup, escape
 
-    html = re.sub(r"(?<![^\W\d_])([^\W\d_][\u0300-\u036f]?)(?![^\W\d_])", r"<i>\1</i>", str(escape(equation)))
+    return indexed(Markup(re.sub(r"(?<![^\W\d_])([^\W\d_][\u0300-\u036f]?)(?![^\W\d_])", r"<i>\1</i>",
+                                 str(escape(equation)))))
+
+
+def indexed(text: str) -> Markup:
+    """A text as HTML: what follows _ and ^ lower and higher."""
+    from markupsafe import Markup, escape
+
+    html = str(escape(text))
     for mark, tag in (("_", "sub"), (r"\^", "sup")):
         html = re.sub(mark + r"(?:\{([^}]*)\}|(<i>.*?</i>|\w))",
                       lambda found, tag=tag: f"<{tag}>{found[1] or found[2]}</{tag}>", html)

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...bench.measures import against_truth
 from ...core.mask import difference_map
 from ...core.schedule import levels_used, x0_from_eps
 from ...core.state import Trajectory
@@ -26,13 +27,16 @@ from ...methods.paper import diffedit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.drawing import overlay
 from ...pictures.picture import Frame, fit, heat, mask_image, psnr, to_image, unfit
+from .. import repeat
 from . import texts
-from .pictures import Shot, at_most, develop, difference, drawn, x0_of_step
+from .pictures import Bar, Shot, at_most, develop, difference, drawn, x0_of_step
 
 NOISES, ENCODED, FRAMES = 2, 5, 9   # of each how many are shown: at most 6 + 8 + 16 latents to decode
 SMALL, LARGE = 320, 1024            # px: the longer side, at most, of what is shown in a row, and by itself
 BINS = 40                           # of the map's histogram
 BRIGHTER = 4                        # times, the difference between input and result
+X0 = "x̂₀"
+UNIT = Bar("heat", "0", "1")
 
 
 Rows = Mapping[str, Sequence[Shot]]         # pictures to be seen side by side, by what stands above them
@@ -59,16 +63,18 @@ class Report:
     sections: Sequence[Section]
     cut: Mapping[str, Any] | None           # the map, for the page to cut at another threshold; None: there is none
     measures: Mapping[str, str]
+    again: Mapping[str, str]                # what repeats the edit: a command, Python
 
 
 @torch.no_grad()
 def tell(
     edit: Edit, model: StableDiffusion, truth: Image.Image | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[Step], None] | None = None, again: Mapping[str, str] | None = None,
 ) -> Report:
     """The whole report. It costs no U-Net row and at most 31 VAE decodings, of which `on_step` is told.
 
-    truth: the true answer, if it is known. ValueError if the model isn't the one that made the edit.
+    truth: the true answer, if it is known. again: see `report.page`. ValueError if the model isn't the one that made
+    the edit.
     """
     if edit.settings["model"] != model.name:
         raise ValueError(f"the edit was made by {edit.settings['model']!r}, not by {model.name!r}: pass that model")
@@ -76,7 +82,10 @@ def tell(
     sections = [teller.picture(), *teller.predictions(), teller.mask(), *teller.coding(), teller.result()]
     shots = [shot for section in sections for shots in section.rows.values() for shot in shots]
     develop(shots, model, teller.small, on_step)
-    return Report(edit, teller.overview(), sections, teller.cut(), teller.measures())
+    if again is None:
+        generated = edit.method.generates and not edit.encoded      # from a seed: there is no file
+        again = repeat.both(edit.settings, None if generated else "picture.png", model)
+    return Report(edit, teller.overview(), sections, teller.cut(), teller.measures(), again)
 
 
 class Teller:
@@ -119,8 +128,8 @@ class Teller:
         level = self.model.schedule.noised(s["mask_noise_ratio"])
         if "noised" in trace:
             maps = difference_map(trace["eps_query"][None], trace["eps_reference"][None], s["mask_norm"])   # (n, h, w)
-            rows = {f"Noise {i + 1} of {len(maps)}": self.noise(i, level.abar, apart)
-                    for i, apart in enumerate(maps[:NOISES] / maps.max())}
+            rows = {f"Noise {i + 1} of {len(maps)}": self.noise(i, level.abar, apart, maps.max())
+                    for i, apart in enumerate(maps[:NOISES])}
         elif s["query"] == s["reference"]:
             absent = "Query and reference are the same words, so the predictions would be too. None was made."
         elif not self.edit.rows_for.get("mask"):
@@ -131,19 +140,22 @@ class Teller:
         return [Section("predictions", "Two predictions of the noise", diffedit.texts["predictions"], settings, rows,
                         absent)]
 
-    def noise(self, i: int, abar: float, apart: Tensor) -> list[Shot]:
-        """What one of the noises shows; apart (h, w): how far its two predictions lie apart, in [0, 1]."""
+    def noise(self, i: int, abar: float, apart: Tensor, most: Tensor) -> list[Shot]:
+        """What one of the noises shows; apart (h, w): how far its two predictions lie apart, at most `most`."""
         trace, small, factor = self.edit.trace, self.small, self.edit.factor
-        noised, prompts = trace["noised"][i : i + 1], ("reference", "query")
+        noised = trace["noised"][i : i + 1]
+        prompts = {"reference": "the reference" if self.settings["reference"] else "the empty text",
+                   "query": "the query"}
         eps = {prompt: trace[f"eps_{prompt}"][i : i + 1] for prompt in prompts}
-        return [Shot(noised, "the noised latent, decoded", "The input picture under heavy noise"),
-                *(Shot(drawn(eps[prompt][0], small, factor), f"noise prediction, {prompt}", "Coloured noise")
-                  for prompt in prompts),
-                Shot(heat(apart, small, factor), "how far the two lie apart",
-                     "A map over the picture, bright where the predictions differ"),
-                *(Shot(x0_from_eps(noised, eps[prompt], abar), f"predicted clean picture, {prompt}",
-                       f"A blurred picture, which the noise prediction under the {prompt} implies")
-                  for prompt in prompts)]
+        return [Shot(noised, "input under noise, decoded", "The input picture under heavy noise"),
+                *(Shot(drawn(eps[prompt][0], small, factor), f"noise predicted, conditioned on {text}",
+                       "Coloured noise: three channels of the prediction, as red, green and blue")
+                  for prompt, text in prompts.items()),
+                Shot(heat(apart / most, small, factor), "how far the two predictions lie apart",
+                     "A map over the picture, bright where the predictions differ", Bar("heat", "0", f"{most:.2g}")),
+                *(Shot(x0_from_eps(noised, eps[prompt], abar), f"predicted clean image {X0}, conditioned on {text}",
+                       f"A blurred picture, which the noise prediction conditioned on {text} implies")
+                  for prompt, text in prompts.items())]
 
     def mask(self) -> Section:
         edit, text = self.edit, texts.mask_text(self.edit)
@@ -159,10 +171,11 @@ class Teller:
         maps = []
         if "raw_map" in edit.trace:
             both, valid = torch.cat([edit.trace["raw_map"], edit.trace["clipped_map"]]), edit.frame.valid(edit.factor)
-            maps = [Shot(self.heat(shown), f"{name}: up to {m.cpu()[valid].max():.3g}",
-                         f"A map over the picture, brightest where the predictions differ most, {name}")
-                    for m, shown, name in zip(both, both / both.max(), ("raw", "its extremes cut off"), strict=True)]
-        maps.append(Shot(self.heat(edit.mask_map), "the map, from 0 to 1", "The map that the mask is cut from"))
+            most = both.cpu()[:, valid].max()
+            maps = [Shot(self.heat((m / most).clamp(max=1)), name, f"A map over the picture, {name}",
+                         Bar("heat", "0", f"{most:.2g}"))
+                    for m, name in zip(both, ("mean difference", "extremes cut off"), strict=True)]
+        maps.append(Shot(self.heat(edit.mask_map), "the map, rescaled", "The map that the mask is cut from", UNIT))
         settings = self.options("map", "mask")
         rules = {name: settings[name] for name in settings if name not in ("mask_noise_ratio", "mask_samples")}
         return Section("mask", "From the map to the mask", text, rules, {"": [*maps, last]}, absent)
@@ -209,7 +222,7 @@ class Teller:
                        absent)
 
     def no_x0(self) -> str:
-        """Why the predicted clean pictures of the steps are not shown; "" if they are."""
+        """Why the predicted clean images of the steps are not shown; "" if they are."""
         if not self.walks:
             return "The encoding ratio is 0: there is no level to go to."
         return "" if texts.straight(self.edit) else texts.CROOKED
@@ -222,7 +235,7 @@ class Teller:
         chosen = np.linspace(0, len(states) - 1, min(len(states), most)).round().astype(int).tolist()
         latents = {"The latent, decoded": [states[j].latent for j in chosen[1:]]}
         if texts.straight(self.edit):
-            latents["The predicted clean picture"] = [x0_of_step(states[j], states[j - 1]) for j in chosen[1:]]
+            latents[f"Predicted clean image {X0}"] = [x0_of_step(states[j], states[j - 1]) for j in chosen[1:]]
         captions = [f"level {j}, t = {states[j].level.t}" for j in chosen]
         return {label: [Shot(image, caption, f"{label}, at {caption}") for image, caption in
                         zip([sized(clean, self.small), *noisy], captions, strict=True)]
@@ -234,9 +247,9 @@ class Teller:
         edit = self.edit
         shown = [(edit.input, "input", f"The input picture{self.said('reference')}"),
                  (edit.image, "result", f"The edited picture{self.said('query')}"),
-                 (difference(edit.input, edit.image, BRIGHTER), f"their difference, {BRIGHTER} times",
-                  "Black where input and result agree"),
-                 (edit.source, "the input as made anew beside the edit",
+                 (difference(edit.input, edit.image, BRIGHTER), f"difference × {BRIGHTER}",
+                  "Black where input and result agree", Bar("grey", "0", f"{256 // BRIGHTER} of 255")),
+                 (edit.source, "input, decoded anew beside the edit",
                   "The input picture as the reference's branch decodes it"),
                  (self.truth, "true answer", "What a perfect edit would be")]
         shots = [Shot(sized(image, self.large), *words) for image, *words in shown if image is not None]
@@ -248,25 +261,26 @@ class Teller:
         if edit.mask is not None:
             over = overlay(sized(edit.input, self.small), mask_image(edit.mask, self.small, edit.factor))
         shown = [(edit.input, s["reference"] or "input", "The input picture"),
-                 (self.heat(edit.mask_map) if self.found else None, "map", "Bright where the query would change it"),
+                 (self.heat(edit.mask_map) if self.found else None, "map", "Bright where the query would change it",
+                  UNIT),
                  (over, "mask", "The input picture, darkened where it must not change"),
                  (edit.image, s["query"] or "result", "The edited picture"),
                  (self.truth, "true answer", "What a perfect edit would be")]
         return [Shot(sized(image, self.small), *words) for image, *words in shown if image is not None]
 
     def measures(self) -> dict[str, str]:
-        """PSNRs by what they compare."""
+        """The figures by what they are."""
         edit, found = self.edit, {}
         inside = None if edit.mask is None else np.asarray(edit.mask_image) > 0                         # (H, W)
         if inside is not None and inside.any() and not inside.all():
-            found["outside the mask, against the input"] = psnr(edit.image, edit.input, ~inside)
-            found["inside the mask, against the input"] = psnr(edit.image, edit.input, inside)
-        else:
-            found["against the input"] = psnr(edit.image, edit.input)
-        found["the VAE alone, against the input"] = psnr(self.reconstruction, edit.input)
+            found["outside the mask"] = psnr(edit.image, edit.input, ~inside)
+            found["inside the mask"] = psnr(edit.image, edit.input, inside)
+        found["the whole picture"] = psnr(edit.image, edit.input)
+        found["the VAE alone"] = psnr(self.reconstruction, edit.input)
+        figures = {f"{name}: PSNR against the input": decibels(value) for name, value in found.items()}
         if self.truth is not None:
-            found["against the true answer"] = psnr(edit.image, self.truth)
-        return {name: decibels(value) for name, value in found.items()}
+            figures |= {f"{name}: {what}": value for name, value, what in against_truth(edit, self.truth)}
+        return figures
 
     # ---- small things
 

@@ -4,28 +4,31 @@ A method's own steps are told in its own words (`Method.texts`), a sampler by it
 shows by itself is told in DiffEdit's words, whichever method made it.
 """
 
+from dataclasses import replace
+
 from ...core import ddim
 from ...core.coding import decode, encode
 from ...core.mask import binarise
 from ...core.state import Sampler
 from ...methods import Edit
 from ...methods.help import Text, about
-from ...methods.paper import diffedit, map_text
+from ...methods.paper import ENCODED_NOT_NOISED, STEP, diffedit, map_text
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import fit, fit_mask, psnr
 
 PICTURE = Text(
     "The method works on latents: the VAE turns every small square of pixels into a few numbers, and numbers back into "
     "pixels. What that alone loses shows in the reconstruction; no edit of the latent keeps more of the picture.",
-    ("x_0 = encode(picture)", "picture ≈ decode(x_0)"), (fit, StableDiffusion.encode, StableDiffusion.decode))
+    ("x_0 = encode(picture)", "picture ≈ decode(x_0)"), (fit, StableDiffusion.encode, StableDiffusion.decode),
+    why="Why latents: they have far fewer numbers than the picture, so every step takes far less time.")
 MASK_BY_HAND = Text("The mask was given by hand, white where the picture may change. So nothing was predicted to find "
                     "one, and there is no map.", (), (fit_mask,))
 NO_CODING = Text("The mask is empty, so there was nothing to decode, and no need to encode: the input picture itself "
                  "is the result.")
-CROOKED = ("The predicted clean picture can't be computed from these latents: with this sampler two neighbouring ones "
+CROOKED = ("The predicted clean image can't be computed from these latents: with this sampler two neighbouring ones "
            "need not share it.")
-RESULT = Text("The result against the input. Where their difference is black, nothing has changed.",
-              ("PSNR = 10 log_{10} (1 / mean squared difference)",), (psnr,))
+RESULT = Text("The result against the input. Where their difference is black, nothing has changed. How alike two "
+              "pictures are is told by the PSNR.", ("PSNR = 10 log_{10} (1 / mean squared difference)",), (psnr,))
 
 
 # ---------------------------------------------------------------- what an edit shows by itself
@@ -78,10 +81,10 @@ def mask_text(edit: Edit) -> Text:
         text, m = map_text(edit.options), "m″"
     cut = threshold_of(edit)
     if cut is not None and cut == getattr(edit.options, "mask_threshold", None):
-        return Text(f"{text.words} Where the map is above the threshold, the picture may change.",
-                    (*text.equations, f"M = 1 where {m} > {cut:g}"), (*text.functions, binarise))
-    return Text(f"{text.words} Which part of it becomes the mask is {name}'s own rule.", text.equations,
-                tuple(dict.fromkeys((*text.functions, run))))
+        return replace(text, words=f"{text.words} Where the map is above the threshold, the picture may change.",
+                       equations=(*text.equations, f"M = 1 where {m} > {cut:g}"), functions=(*text.functions, binarise))
+    return replace(text, words=f"{text.words} Which part of it becomes the mask is {name}'s own rule.",
+                   functions=tuple(dict.fromkeys((*text.functions, run))))
 
 
 def sampler_text(sampler: Sampler) -> Text:
@@ -102,7 +105,8 @@ def encoding_text(edit: Edit) -> Text:
         f"{sampler.words} run backwards walks the latent towards noise, level by level, conditioned on {told} and "
         f"without guidance. Decoding starts from the last of these latents.",
         (f"x_{{j+1}} = step(x_j, ε(x_j, t, {prompt})),  j = 0, …, k − 1", *sampler.equations),
-        (encode, edit.options.sampler.encode, *sampler.functions))
+        (encode, edit.options.sampler.encode, *sampler.functions),
+        why=ENCODED_NOT_NOISED, paper=STEP.format(2) if blended(edit) and text == "" else "")
 
 
 def decoding_text(edit: Edit) -> Text:
@@ -110,7 +114,7 @@ def decoding_text(edit: Edit) -> Text:
     own = diffedit.texts["decode"] if blended(edit) and "decode" not in edit.method.texts else own_text(edit, "decode")
     functions = tuple(dict.fromkeys((edit.method.run, *own.functions)))
     if hasattr(edit.options, "eta"):        # its sampler is among the method's own functions
-        return Text(own.words, own.equations, functions)
+        return replace(own, functions=functions)
     sampler = sampler_text(edit.options.sampler)
-    return Text(own.words, (*own.equations, *sampler.equations),
-                (*functions, decode, edit.options.sampler.decode, *sampler.functions))
+    return replace(own, equations=(*own.equations, *sampler.equations),
+                   functions=(*functions, decode, edit.options.sampler.decode, *sampler.functions))
