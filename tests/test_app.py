@@ -305,12 +305,12 @@ def test_without_gradio_the_command_says_what_to_install(call_command, monkeypat
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
 def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, monkeypatch, host, warned):
     gr = pytest.importorskip("gradio")
-    from diffedit_min.studio.app import command, page
+    from diffedit_min.studio.app import command, page, results
 
     served = {}
 
     def launch(made, *arguments, **options):
-        served["folder"], served["arguments"], served["options"] = page.new_folder().parent, arguments, options
+        served["folder"], served["arguments"], served["options"] = results.new_folder().parent, arguments, options
         return "http://somewhere"
 
     monkeypatch.setattr(page, "launch", launch)

@@ -268,7 +268,7 @@ def test_the_controls_can_hold_every_methods_values(browser, model, monkeypatch)
         browser.tune(method=method.name, preset=preset)
         for own in method.known.values():
             control = browser.option(own.name)
-            assert (control is None) is (own.file or own.name == "trials")
+            assert control is not None or own.file or own.needs         # which is seen when those are set
             if control is not None and "minimum" in browser.props[control]:
                 assert browser.props[control]["minimum"] <= browser.value[control] <= browser.props[control]["maximum"]
         words = {browser.c.seed: 0, browser.c.query: "a", browser.c.reference: "b"}
@@ -501,6 +501,8 @@ def test_the_command_repeats_what_the_page_makes_around_the_mask(browser, model,
         one, other = ({name: value for name, value in read(path).items() if value is not None}
                       for path in (result, "again.png"))
         assert one == other and {name: one[name] for name in wanted} == wanted
+    with Image.open(mask) as saved:         # as it lay on the canvas, not grown
+        assert painted or saved.tobytes() == browser.session.found.mask_image.tobytes()
     if "composite" in wanted:
         assert made.getpixel((95, 95)) == picture.getpixel((95, 95))
 

@@ -69,7 +69,7 @@ def edited(
 
     mask: bool (h, w), what was painted; None: it is found. source: as `settings_of` takes it. around: see `told_by`.
     """
-    if around.get("crop") and mask is None:
+    if around.get("crop") and mask is None and "mask_map" in asked.method.uses:
         found = yield from session.find(model, asked, run)
         if not found.mask.any():
             raise ValueError("nothing to change was found, so there is no mask to crop to: paint one, or leave "
@@ -94,7 +94,7 @@ def within(
         edit = yield from session.run(model, job.asked, run, opened.mask, part)
         return edit, opened.mask
     if not job.grows_found:
-        edit = yield from session.run(model, job.asked, run)
+        edit = yield from session.run(model, job.asked, run, part=part)
         return edit, None if edit.mask is None else edit.mask_image
     found = yield from session.find(model, job.asked, run)
     grown = grow(found.mask_image, job.mask_grow)

@@ -56,6 +56,9 @@ class Choosing:
         of_mask = {name for name, kind in c.of_mask & options.keys()}
         words, cells = session.words, (model.multiple, model.native_area, model.factor)
         fits, session.cells = session.cells in (None, cells), cells
+        # Only words that were filled in are replaced: others may be typed while this answer is on its way.
+        other_form = query in words.values() and words[method.needs_instruction] != query
+        refilled = {"value": words[method.needs_instruction]} if other_form else {}
         return {
             c.canvas: gr.skip() if fits else gr.update(**session.as_canvas()),
             c.model: gr.update(value=model.name),
@@ -63,8 +66,7 @@ class Choosing:
             c.about: about(method),
             c.known_words: known_words(model.words),
             c.chain: so_far(method, session),
-            c.query: gr.update(visible=method.takes_query, **of_query(method),
-                               value=words[method.needs_instruction] if query in words.values() else query),
+            c.query: gr.update(visible=method.takes_query, **of_query(method), **refilled),
             c.reference: gr.update(visible="reference" in uses, **of_reference(method)),
             # "hidden", not False: what is on the canvas would be lost.
             c.mask_part: gr.update(visible=bool(of_mask) or "mask" in uses or "hidden"),
@@ -82,7 +84,8 @@ class Choosing:
         kept.method, kept.presets[asked.method.name] = asked.method.name, asked.preset
         kept.own = values_of(asked.method, asked.settings(model))
         shown = self.shown(session, model, asked.method, asked.preset, asked.query)
-        return {**shown, c.reference: {**shown[c.reference], "value": asked.reference}, c.seed: asked.seed}
+        return {**shown, c.query: {**shown[c.query], "value": asked.query},
+                c.reference: {**shown[c.reference], "value": asked.reference}, c.seed: asked.seed}
 
     def fitting(self, name: str, method: Method, model_decides: bool) -> tuple[StableDiffusion, Method]:
         """A model and a method that go together: where the ones that are chosen don't, the other one is changed."""
@@ -108,6 +111,6 @@ class Choosing:
             raise ValueError("the seed is empty: give a whole number")
         settings = method.settings(model, {}, told[c.preset])
         held = {key: told[control] for key, control in c.options.items()}
-        return Asked(method, told[c.query] or "", told[c.reference] or "",
-                     SEED.checked(int(seed) if float(seed).is_integer() else seed), preset=told[c.preset],
+        seed = int(seed) if isinstance(seed, float) and seed.is_integer() else seed
+        return Asked(method, told[c.query] or "", told[c.reference] or "", SEED.checked(seed), preset=told[c.preset],
                      options=chosen(method, settings, held))

@@ -44,6 +44,7 @@ class Sessions:
 
     def use(self, session: Session) -> None:
         """Note that a session was used. While all hold too much together, the oldest are forgotten."""
+        self.forget()
         with self.one_at_a_time:
             session.key = session.key or token_hex(16)
             self.held.pop(session.key, None)
