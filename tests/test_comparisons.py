@@ -10,6 +10,7 @@ from html import unescape
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import diffedit_min as dm
@@ -218,6 +219,39 @@ def test_a_cell_that_fails_says_why_and_the_others_are_made(network, picture):
         dm.grid(network, picture, "", "a bowl", x={"query": ["a wooden table"]}, **told)
 
 
+def test_a_method_with_a_fault_of_its_own_fails_in_its_cells_only(network, picture, monkeypatch):
+    def faulty(task, options):
+        yield dm.Step("look", 1, 1)
+        raise {"a": KeyError("a"), "b": ZeroDivisionError("b"), "c": RuntimeError("c")}[task.queries[0]]
+
+    monkeypatch.setattr(dm.METHODS, "_methods", dict(dm.METHODS))
+    dm.register(dm.Method("faulty", faulty))
+    sheet = dm.compare(network, picture, "a", methods=["faulty", "sdedit"], steps=2)
+    assert sheet.cells[0].why == "KeyError: 'a'" and len(sheet.edits) == 1
+    with pytest.raises(ValueError, match="no cell could be made: ZeroDivisionError: b"):
+        dm.grid(network, picture, x={"query": ["b", "c"]}, method="faulty")
+
+
+@pytest.mark.filterwarnings("ignore:the prompt is too long")
+def test_foreign_files_among_the_kept_cells_are_made_anew(network, picture, counted, tmp_path):
+    plan = planned(network, picture, {"query": ["犬" * 90, "\U00020000" * 90]}, None, steps=2)
+    dict(make(plan, keep=tmp_path))
+    rows = counted[0]
+    one, other = sorted(tmp_path.glob("*.pt"))
+    torch.save({"seconds": 1.0}, one)
+    torch.save([torch.zeros(3)], other)
+    dict(make(plan, keep=tmp_path))
+    assert counted[0] == 2 * rows
+    dict(make(plan, keep=tmp_path))
+    assert counted[0] == 2 * rows
+
+
+def test_a_true_answer_of_another_size_is_refused(network, picture, counted):
+    with pytest.raises(ValueError, match="the true answer has 9 x 9 px, but the picture 20 x 16"):
+        grid(network, picture, {"seed": [0]}, truth=Image.new("RGB", (9, 9)))
+    assert counted[0] == 0
+
+
 # ---- what a sheet shows
 
 
@@ -286,6 +320,15 @@ def test_grid_on_a_scene_is_written_whole_and_goes_on(call_command, tmp_path):
     picture = next(tmp_path.glob("grid.cells/mask_threshold=0.1*.png"))
     repeated = call_command("edit", "grid.cells/input.png", "--like", picture, "--out", "r.png")
     assert repeated.code == 0 and np.array_equal(Image.open("r.png"), Image.open(picture))
+
+
+def test_a_picture_that_lies_among_the_cells_is_left_as_it_is(call_command, tmp_path):
+    (tmp_path / "grid.cells").mkdir()
+    file = tmp_path / "grid.cells" / "own.jpg"
+    Image.effect_noise((20, 16), 90).convert("RGB").save(file, quality=30)
+    before = file.read_bytes()
+    done = call_command("grid", "grid.cells/own.jpg", "--query", "pears", "--x", "seed=0", *SCENE)
+    assert done.code == 0 and file.read_bytes() == before
 
 
 def test_compare_on_a_scene_knows_its_true_answer_and_instruction(call_command):

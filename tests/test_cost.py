@@ -1,12 +1,25 @@
 """The cost of an edit, known before it runs, is what a real edit then counts (methods/cost.py)."""
 
+import warnings
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 import diffedit_min as dm
+from diffedit_min.core.task import Outcome
 from diffedit_min.methods import METHODS, Asked, edit_together
-from diffedit_min.methods.cost import Estimate, Progress, StandIn, about, cost_of, rows_of, small_picture
+from diffedit_min.methods.cost import (
+    KEPT,
+    KNOWN,
+    Estimate,
+    Progress,
+    StandIn,
+    about,
+    cost_of,
+    rows_of,
+    small_picture,
+)
 from diffedit_min.samplers import SAMPLERS
 from diffedit_min.testing.method_trial import PICTURES, QUERIES, REFERENCES, small_model
 
@@ -135,6 +148,40 @@ def test_methods_of_ones_own_are_counted_by_running_them(models):
     strange = dm.Method("strange", needs_weights)
     assert rows_of(Asked(strange, "a"), models[4]) == 0
     assert cost_of(Asked(strange, "a"), models[4]) is None
+
+
+def test_a_count_leaves_no_trace_and_never_breaks_an_edit(models, capsys):
+    def loud(task, options):
+        print("begun")
+        warnings.warn("of the run", stacklevel=1)
+        torch.rand(3)
+        yield dm.Step("look", 1, 1)
+        return Outcome(task.x0)
+
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    assert cost_of(Asked(dm.Method("loud", loud), "a"), models[4]).steps == (("look", 1, 0),)
+    assert capsys.readouterr().out == "" and before.equal(torch.random.get_rng_state())
+
+    def ends(task, options):
+        raise SystemExit("bye")
+        yield
+
+    assert cost_of(Asked(dm.Method("ends", ends), "a"), models[4]) is None
+
+    class Unhashable(type(SAMPLERS["ddim"])):
+        __hash__ = None
+
+    cost_of(asked_of("diffedit", sampler=Unhashable()), models[4])
+
+
+def test_few_costs_are_kept_and_a_long_count_is_given_up(models):
+    for seed in range(KEPT + 5):
+        assert rows_of(asked_of("sdedit", guidance_scale=2 + seed), models[4]) > 0
+    assert len(KNOWN[models[4]]) <= KEPT
+    stand_in = StandIn.of(models[4], seconds=-1)
+    with pytest.raises(TimeoutError):
+        asked_of("sdedit")(stand_in, small_picture(stand_in))
 
 
 def test_progress_in_rows_and_in_words(models):

@@ -8,8 +8,12 @@ stops early; so where a real edit finds nothing, or stops early, the cost is an 
 
 from __future__ import annotations
 
+import io
+import math
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,6 +35,7 @@ from .call import Call
 from .edit import rows_of_one
 
 SIDE = 8        # of the stand-in's latents, in cells
+SECONDS = 2.0   # a count that takes longer is given up: the edit is not to wait for it
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,10 @@ class Progress:
 
     def moved(self, step: Step) -> None:
         """A step of the edit is done. One that the cost doesn't know moves nothing."""
-        steps = [known[:2] for known in self.cost.steps]
-        if (step.stage, step.index) in steps[self.place :]:
-            self.place = 1 + steps.index((step.stage, step.index), self.place)
+        for place in range(self.place, len(self.cost.steps)):       # nearly always the first one
+            if self.cost.steps[place][:2] == (step.stage, step.index):
+                self.place = 1 + place
+                return
 
     @property
     def rows(self) -> int:
@@ -121,18 +127,30 @@ def cost_of(asked: Asked, model: StableDiffusion, mask: bool = False, picture: b
     mask: whether a mask is given. picture: whether a picture is; without one, the method makes it. One count serves all
     words, but for whether query and reference are equal.
     """
-    same = tokenize(model.tokenizer, [asked.query, asked.reference]).unique(dim=0)
-    key = asked.method, asked.kind, mask, picture, len(same)
-    known = KNOWN.setdefault(model, {})
-    if key not in known:
-        try:
-            known[key] = counted(asked, model, mask, picture)
-        except Exception:       # of any kind, and on the stand-in only: the edit itself will say what is wrong
-            known[key] = None
-    return known[key]
+    key, known = None, KNOWN.setdefault(model, {})
+    try:
+        same = tokenize(model.tokenizer, [asked.query, asked.reference]).unique(dim=0)
+        key = asked.method, asked.kind, mask, picture, len(same)
+        if key not in known:
+            with unseen():
+                known[key] = counted(asked, model, mask, picture)
+    except (Exception, SystemExit):     # of any kind, and on the stand-in only: the edit itself will say what is wrong
+        known[key] = None
+    while len(known) > KEPT:
+        del known[next(iter(known))]
+    return known.get(key)
 
 
+KEPT = 50       # costs of a model at most: the page's visitors may ask for ever new ones
 KNOWN: WeakKeyDictionary[StableDiffusion, dict[Any, Cost | None]] = WeakKeyDictionary()
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """What a count prints, warns of and draws of PyTorch's random numbers stays here: the edit itself does it again."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        yield
 
 
 @torch.no_grad()
@@ -188,15 +206,16 @@ class StandIn(StableDiffusion):
     """
 
     rows: list[int] = field(default_factory=lambda: [0])        # how many went through; shared by copies that are tuned
+    until: float = math.inf     # of `time.monotonic`: then it computes no more
 
     @classmethod
-    def of(cls, model: StableDiffusion) -> StandIn:
+    def of(cls, model: StableDiffusion, seconds: float = SECONDS) -> StandIn:
         """For a model: its schedule, recommendations, tokenizer and configs, but few latent cells."""
         config = model.unet.config
         unet = NextToNothing(replace(config, sample_size=max(SIDE, config.multiple)))
         texts = tuple(TextModel(nn.Identity(), text.tokenizer) for text in model.texts)
         return cls(unet, NextToNothing(model.vae.config), texts, model.schedule, model.prediction_type,
-                   model.zero_empty_prompt, model.defaults, model.name)
+                   model.zero_empty_prompt, model.defaults, model.name, until=time.monotonic() + seconds)
 
     def embed(self, prompts: list[str]) -> Context:
         """Each prompt's token ids as its embedding (B, L, 1): they are equal where the prompts are."""
@@ -217,7 +236,9 @@ class StandIn(StableDiffusion):
         self, x: Tensor, t: int, context: Context | Tensor, attend: Attend | None = None, sizes: Any = None,
         checkpointing: bool = False, features: Features | None = None,
     ) -> Tensor:
-        """(B, C, h, w) -> (m B, C, h, w), which depends on the prompts only."""
+        """(B, C, h, w) -> (m B, C, h, w), which depends on the prompts only. Raises TimeoutError; see `until`."""
+        if time.monotonic() > self.until:
+            raise TimeoutError("the count takes too long")
         tokens = context if isinstance(context, Tensor) else context.tokens
         self.rows[0] += len(tokens)
         shape = len(tokens), self.unet.config.out_channels, *x.shape[2:]

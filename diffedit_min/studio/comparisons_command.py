@@ -112,7 +112,7 @@ class Given:
     name: str                       # its file; a scene's is written into the folder of cells
     cells: Path                     # that folder
     truth: Image.Image | None
-    query: str = ""                 # of a scene
+    query: str = ""                 # of a scene; "" for a file
     reference: str = ""
     instruction: str = ""
 
@@ -170,7 +170,7 @@ def make_sheet(
     from .comparisons.making import cost_of_all, make, named
 
     make_folder(given.cells)
-    if Path(given.name).parent == given.cells:
+    if given.query:         # a scene, not a file of somebody's own that lies there
         save(given.picture, given.name)
     cost, cells = None if quiet else cost_of_all(plan), [None] * len(plan.cells)
     where = Progress(cost or Cost({}, 0, ()))
@@ -191,7 +191,8 @@ def make_sheet(
     sheet = whole(plan, cells)
     sheet.save(out, page)
     wrote(out, page)
-    print(f"{sheet.cost}\nThe edits are in {given.cells}/.")
+    print(f"{sheet.cost}\nThe edits are in {given.cells}/, with those of earlier runs: delete it when you need them no "
+          "more.")
     if sheet.left_out:
         print(sheet.left_out)
     for cell in cells:

@@ -25,7 +25,7 @@ from ...core.schedule import Level
 from ...core.state import State, Trajectory
 from ...core.task import Step
 from ...methods import Asked, Edit
-from ...methods.cost import Cost, StandIn, in_words, small_picture
+from ...methods.cost import Cost, StandIn, in_words, small_picture, unseen
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.masks import open_white
 from ...pictures.metadata import texts
@@ -34,6 +34,10 @@ from ...pictures.picture_files import open_upright, save
 from ...pictures.writing import NotWritten, make_folder, replacing
 from ..jobs import editing
 from .plan import Plan
+
+# Of a cell, after which the others are made: what can't be, a full memory, a bug in a method of one's own.
+FAULTS = ValueError, RuntimeError, ArithmeticError, LookupError, TypeError, AttributeError, AssertionError
+SECONDS = 5.0       # that the count of a plan may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +84,9 @@ def make(
                 cell = Cell(wanted.label, model, edit, seconds)
             except NotWritten:
                 raise
-            except (ValueError, torch.OutOfMemoryError) as error:
-                cell = Cell(wanted.label, model, why=" ".join(str(error).split()))
+            except FAULTS as error:
+                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+                cell = Cell(wanted.label, model, why=" ".join(f"{kind}{error}".split()))
             if kept is not None and cell.edit is not None:
                 kept.write(cell)
         if cell.edit is not None and plan.shares and MAKE & cell.edit.rows_for.keys():
@@ -108,7 +113,7 @@ def cost_of_all(plan: Plan) -> Cost | None:
     """
     if any(cell.job.asked.method.known[name].file for cell in plan.cells for name in cell.job.asked.options):
         return None         # a count writes and reads no files
-    stand_ins = {id(cell.model): StandIn.of(cell.model) for cell in plan.cells}
+    stand_ins = {id(cell.model): StandIn.of(cell.model, SECONDS) for cell in plan.cells}
     small = small_picture(stand_ins[id(plan.cells[0].model)])
     sizes = sorted({cell.job.asked.size or 0 for cell in plan.cells})       # each becomes a small one of its own
     cells = []
@@ -123,8 +128,10 @@ def cost_of_all(plan: Plan) -> Cost | None:
         steps.append((moved.stage, moved.index, sum(model.rows[0] for model in stand_ins.values())))
 
     try:
-        made = [cell.edit for _, cell in make(replace(plan, picture=small, cells=tuple(cells)), on_step=on_step)]
-    except Exception:       # of any kind, and on the stand-in only: the run itself will say what is wrong
+        with unseen():
+            small_plan = replace(plan, picture=small, cells=tuple(cells), truth=None)
+            made = [cell.edit for _, cell in make(small_plan, on_step=on_step)]
+    except (Exception, SystemExit):       # of any kind, and on the stand-in only: the run itself will say what is wrong
         return None
     rows_for = sum((Counter(edit.rows_for) for edit in made if edit is not None), Counter())
     return Cost(rows_for, sum(edit.backward_rows for edit in made if edit is not None), tuple(steps))
@@ -149,7 +156,7 @@ class Kept:
         about = [[settings, code_of(Variant(asked.method, asked.options, preset=asked.preset), self.model)]
                  for settings, asked in self.told]
         about += [versions(), source_of(editing.edit_jobs), torch.get_num_threads(), str(self.model.device)]
-        name = re.sub(r"[^\w=.,-]+", "_", self.label)[:80]
+        name = re.sub(r"[^\w=.,-]+", "_", self.label, flags=re.ASCII)[:80]     # which is as many bytes
         return self.folder / f"{name}.{digest(about)}.png"
 
     def write(self, cell: Cell) -> None:
@@ -168,12 +175,15 @@ class Kept:
 
     def read(self, opened: editing.Opened, settings: dict[str, Any]) -> Cell | None:
         """The cell as it was made; None if it isn't there, or damaged."""
-        asked = opened.job.asked
         try:
-            image = open_upright(self.picture)
-            rest = torch.load(self.picture.with_suffix(".pt"), map_location=self.model.device, weights_only=True)
-        except Exception:       # of any kind: a damaged file may raise anything
+            return self.loaded(opened, settings)
+        except Exception:       # of any kind: a damaged file, or a foreign one, may raise anything
             return None
+
+    def loaded(self, opened: editing.Opened, settings: dict[str, Any]) -> Cell:
+        """The same, which raises an error if it isn't there, or damaged."""
+        asked, image = opened.job.asked, open_upright(self.picture)
+        rest = torch.load(self.picture.with_suffix(".pt"), map_location=self.model.device, weights_only=True)
         options = asked.settings(self.model)
         *of_encoding, of_map = ({name: getattr(options, name, value) for name, value in record.items()}
                                 for record in rest.pop("made"))

@@ -60,6 +60,11 @@ class Plan:
     truth: Image.Image | None = None    # what a perfect edit would be
     left_out: Mapping[str, str] = field(default_factory=dict)      # methods that don't run, and why
 
+    def __post_init__(self) -> None:
+        if self.truth is not None and self.truth.size != self.picture.size:
+            given, wanted = (f"{width} x {height}" for width, height in (self.truth.size, self.picture.size))
+            raise ValueError(f"the true answer has {given} px, but the picture {wanted}: give one of the same size")
+
     @property
     def shares(self) -> bool:
         """Whether a cell may use the encodings and maps of others. In a comparison each shows all that it costs."""
