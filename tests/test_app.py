@@ -314,7 +314,7 @@ def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, mon
         return "http://somewhere"
 
     monkeypatch.setattr(page, "launch", launch)
-    monkeypatch.setattr(command, "wait", lambda folder: served.update(waited_for=folder))
+    monkeypatch.setattr(command, "wait", lambda folder, forget: served.update(waited_for=folder, forget=forget))
     monkeypatch.setattr(gr.Blocks, "close", lambda _: None)
     done = call_command("app", "--model", "random", "--port", "7000", "--allow-host", "my.lab",
                         *(["--host", host] if warned else []))
@@ -323,6 +323,20 @@ def test_the_command_says_where_the_page_is_and_who_can_use_it(call_command, mon
     assert served["options"] == {"root_path": "", "share": False} and served["waited_for"] == served["folder"]
     assert ("everyone who can reach this machine can use the page" in done.err) is warned
     assert not served["folder"].exists()        # what was uploaded or made is gone
+
+
+def test_an_idle_server_forgets_sessions_and_deletes_files(monkeypatch, tmp_path):
+    from diffedit_min.studio.app import command
+
+    passed, forgotten = iter([None, None, KeyboardInterrupt()]), []
+
+    def sleep(seconds):
+        if (end := next(passed)) is not None:
+            raise end
+
+    monkeypatch.setattr(command.time, "sleep", sleep)
+    command.wait(tmp_path, lambda: forgotten.append(1))
+    assert len(forgotten) == 2
 
 
 def test_a_port_that_is_taken_is_said(monkeypatch):
@@ -345,6 +359,19 @@ def page(tmp_path, monkeypatch, model):
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     return make_page(Models(["random"], load=lambda *_, **__: model), 20, 40)
+
+
+def test_the_page_forgets_what_was_not_used_for_long(page, monkeypatch):
+    from diffedit_min.studio.app import sessions
+
+    held = page.forget.__self__
+    session = Session()
+    held.open(session, Image.new("RGB", (20, 16)))
+    page.forget()
+    assert session.picture is not None and held.held
+    monkeypatch.setattr(sessions, "KEPT_SECONDS", -1)
+    page.forget()
+    assert session.picture is None and not held.held
 
 
 def test_every_control_has_a_label_and_nothing_is_fetched_from_elsewhere(page):

@@ -5,6 +5,7 @@ What the page answers, without a browser: options as controls, what is kept, sai
 
 import html
 import re
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -370,6 +371,24 @@ def test_what_was_done_is_found_again_after_a_reload_and_at_a_click(browser):
         browser.value[c.seed] = seed
         browser.press("edit", query="a basket of pears")
     assert [result.asked.seed for result in session.results] == [6, 5, 4, 3, 2, 1]
+
+
+def test_a_result_that_is_shown_again_takes_no_more_of_the_disk(browser, tmp_path):
+    c, opening = browser.c, browser.answers.opening
+    browser.value |= {c.key: "0123456789abcdef" * 2}
+    browser.take(opening.begin(browser.value))
+    browser.set(steps=2, mask_samples=1)
+    assert browser.press("edit").startswith("Done: ")
+    first, before = browser.value[c.save_result], sorted(tmp_path.rglob("*"))
+    held = browser.answers.sessions.bytes()
+    assert held > len(browser.session.results[0].chain) > 10_000
+    for _ in range(3):
+        browser.take(opening.begin(browser.value))
+        browser.take(opening.recall(browser.session, Picked(0)))
+    assert sorted(tmp_path.rglob("*")) == before and browser.value[c.save_result] == first
+    shutil.rmtree(first.parent)             # as old files go
+    browser.take(opening.recall(browser.session, Picked(0)))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 class Picked:

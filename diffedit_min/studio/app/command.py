@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -61,17 +62,20 @@ def serve(
                   file=sys.stderr)
         print(f"the page is at {address} until Ctrl-C", flush=True)      # a pipe would keep it back
         try:
-            wait(folder)
+            wait(folder, page.forget)
         finally:
             page.close()
 
 
-def wait(folder: Path) -> None:
-    """Until Ctrl-C. Meanwhile files are deleted when they are old, but not those that the page was made with."""
+def wait(folder: Path, forget: Callable[[], None]) -> None:
+    """Until Ctrl-C. Meanwhile old sessions are forgotten, and files are deleted when they are old, but not those that
+    the page was made with.
+    """
     made = set(folder.rglob("*"))
     try:
         while True:
             time.sleep(60)
+            forget()
             delete_old(folder, KEPT_SECONDS, made)
     except KeyboardInterrupt as stopped:
         if isinstance(stopped, Terminated):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from abc import ABCMeta
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -47,6 +47,8 @@ class Slider(gr.Slider, metaclass=Meta):
 
 class Page(gr.Blocks):
     """Says in a line, without a traceback, that what was sent is not what a browser sends from here."""
+
+    forget: Callable[[], None]      # the sessions that were not used for long; to be called now and then
 
     async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any, **options: Any) -> list:
         try:

@@ -16,7 +16,7 @@ from .around import edited, told_by
 from .chain import chain, of_edit, of_input, so_far
 from .layout import Controls
 from .masking import Masking
-from .results import Results
+from .results import Results, new_folder
 from .running import Running
 from .session import Progress, Result, Run
 from .words import summary
@@ -46,7 +46,8 @@ class Editing:
             said = summary(edit, run.rows, time.perf_counter() - started)
             so_far(asked.method, session, model)
             pictures = of_input(edit.input) | session.glimpse[1] | of_edit(edit, model)
-            session.add(Result(edit, asked, chain(asked.method, pictures), said, image, mask, told[c.canvas]))
+            session.add(Result(edit, asked, chain(asked.method, pictures), said, image, mask, told[c.canvas],
+                               new_folder()))
             return self.results.shown(session, session.results[0])
 
         yield from self.running.watched(session, "edit", told, steps, self.masking.found)

@@ -34,12 +34,14 @@ KEY = """() => sessionStorage.diffedit ??= Array.from(crypto.getRandomValues(new
                                                      byte => byte.toString(16).padStart(2, "0")).join("")"""
 
 
-def make_page(models: Models, megabytes: float, megapixels: float) -> gr.Blocks:
+def make_page(models: Models, megabytes: float, megapixels: float) -> Page:
     """The page, ready to be served. Files go to Gradio's temporary folder (GRADIO_TEMP_DIR)."""
     with Page(title="DiffEdit", analytics_enabled=False, fill_width=True) as page:
         limits = f"to {megabytes:g} MB, {megapixels:g} megapixels"
         controls = Controls(models, gr.State(Session()), limits)
-        Answers(controls, models, int(megapixels * 1e6)).connect(page)
+        answers = Answers(controls, models, int(megapixels * 1e6))
+        answers.connect(page)
+    page.forget = answers.sessions.forget
     page.queue(max_size=50, api_open=False)
     return page
 

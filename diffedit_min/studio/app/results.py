@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -38,18 +39,16 @@ class Results:
 
     def shown(self, session: Session, result: Result) -> Shown:
         """The result with its settings, and the mask, to download; a report is made when it is asked for."""
-        c, folder, edit, on = self.controls, new_folder(), result.edit, gr.update(interactive=True)
-        text = metadata.texts(edit.settings, result.image.size)
-        save(result.image, folder / "result.png", text)
+        c, edit, on = self.controls, result.edit, gr.update(interactive=True)
+        files = written(result)
         below = beside_truth(replace(edit, image=result.image), self.truth(session, edit))
         shown = {c.chain: result.chain, c.result: wipe_of(session.picture, result.image, below),
-                 c.progress: line(result.said), c.save_result: gr.update(value=folder / "result.png", interactive=True),
+                 c.progress: line(result.said), c.save_result: gr.update(value=files["result"], interactive=True),
                  c.save_mask: gr.update(interactive=False), c.save_report: gr.update(interactive=False),
                  c.open_report: on, c.copy_command: on, c.copy_python: on, c.last: self.strip(session),
                  **self.repeated(session, edit)}
-        if result.mask is not None:
-            save(result.mask, folder / "mask.png", text)
-            shown[c.save_mask] = gr.update(value=folder / "mask.png", interactive=True)
+        if "mask" in files:
+            shown[c.save_mask] = gr.update(value=files["mask"], interactive=True)
         return shown
 
     def truth(self, session: Session, edit: Edit) -> Image.Image | None:
@@ -110,6 +109,20 @@ def beside_truth(edit: Edit, truth: Image.Image | None) -> str:
                       for name, value, what in against_truth(edit, truth))
     return (f'<div class="truth"><figure><img src="{shown(truth)[0]}" alt="What a perfect edit would be">'
             f"<figcaption>true answer</figcaption></figure><dl>{figures}</dl></div>")
+
+
+def written(result: Result) -> dict[str, Path]:
+    """The files of a result: made once, however often it is shown, and again only where they were deleted as old."""
+    text, files = metadata.texts(result.edit.settings, result.image.size), {}
+    result.folder.mkdir(exist_ok=True)
+    for name, image in (("result", result.image), ("mask", result.mask)):
+        if image is not None:
+            files[name] = path = result.folder / f"{name}.png"
+            try:
+                os.utime(path)      # it is young again
+            except FileNotFoundError:
+                save(image, path, text)
+    return files
 
 
 def new_folder() -> Path:

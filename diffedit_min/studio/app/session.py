@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import get_ident
 from typing import Any
 
@@ -61,6 +62,7 @@ class Result:
     image: Image.Image      # the whole picture, to be saved
     mask: Image.Image | None            # the same of its mask
     canvas: str             # what lay on the canvas
+    folder: Path            # of its files to download
 
 
 Progress = tuple[Step, Image.Image | None]      # a step that is done, and sometimes its latent as a picture

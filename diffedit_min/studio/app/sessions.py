@@ -74,12 +74,13 @@ class Sessions:
 
 
 def sizes(session: Session) -> Iterator[int]:
-    """Bytes of a session's pictures and latents, each counted once."""
+    """Bytes of a session's pictures, latents and chains of pictures, each counted once."""
     edits = [edit for edit in (session.found, session.edit, *session.encoded) if edit is not None]
     edits += [result.edit for result in session.results]
     pictures = {id(picture): picture for picture in (session.picture, *(edit.image for edit in edits),
                                                           *(result.image for result in session.results))}
     yield from (3 * picture.width * picture.height for picture in pictures.values() if picture is not None)
+    yield from (len(result.chain) for result in session.results)
     latents = {id(latent): latent for edit in edits for latent in latents_of(edit)}
     yield from (latent.nbytes for latent in latents.values())
 
