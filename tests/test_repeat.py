@@ -6,6 +6,8 @@ The command and the Python text that make an edit again: both are run, and give 
 import ast
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,16 @@ result.save("result.png")
     other = {**settings, "model": "random", "prediction_type": "epsilon", "revision": None}
     assert "--model random --prediction-type epsilon --dtype float64" in command_of(other, "a.png", double)
     assert "dm.load('random', prediction_type='epsilon', dtype='float64')" in python_of(other, "a.png", double)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("query", ["it's $(x) `y` \\n !a", "two\nlines", "a\x1b[201~\nrm it's \\ 7\r", "\x9b0 é犬"])
+def test_a_pasted_command_steers_no_terminal(model, query):
+    edit = dm.sdedit(model, Image.new("RGB", (20, 16)), query, steps=2)
+    command = command_of(edit.settings, "a.png", model)
+    assert not {c for c in command if not c.isprintable()} - {"\n"}
+    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True).stdout
+    assert query in words.decode().split("\0")
 
 
 def test_what_no_command_can_say_is_told_below_it(model):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,8 @@ SOURCE = ("prediction_type", "config", "revision")              # where a model'
 
 
 def command_of(settings: Mapping[str, Any], image: str | None, model: StableDiffusion, mask: str = "mask.png") -> str:
-    """The command line that makes the edit again, quoted for a POSIX shell.
+    """The command line that makes the edit again, quoted for a POSIX shell (of 2024, which has $'...', where a text has
+    control characters).
 
     settings: `Edit.settings`, or those in a picture (`pictures.metadata.read`). image: the picture's file; None: the
     method makes one. model: the one that made the edit. An option that no command line can say is told below it, in a
@@ -55,7 +57,7 @@ def command_of(settings: Mapping[str, Any], image: str | None, model: StableDiff
             unsaid += f"\n# {name}={value!r} can be told in Python only"
         else:
             line += ["-o", f"{name}={text}"]
-    return shlex.join(line) + unsaid
+    return " ".join(map(quoted, line)) + unsaid
 
 
 def python_of(settings: Mapping[str, Any], image: str | None, model: StableDiffusion, mask: str = "mask.png") -> str:
@@ -171,6 +173,15 @@ def typed(option: Option, value: Any) -> str | None:
         return text if as_json(option.parsed(text)) == as_json(value) else None
     except ValueError:
         return None
+
+
+def quoted(word: str) -> str:
+    """A word for a shell. What steers a terminal, which could end a paste and run the rest, is written as numbers."""
+    steers = {c for c in word if unicodedata.category(c) == "Cc"} - {"\n", "\t"}
+    if not steers:
+        return shlex.quote(word)
+    plain = word.replace("\\", r"\\").replace("'", r"\'")
+    return "$'" + "".join("".join(f"\\{byte:03o}" for byte in c.encode()) if c in steers else c for c in plain) + "'"
 
 
 def call(what: str, *positional: str, **named: Any) -> str:
