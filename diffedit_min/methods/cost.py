@@ -4,6 +4,9 @@ No formula of a method stands here. The method itself runs once, on a stand-in f
 and tokenizer, but 8 x 8 latents or few more, and a network that computes next to nothing. That takes some hundredths of
 a second (0.2 s for the methods that tune). It finds something to change wherever the words differ, and no tuning of it
 stops early; so where a real edit finds nothing, or stops early, the cost is an upper bound.
+
+So a method of your own runs twice. What it prints or warns of the first time isn't seen, and no option of it names a
+file then; but a file that it writes without such an option is written twice.
 """
 
 from __future__ import annotations

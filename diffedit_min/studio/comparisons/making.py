@@ -3,6 +3,7 @@
 The folder has two files for each cell: the picture with its settings, a PNG that `edit --like` repeats; and what a
 picture doesn't hold: seconds, rows, mask, and what later cells may use. So a run that was stopped goes on to the same
 sheet, and no encoding is made twice. A kept cell is used only if nothing differs that it, or one before it, depends on.
+Nothing is deleted there, as another run may want it: delete the folder when you need the cells no more.
 """
 
 from __future__ import annotations
