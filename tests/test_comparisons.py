@@ -246,6 +246,12 @@ def test_foreign_files_among_the_kept_cells_are_made_anew(network, picture, coun
     assert counted[0] == 2 * rows
 
 
+def test_a_value_that_stands_there_very_often_is_named_once(network, picture):
+    with pytest.raises(ValueError, match="query has a value twice: ab") as refused:
+        grid(network, picture, {"query": ["ab" * 500] * 1000})
+    assert len(str(refused.value)) < 100
+
+
 def test_a_true_answer_of_another_size_is_refused(network, picture, counted):
     with pytest.raises(ValueError, match="the true answer has 9 x 9 px, but the picture 20 x 16"):
         grid(network, picture, {"seed": [0]}, truth=Image.new("RGB", (9, 9)))

@@ -6,6 +6,7 @@ option of the method, and what is told of every edit: `TOLD_TOO`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +117,7 @@ def plan_grid(
         if not axis.values:
             raise ValueError(f"{axis.name} has no values: give one or more")
         if len(set(axis.labels)) < len(axis.values):
-            raise ValueError(f"{axis.name} has a value twice: {', '.join(axis.labels)}")
+            raise ValueError(f"{axis.name} has a value twice: {Counter(axis.labels).most_common(1)[0][0]:.60}")
         if axis.name in fixed | (told.get("options") or {}).keys():
             raise ValueError(f"{axis.name} is on an axis: leave it out of the options for all cells")
     if y is not None and x.name == y.name:
