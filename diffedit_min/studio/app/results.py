@@ -19,7 +19,7 @@ from ...pictures import metadata
 from ...pictures.picture_files import save
 from .. import report
 from ..repeat import command_of, python_of
-from ..report.rendering import EXACT, data_uri
+from ..report.rendering import EXACT, small_uri
 from ..wipe import wipe
 from .canvas import SIDE
 from .layout import Controls
@@ -91,15 +91,8 @@ class Results:
 
 def wipe_of(before: Image.Image, after: Image.Image, below: str = "") -> str:
     """Input and result in one frame, and what is said below it."""
-    (left, small), (right, _) = (shown(picture) for picture in (before, after))
-    return wipe(left, right, pixels=small) + below
-
-
-def shown(picture: Image.Image) -> tuple[str, bool]:
-    """A picture's address, and whether its pixels are so few that they are to be seen."""
-    small = picture.copy()
-    small.thumbnail((SIDE, SIDE))
-    return data_uri(small, picture.info.get("icc_profile")), max(picture.size) <= EXACT
+    left, right = (small_uri(picture, SIDE) for picture in (before, after))
+    return wipe(left, right, pixels=max(before.size) <= EXACT) + below
 
 
 def beside_truth(edit: Edit, truth: Image.Image | None) -> str:
@@ -108,7 +101,7 @@ def beside_truth(edit: Edit, truth: Image.Image | None) -> str:
         return ""
     figures = "".join(f"<dt>{html.escape(name)}</dt><dd><b>{html.escape(value)}</b> {html.escape(what)}</dd>"
                       for name, value, what in against_truth(edit, truth))
-    return (f'<div class="truth"><figure><img src="{shown(truth)[0]}" alt="What a perfect edit would be">'
+    return (f'<div class="truth"><figure><img src="{small_uri(truth, SIDE)}" alt="What a perfect edit would be">'
             f"<figcaption>true answer</figcaption></figure><dl>{figures}</dl></div>")
 
 

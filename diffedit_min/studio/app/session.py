@@ -28,6 +28,7 @@ from ...methods.cost import Progress as Expected
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import Frame, fit, unfit
 from ...tiny.scenes import Scene, meant
+from ..report.pictures import at_most
 from . import canvas
 from .controls import Kept
 
@@ -210,7 +211,7 @@ class Session:
                 return with_trace(replace(done.value, input=picture), earlier)     # the same, but not a copy
             shown = None
             if step.latent is not None and part is None and step.index % max(1, step.total // PREVIEWS) == 0:
-                frame = frame or canvas.at_most(fit(picture, model.multiple, model.native_area)[1])
+                frame = frame or at_most(fit(picture, model.multiple, model.native_area)[1], canvas.SIDE)
                 shown = unfit(model.decode(step.latent[:1]), frame)
             yield step, shown
 

@@ -26,10 +26,10 @@ from ...methods.help import Text
 from ...methods.paper import diffedit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.drawing import overlay
-from ...pictures.picture import Frame, fit, heat, mask_image, psnr, to_image, unfit
+from ...pictures.picture import fit, heat, mask_image, psnr, to_image, unfit
 from .. import repeat
 from . import texts
-from .pictures import Bar, Shot, at_most, develop, difference, drawn, x0_of_step
+from .pictures import Bar, Shot, at_most, develop, difference, drawn, evenly, sized, x0_of_step
 
 NOISES, ENCODED, FRAMES = 2, 5, 9   # of each how many are shown: at most 6 + 8 + 16 latents to decode
 SMALL, LARGE = 320, 1024            # px: the longer side, at most, of what is shown in a row, and by itself
@@ -232,7 +232,7 @@ class Teller:
 
         clean: what level 0 is, decoded.
         """
-        chosen = np.linspace(0, len(states) - 1, min(len(states), most)).round().astype(int).tolist()
+        chosen = evenly(0, len(states) - 1, most)
         latents = {"The latent, decoded": [states[j].latent for j in chosen[1:]]}
         if texts.straight(self.edit):
             latents[f"Predicted clean image {X0}"] = [x0_of_step(states[j], states[j - 1]) for j in chosen[1:]]
@@ -294,11 +294,6 @@ class Teller:
     def said(self, which: str) -> str:
         """What the picture is said to show, if anything."""
         return f": {self.settings[which]}" if self.settings[which] else ""
-
-
-def sized(image: Image.Image, frame: Frame) -> Image.Image:
-    """A picture of the input's size at the frame's."""
-    return image.resize(frame.size, Image.Resampling.LANCZOS)
 
 
 def by(sides: Iterable[int]) -> str:
