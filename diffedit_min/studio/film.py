@@ -103,7 +103,7 @@ def finding(edit: Edit, model: StableDiffusion, frame: Frame, before: Shot) -> I
             yield Still(heading, (differ[0], differ[1]), SLOW)
     if edit.mask is not None:
         over = Shot(overlay(sized(edit.input, frame), mask_image(edit.mask, frame, factor)),
-                    f"the mask, {edit.frame.share(edit.mask, factor):.1%} of the picture")
+                    f"the mask, {edit.covered} of the picture")
         found = edit.mask_map is not None and "mask" not in s["given"]
         left = Shot(heat(edit.mask_map, frame, factor), "the map, from 0 to 1") if found else before
         yield Still("1  Find the mask: cut the map" if found else "1  The mask", (left, over), 2 * SLOW)

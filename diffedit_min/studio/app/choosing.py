@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from ...loading.held import Models
@@ -11,13 +9,12 @@ from ...methods import METHODS, Asked, Method
 from ...methods.call import RECOMMENDED, SEED
 from ...networks.stable_diffusion import StableDiffusion
 from .chain import so_far
+from .components import Shown
 from .controls import chosen, looks, mattering, offered, values_of
 from .layout import FIRST, Controls
 from .saying import saying
 from .session import Session
 from .words import about, known_words, of_query, of_reference
-
-Shown = dict[Any, Any]
 
 
 class Choosing:

@@ -8,14 +8,13 @@ from typing import Any
 import gradio as gr
 
 from ...methods import METHODS, Asked
-from ...methods.cost import Progress as Expected
 from ...methods.cost import cost_of
 from ...networks.stable_diffusion import StableDiffusion
 from . import canvas
 from .chain import so_far
-from .components import Slider
+from .components import Shown, Slider
 from .layout import THRESHOLD, Controls
-from .running import Running, Shown
+from .running import Running
 from .session import Progress, Run, Session, same_map
 from .words import line, rows, share
 
@@ -47,12 +46,11 @@ class Masking:
 
         def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
             before = session.earlier()
-            cost = cost_of(asked.without_levels(), model)
-            run.expected = cost and Expected(cost)
+            run.expects(cost_of(asked.without_levels(), model))
             found = yield from session.find(model, asked, run)
             kept = run.rows == 0 and any(same_map(found, edit) for edit in before)
             said = "the map is the one that was kept" if kept else "a new map"
-            return {**self.found(session, model), 
+            return {**self.found(session, model),
                     c.progress: line(f"Mask: {rows(run.rows)}, {said}.{share(found.mask, found)}")}
 
         yield from self.running.watched(session, "find", told, steps, self.found)

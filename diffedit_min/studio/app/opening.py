@@ -18,14 +18,13 @@ from ..jobs.like import over, told_by
 from . import around, canvas
 from .chain import so_far
 from .choosing import Choosing
+from .components import Shown
 from .layout import SCENES, Controls
 from .results import Results
 from .saying import said_of, saying
 from .session import Result, Session
 from .sessions import Sessions
 from .words import line, notes
-
-Shown = dict[Any, Any]
 
 
 class Opening:

@@ -22,12 +22,11 @@ from ..repeat import command_of, python_of
 from ..report.rendering import EXACT, small_uri
 from ..wipe import wipe
 from .canvas import SIDE
+from .components import Shown
 from .layout import Controls
 from .saying import saying
 from .session import Result, Session
 from .words import line
-
-Shown = dict[Any, Any]
 
 
 class Results:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ...core.mask import binarise
 from ...core.task import Step
 from ...methods import Asked, Edit
+from ...methods.cost import Cost
 from ...methods.cost import Progress as Expected
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import Frame, fit, unfit
@@ -49,6 +50,15 @@ class Run:
     rows: int = 0           # that are done
     expected: Expected | None = None    # where it is among the steps that it is to take
     warnings: list[str] = field(default_factory=list)
+
+    def expects(self, cost: Cost | None) -> None:
+        """What it will cost, if that is known."""
+        self.expected = cost and Expected(cost)
+
+    def moved(self, step: Step) -> None:
+        """A step of it is done."""
+        if self.expected is not None:
+            self.expected.moved(step)
 
 
 @dataclass(frozen=True)

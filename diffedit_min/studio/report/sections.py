@@ -162,10 +162,9 @@ class Teller:
         if edit.mask is None:
             return Section("mask", "No mask", text)
         absent = "Nothing to change was found: the mask is empty." if edit.empty_mask else ""
-        covered = f"{edit.frame.share(edit.mask, edit.factor):.1%}"
         over = overlay(sized(edit.input, self.large), mask_image(edit.mask, self.large, edit.factor))
-        last = Shot(over, f"the mask over the input; it covers {covered}",
-                    f"The input picture, darkened but for the {covered} of it that the mask lets change")
+        last = Shot(over, f"the mask over the input; it covers {edit.covered}",
+                    f"The input picture, darkened but for the {edit.covered} of it that the mask lets change")
         if not self.found:
             return Section("mask", "The mask", text, rows={"": [last]}, absent=absent)
         maps = []
