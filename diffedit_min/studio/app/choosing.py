@@ -18,13 +18,13 @@ from .words import about, known_words, of_query, of_reference
 
 
 class Choosing:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, models: Models) -> None:
         self.controls, self.models = controls, models
 
     def tune_to_model(self, told: Shown) -> Shown:
-        """The same when the model was chosen: a method that it isn't made for gives way."""
+        """What `tune` shows, if it was the model that was chosen: a method that it isn't made for gives way."""
         return self.tune(told, model_decides=True)
 
     @saying

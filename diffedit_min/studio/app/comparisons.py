@@ -31,7 +31,7 @@ Planned = Callable[[StableDiffusion, Asked, Session, Shown], Plan]
 MOST = 25                                                   # cells that a visitor may ask for at once
 WORDS = ("query", "reference", "seed", "preset")            # may stand on an axis, besides options
 FIRST = (("encoding_ratio", "0.5, 0.7, 0.9"), ("mask_threshold", "0.3, 0.5, 0.7"))      # what the axes are at first
-CHOSEN = ("diffedit", "sdedit", "encode_decode", "prompt_to_prompt")                    # methods, the same
+CHOSEN = ("diffedit", "sdedit", "encode_decode", "prompt_to_prompt")     # methods, at first
 
 
 class Comparing:
@@ -142,8 +142,7 @@ class Comparing:
 
 def told_of(asked: Asked, options: dict[str, Any]) -> Shown:
     """What is the same in all cells, as `job_of` takes it."""
-    names = ("query", "reference", "seed", "preset")
-    return {"method": asked.method.name, "options": options, **{name: getattr(asked, name) for name in names}}
+    return {"method": asked.method.name, "options": options, **{name: getattr(asked, name) for name in WORDS}}
 
 
 def picture_of(sheet: Sheet) -> str:

@@ -23,7 +23,7 @@ from .words import summary
 
 
 class Editing:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, running: Running, masking: Masking, results: Results) -> None:
         self.controls, self.running, self.masking, self.results = controls, running, masking, results

@@ -20,7 +20,7 @@ from .words import line, rows, share
 
 
 class Masking:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, running: Running) -> None:
         self.controls, self.running = controls, running
@@ -56,7 +56,7 @@ class Masking:
         yield from self.running.watched(session, "find", told, steps, self.found)
 
     def find_again(self, told: Shown) -> Iterator[Shown]:
-        """The same when one of its options was changed, if there was a map before."""
+        """A new map after one of its options was changed; nothing if there was no map before."""
         c = self.controls
         if told[c.session].found is not None and "mask_map" in METHODS[told[c.method]].uses:
             yield from self.find(told)

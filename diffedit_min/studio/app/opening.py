@@ -28,7 +28,7 @@ from .words import line, notes
 
 
 class Opening:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, models: Models, sessions: Sessions, choosing: Choosing,
                  results: Results) -> None:

@@ -30,7 +30,7 @@ from .words import line
 
 
 class Results:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, models: Models) -> None:
         self.controls, self.models = controls, models
@@ -56,7 +56,7 @@ class Results:
         return None if edit.settings["crop"] else session.truth(edit.settings["query"])
 
     def nothing(self, session: Session) -> Shown:
-        """The same where there is no result."""
+        """What is shown where there is no result."""
         c, off = self.controls, gr.update(interactive=False)
         result = "" if session.picture is None else wipe_of(session.picture, session.picture)
         unseen = (c.save_result, c.save_mask, c.save_report, c.open_report, c.copy_command, c.copy_python)

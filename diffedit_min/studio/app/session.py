@@ -35,7 +35,7 @@ from .controls import Kept
 
 PREVIEWS = 5        # of a stage: decoding a latent costs about as much as three U-Net rows
 ENCODINGS = 3       # that are kept
-RESULTS = 6         # the same
+RESULTS = 6         # that are kept
 
 
 class Stopped(Exception):
@@ -70,7 +70,7 @@ class Result:
     chain: str              # its pictures in small, as HTML
     said: str               # of how it ended
     image: Image.Image      # the whole picture, to be saved
-    mask: Image.Image | None            # the same of its mask
+    mask: Image.Image | None            # the mask of the whole picture
     canvas: str             # what lay on the canvas
 
 

@@ -33,7 +33,7 @@ class Made:
 
     @property
     def edits(self) -> list[Edit]:
-        """Of the cells that could be made."""
+        """The edits of the cells that could be made."""
         return [cell.edit for cell in self.cells if cell is not None and cell.edit is not None]
 
     @property
