@@ -6,6 +6,7 @@ sheets show. On the tiny random model.
 
 import random
 import re
+from functools import partial
 from html import unescape
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 import diffedit_min as dm
+from diffedit_min.methods import cost
 from diffedit_min.studio.comparisons import axis, whole
 from diffedit_min.studio.comparisons.making import cost_of_all, make
 from diffedit_min.studio.comparisons.plan import plan_grid, told_of
@@ -196,6 +198,7 @@ def test_what_a_grid_refuses(network, picture, counted, x, y, told, message):
 
 def test_what_a_comparison_leaves_out_and_refuses(network, picture):
     sheet = dm.compare(network, picture, QUERY, steps=2, mask_samples=1)
+    assert "; steps 2; mask_samples 1; otherwise each method with its own settings of the preset" in sheet.about
     said = sheet.plan.left_out
     assert "needs a U-Net with 8 input channels" in said["instruct-pix2pix"] and "no query" in said["invert"]
     assert "needs a reference" in said["prompt-to-prompt"] and "trains" in said["unitune"]
@@ -337,11 +340,13 @@ def test_a_picture_that_lies_among_the_cells_is_left_as_it_is(call_command, tmp_
     assert done.code == 0 and file.read_bytes() == before
 
 
-def test_compare_on_a_scene_knows_its_true_answer_and_instruction(call_command):
+def test_compare_on_a_scene_knows_its_true_answer_and_instruction(call_command, monkeypatch):
+    monkeypatch.setattr(cost, "Estimate", partial(cost.Estimate, least=0, after=0))
     done = call_command("compare", "--change", "fruit=plums", *SCENE, "--methods", "diffedit", "sdedit",
                         "instruct-pix2pix")
     assert done.code == 0 and "2 edits" in done.out and "dB" in done.out
     assert "Left out: instruct-pix2pix (needs a U-Net with 8 input channels)." in done.out
+    assert " left: " in done.err        # how long it will take
 
 
 @pytest.mark.parametrize(("words", "message"), [

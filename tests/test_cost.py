@@ -24,7 +24,9 @@ from diffedit_min.samplers import SAMPLERS
 from diffedit_min.testing.method_trial import PICTURES, QUERIES, REFERENCES, small_model
 
 QUICK = {"steps": 5, "mask_samples": 2, "iterations": 2, "tuning_steps": 3, "batch": 2, "skip": 1}
-CASES = [(name, preset) for name, method in METHODS.items() for preset in ("recommended", "paper", *method.presets)]
+TUNED = ("null_text", "unitune")        # to the picture: seconds each
+CASES = [pytest.param(name, preset, marks=[pytest.mark.slow] if name in TUNED else [])
+         for name, method in METHODS.items() for preset in method.preset_names]
 
 
 @pytest.fixture(scope="module")

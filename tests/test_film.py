@@ -40,21 +40,22 @@ def made(edit, model):
 def stills(edit, model):
     """What is shown, before it is laid out."""
     frame = film.at_most(edit.frame, film.MOST)
-    before = film.picture("input", edit.input, frame)
+    before = film.Shot(film.sized(edit.input, frame), "input")
     return [*film.finding(edit, model, frame, before), *film.encoding(edit, before), *film.decoding(edit, before)]
 
 
 def test_it_shows_the_three_steps_in_order(edit, model, made):
     shown = stills(edit, model)
     t = model.schedule.noised(0.5).t
+    chosen = film.evenly(1, 20, film.LEVELS)
     assert [still.heading for still in shown[:10]] == [
         *(f"1  Find the mask: noise {i + 1} of 4, t = {t}" for i in range(3) for _ in range(3)),
         "1  Find the mask: cut the map"]
     assert [still.heading for still in shown[10:26]] == [
-        f"2  Encode: step {j} of 20, t = {edit.encoded[j].level.t}" for j in film.some(20)]
+        f"2  Encode: step {j} of 20, t = {edit.encoded[j].level.t}" for j in chosen]
     assert [still.heading for still in shown[26:]] == [
-        f"3  Decode inside the mask: step {21 - j} of 20, t = {edit.decoded[j].level.t}" for j in film.some(20)[::-1]]
-    assert film.some(20)[0] == 1 and film.some(20)[-1] == 20 and len(film.some(20)) == 16 and film.some(3) == [1, 2, 3]
+        f"3  Decode inside the mask: step {21 - j} of 20, t = {edit.decoded[j].level.t}" for j in chosen[::-1]]
+    assert chosen[0] == 1 and chosen[-1] == 20 and len(chosen) == 16 and film.evenly(1, 3, 16) == [1, 2, 3]
     assert len(made.frames) == len(shown) + 1 == 43
     assert made.durations == [1400] * 9 + [2800] + [160] * 32 + [3000]
 

@@ -26,16 +26,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core.coding import Options
 from ..core.task import Step
 from ..networks.attention import Attend, Place
 from ..networks.blocks import BlockPlace, Features
 from ..networks.stable_diffusion import StableDiffusion
 from ..networks.text import Context, TextModel, tokenize
 from .asked import Asked
-from .batches import batches, make_task, requests
-from .call import Call
-from .edit import rows_of_one
 
 SIDE = 8        # of the stand-in's latents, in cells
 SECONDS = 2.0   # a count that takes longer is given up: the edit is not to wait for it
@@ -156,31 +152,24 @@ def unseen() -> Iterator[None]:
         yield
 
 
-@torch.no_grad()
 def counted(asked: Asked, model: StableDiffusion, mask: bool, picture: bool) -> Cost:
     """The method's own run on the stand-in. Raises ValueError where a file decides how much is to do."""
-    settings = without_files(asked, asked.settings(model))
-    stand_in = StandIn.of(model)
+    alone = replace(asked, size=None, options={**asked.options, **no_files(asked, model)})
+    stand_in, steps = StandIn.of(model), []
     small = small_picture(stand_in)
-    call = Call(seed=asked.seed, preset=asked.preset, mask=Image.new("L", small.size, 255) if mask else None)
-    wanted = requests([small if picture else None], asked.query, asked.reference, call)
-    [batch] = batches(stand_in, wanted, None)
-    task = make_task(stand_in, batch, settings, call, asked.method.to_prompt)
-    running, steps = asked.method.outcome(task, settings), []
-    for step in running:
-        steps.append((step.stage, step.index, stand_in.rows[0]))
-    alone = task.rows.alone[0]
-    return Cost(dict(rows_of_one(task.rows.forward, 1, alone.forward)),
-                rows_of_one(task.rows.backward, 1, alone.backward).total(), tuple(steps))
+    given = {"mask": Image.new("L", small.size, 255)} if mask else {}
+    edit = alone(stand_in, small if picture else None, **given,
+                 on_step=lambda step: steps.append((step.stage, step.index, stand_in.rows[0])))
+    return Cost(edit.rows_for, edit.backward_rows, tuple(steps))
 
 
-def without_files(asked: Asked, settings: Options) -> Options:
-    """The settings, but nothing is written or read for a count."""
-    files = {option.name: option for option in asked.method.known.values() if option.file}
-    for name, option in files.items():
-        if getattr(settings, name) != option.default and option.stage != "cost":
-            raise ValueError(f"what {name} holds decides how much is to do")
-    return replace(settings, **{name: option.default for name, option in files.items()})
+def no_files(asked: Asked, model: StableDiffusion) -> dict[str, Any]:
+    """The options that name files, set so that a count reads and writes none."""
+    files = [option for option in asked.method.known.values() if option.file]
+    for option in files:
+        if getattr(asked.settings(model), option.name) != option.default and option.stage != "cost":
+            raise ValueError(f"what {option.name} holds decides how much is to do")
+    return {option.name: option.default for option in files}
 
 
 def small_picture(model: StableDiffusion) -> Image.Image:

@@ -44,6 +44,11 @@ class Edit:
         return sum(self.rows_for.values())
 
     @property
+    def covered(self) -> str:
+        """How much of the picture, padding not counted, the mask covers, for example "12.5%"; "" without a mask."""
+        return "" if self.mask is None else f"{self.frame.share(self.mask, self.factor):.1%}"
+
+    @property
     def shrunk(self) -> str:
         """In words, at which size the picture was edited; "" if it wasn't shrunk for that."""
         return self.frame.shrunk
@@ -54,7 +59,7 @@ class Edit:
         return None if self.mask is None else mask_image(self.mask, self.frame, self.factor)
 
     def __repr__(self) -> str:
-        covers = "" if self.mask is None else f", mask {self.frame.share(self.mask, self.factor):.1%}"
+        covers = f", mask {self.covered}" if self.covered else ""
         shrunk = f", {self.shrunk}" if self.shrunk else ""
         return f"<Edit by {self.method.name}: {self.settings['query']!r}, {self.rows} rows{covers}{shrunk}>"
 

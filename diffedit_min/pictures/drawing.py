@@ -89,20 +89,14 @@ def stacked(rows: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def plain(text: str) -> str:
-    """The text as Pillow's built-in font can show it: without accents, and with x for the sign of multiplication."""
-    letters = unicodedata.normalize("NFKD", text.replace("×", "x"))
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
-
-
 def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """The text in lines of at most `width` px, broken between words, or inside a word that is too long.
 
     A very long text is cut after `LONGEST` letters.
     """
     lines, whole = [], text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
-    for rest in plain(whole).splitlines():
-        rest = rest.strip()
+    for rest in unicodedata.normalize("NFKD", whole.replace("×", "x")).splitlines():
+        rest = "".join(letter for letter in rest if not unicodedata.combining(letter)).strip()      # without accents
         while rest:
             # Letters that fit: found by halving, among no more than one a pixel, as measuring takes long.
             ends = range(2, min(len(rest), width) + 1)

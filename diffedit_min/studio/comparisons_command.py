@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,6 @@ from .options import LOADING, MODEL_HELP, Options, Preset, Quiet, Reference, See
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..core.task import Step
     from .comparisons.plan import Plan
 
 Picture = Annotated[str | None, Argument(metavar="IMAGE", show_default=False, help="The picture: a file that Pillow "
@@ -163,38 +161,29 @@ def make_sheet(
     plan: Plan, source: dict[str, Any], given: Given, out: Path, page: Path | None, quiet: bool
 ) -> None:
     """Make the cells that are not there yet, then the sheet."""
-    from ..methods.cost import Cost, Estimate, Progress
     from ..pictures.picture_files import save
     from ..pictures.writing import make_folder
-    from .comparisons import whole
-    from .comparisons.making import cost_of_all, make, named
+    from .comparisons import Cell, finished
+    from .comparisons.making import cost_of_all, named
 
     make_folder(given.cells)
     if given.query:         # a scene, not a file of somebody's own that lies there
         save(given.picture, given.name)
-    cost, cells = None if quiet else cost_of_all(plan), [None] * len(plan.cells)
-    where = Progress(cost or Cost({}, 0, ()))
-    estimate = Estimate(where.cost.rows, partial(print, file=sys.stderr))
+    done: list[Cell] = []
     try:
-        with progress(quiet, cost) as on_step:
-            def moved(place: int, step: Step) -> None:
-                on_step(named(plan, place, step))
-                where.moved(named(plan, place, step))
-                estimate.measured(where.rows)
-
-            for place, cell in make(plan, source, given.cells, moved):
-                cells[place] = cell
+        with progress(quiet, None if quiet else cost_of_all(plan)) as on_step:
+            sheet = finished(plan, given.cells, done.append, source,
+                             lambda place, step: on_step(named(plan, place, step)))
     except KeyboardInterrupt:
-        print(f"stopped: {len(cells) - cells.count(None)} of {len(cells)} edits are done, and the same command goes on "
-              "from there", file=sys.stderr)
+        print(f"stopped: {len(done)} of {len(plan.cells)} edits are done, and the same command goes on from there",
+              file=sys.stderr)
         raise
-    sheet = whole(plan, cells)
     sheet.save(out, page)
     wrote(out, page)
     print(f"{sheet.cost}\nThe edits are in {given.cells}/, with those of earlier runs: delete it when you need them no "
           "more.")
     if sheet.left_out:
         print(sheet.left_out)
-    for cell in cells:
+    for cell in sheet.cells:
         if cell.why:
             print(f"failed: {cell.label}: {cell.why}", file=sys.stderr)

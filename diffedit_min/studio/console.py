@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,13 +85,14 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}s [{elapsed},
 
 @contextmanager
 def progress(quiet: bool, cost: Cost | None = None) -> Iterator[Callable[[Step], None]]:
-    """An `on_step` that moves one bar on stderr, if that is a terminal. The bar ends with this context.
+    """An `on_step` that moves one bar on stderr, if that is a terminal; else it says once there, of a run that is
+    long, how long it will take. The bar ends with this context.
 
-    cost: the edit's, whose rows the bar counts. None: it counts the steps of one stage after the other.
+    cost: of the run, whose rows the bar counts. None: it counts the steps of one stage after the other.
     """
     from tqdm import tqdm
 
-    from ..methods.cost import Progress, in_words
+    from ..methods.cost import Estimate, Progress, in_words
 
     where = Progress(cost) if cost else None
     with tqdm(desc=where.doing if where else None, total=cost.rows if cost else None, unit="row" if cost else "step",
@@ -107,7 +109,14 @@ def progress(quiet: bool, cost: Cost | None = None) -> Iterator[Callable[[Step],
             bar.update(step.index - bar.n)
 
         if bar.disable:         # it has no numbers then
-            yield lambda step: None
+            estimate = Estimate(cost.rows if cost else 0, partial(print, file=sys.stderr))
+
+            def measured(step: Step) -> None:
+                if where:
+                    where.moved(step)
+                    estimate.measured(where.rows)
+
+            yield measured
             return
         yield on_step
         bar.total = bar.n       # where nothing to change was found, there are fewer
@@ -150,9 +159,7 @@ def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None
     options = edit.method.known.values()
     saved = [getattr(edit.options, option.name) for option in options if option.file and option.stage == "cost"]
     wrote(*paths, *saved)       # a file that no result depends on is one that the method writes
-    covered = ""
-    if edit.mask is not None:
-        covered = f"; the mask covers {edit.frame.share(edit.mask, edit.factor):.1%}"
+    covered = f"; the mask covers {edit.covered}" if edit.covered else ""
     kind = str(model.dtype).removeprefix("torch.")
     back = f" and {edit.backward_rows} back" if edit.backward_rows else ""
     print(f"{edit.rows} rows through the U-Net{back} in {seconds:.1f} s, {kind} on {model.device}{covered}")

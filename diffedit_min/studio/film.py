@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -35,7 +34,7 @@ from ..pictures.drawing import headed, overlay, strip
 from ..pictures.metadata import texts
 from ..pictures.picture import Frame, heat, mask_image
 from ..pictures.picture_files import save_animation
-from .report.pictures import Shot, at_most, develop, x0_of_step
+from .report.pictures import Shot, at_most, develop, evenly, sized, x0_of_step
 from .report.texts import straight
 
 NOISES, LEVELS = 3, 16      # at most so many are shown: of step 1, and of each way
@@ -72,9 +71,9 @@ def film(edit: Edit, model: StableDiffusion, on_step: Callable[[Step], None] | N
     model: the one that made the edit. An edit that was made with keep="trace" shows most.
     """
     frame = at_most(edit.frame, MOST)
-    before = picture("input", edit.input, frame)
+    before = Shot(sized(edit.input, frame), "input")
     stills = [*finding(edit, model, frame, before), *encoding(edit, before), *decoding(edit, before)]
-    stills.append(Still("Input and result", (before, picture("result", edit.image, frame)), LAST))
+    stills.append(Still("Input and result", (before, Shot(sized(edit.image, frame), "result")), LAST))
     develop(chain.from_iterable(still.pair for still in stills), model, frame, on_step, "film")
     laid = [laid_out(still) for still in stills]
     width, height = max(each.width for each in laid), max(each.height for each in laid)
@@ -95,55 +94,41 @@ def finding(edit: Edit, model: StableDiffusion, frame: Frame, before: Shot) -> I
             heading = f"1  Find the mask: noise {i + 1} of {len(apart)}, t = {level.t}"
             noised = trace["noised"][i : i + 1]
             guesses = [Shot(x0_from_eps(noised, trace[f"eps_{prompt}"][i : i + 1], level.abar),
-                            f"predicted clean image, {prompt}", "") for prompt in ("reference", "query")]
+                            f"predicted clean image, {prompt}") for prompt in ("reference", "query")]
             mean = apart[: i + 1].mean(dim=0)
-            differ = [Shot(heat(m / m.max(), frame, factor), caption, "") for m, caption in (
+            differ = [Shot(heat(m / m.max(), frame, factor), caption) for m, caption in (
                 (apart[i], "where the two differ"), (mean, f"mean of {i + 1} noise{'s' if i else ''}"))]
-            yield Still(heading, (before, Shot(noised, "the input under noise", "")), SLOW)
+            yield Still(heading, (before, Shot(noised, "the input under noise")), SLOW)
             yield Still(heading, (guesses[0], guesses[1]), SLOW)
             yield Still(heading, (differ[0], differ[1]), SLOW)
     if edit.mask is not None:
-        over = Shot(overlay(at(edit.input, frame), mask_image(edit.mask, frame, factor)),
-                    f"the mask, {edit.frame.share(edit.mask, factor):.1%} of the picture", "")
+        over = Shot(overlay(sized(edit.input, frame), mask_image(edit.mask, frame, factor)),
+                    f"the mask, {edit.covered} of the picture")
         found = edit.mask_map is not None and "mask" not in s["given"]
-        left = Shot(heat(edit.mask_map, frame, factor), "the map, from 0 to 1", "") if found else before
+        left = Shot(heat(edit.mask_map, frame, factor), "the map, from 0 to 1") if found else before
         yield Still("1  Find the mask: cut the map" if found else "1  The mask", (left, over), 2 * SLOW)
 
 
 def encoding(edit: Edit, before: Shot) -> Iterator[Still]:
     """Step 2, from the picture to noise."""
-    for j in some(len(edit.encoded) - 1):
+    for j in evenly(1, len(edit.encoded) - 1, LEVELS):
         state = edit.encoded[j]
-        latent = Shot(state.latent, "latent, decoded", "")
+        latent = Shot(state.latent, "latent, decoded")
         yield Still(f"2  Encode: step {j} of {len(edit.encoded) - 1}, t = {state.level.t}", (before, latent), QUICK)
 
 
 def decoding(edit: Edit, before: Shot) -> Iterator[Still]:
     """Step 3, from noise to the result; the predicted clean images where the latents show them."""
     k, how = len(edit.decoded) - 1, "Decode" if edit.mask is None else "Decode inside the mask"
-    for j in some(k)[::-1]:
+    for j in evenly(1, k, LEVELS)[::-1]:
         state = edit.decoded[j]
-        pair = before, Shot(state.latent, "latent, decoded", "")
+        pair = before, Shot(state.latent, "latent, decoded")
         if straight(edit):
-            pair = pair[1], Shot(x0_of_step(state, edit.decoded[j - 1]), "predicted clean image", "")
+            pair = pair[1], Shot(x0_of_step(state, edit.decoded[j - 1]), "predicted clean image")
         yield Still(f"3  {how}: step {k - j + 1} of {k}, t = {state.level.t}", pair, QUICK)
 
 
-def some(k: int) -> list[int]:
-    """At most `LEVELS` of the levels 1, ..., k, evenly."""
-    return np.linspace(1, k, min(k, LEVELS)).round().astype(int).tolist() if k > 0 else []
-
-
 # ---------------------------------------------------------------- frames
-
-
-def picture(caption: str, image: Image.Image, frame: Frame) -> Shot:
-    return Shot(at(image, frame), caption, "")
-
-
-def at(image: Image.Image, frame: Frame) -> Image.Image:
-    """A picture of the input's size at the frame's."""
-    return image.resize(frame.size, Image.Resampling.LANCZOS)
 
 
 def laid_out(still: Still) -> Image.Image:

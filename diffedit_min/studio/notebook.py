@@ -10,11 +10,11 @@ these.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from .report.rendering import data_uri
@@ -59,10 +59,10 @@ def chart(alt: str) -> Html:
     """The current figure of matplotlib, which is closed, as a picture. alt: what it shows, in words."""
     from matplotlib import pyplot
 
-    file = io.BytesIO()
-    pyplot.savefig(file, format="png")
+    canvas = pyplot.gcf().canvas
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     pyplot.close()
-    picture = Image.open(file).convert("RGB")
     return Html(f'<img src="{data_uri(picture)}" alt="{escape(alt)}" width="{picture.width}" '
                 'style="max-width: 100%; height: auto">', alt)
 

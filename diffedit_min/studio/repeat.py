@@ -21,8 +21,8 @@ from ..methods import METHODS
 from ..methods.call import Call
 from ..networks.stable_diffusion import StableDiffusion
 from ..samplers import SAMPLERS
+from .jobs.job import AROUND
 
-AROUND = ("mask_grow", "composite", "mask_feather", "crop")     # what the command does before and after the method
 SOURCE = ("prediction_type", "config", "revision")              # where a model's files come from besides its name
 
 
@@ -83,7 +83,9 @@ def python_of(settings: Mapping[str, Any], image: str | None, model: StableDiffu
 def both(
     settings: Mapping[str, Any], image: str | None, model: StableDiffusion, mask: str | None = None
 ) -> dict[str, str]:
-    """Both, each by what it is; none for a method that isn't registered, which no command and no name can find."""
+    """Both texts, by the headings that the report gives them. {} for a method that isn't registered: neither a command
+    nor Python finds it by its name.
+    """
     if settings["method"] not in METHODS:
         return {}
     told = settings, image, model, mask or "mask.png"
@@ -144,8 +146,8 @@ def loaded_with(settings: Mapping[str, Any], model: StableDiffusion) -> dict[str
 
 
 def around(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the command did besides the method."""
-    return {name: settings[name] for name in AROUND if settings.get(name)}
+    """What the command did before and after the method, but for the mask that it was given."""
+    return {name: settings[name] for name in AROUND if name != "mask" and settings.get(name)}
 
 
 def masked(settings: Mapping[str, Any]) -> bool:

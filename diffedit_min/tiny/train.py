@@ -155,9 +155,13 @@ def caption_of(scene: scenes.Scene, recipe: Recipe, random: torch.Generator) -> 
 
 def captions() -> set[str]:
     """All texts that `caption_of` makes of training scenes."""
+    return {one.partial_caption(part) for one in trained_scenes() for part in (*PARTS, scenes.VALUES)}
+
+
+def trained_scenes() -> list[scenes.Scene]:
+    """One scene for each combination of values that the training has."""
     scene = scenes.sample(0)
-    trained = [scene.replace(**dict(zip(scenes.VALUES, values, strict=True))) for values in scenes.TRAINED]
-    return {one.partial_caption(part) for one in trained for part in (*PARTS, scenes.VALUES)}
+    return [scene.replace(**dict(zip(scenes.VALUES, values, strict=True))) for values in scenes.TRAINED]
 
 
 def text_config_of(recipe: Recipe, vocabulary_size: int) -> dict[str, Any]:

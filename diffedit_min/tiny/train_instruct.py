@@ -30,7 +30,7 @@ from ..networks.unet import UNet
 from . import scenes
 from .instructions import TEMPLATES, instruction
 from .stages import SIZE, draw_all, draw_scene, encode_all, export_unet, fit, noise_loss, out_folder
-from .train import captions
+from .train import captions, trained_scenes
 from .vocabulary import write_card
 
 
@@ -110,9 +110,7 @@ def train_unet(recipe: Recipe, out: Path, model: StableDiffusion, before: Tensor
 
 def texts() -> set[str]:
     """All instructions of training pairs, and the captions, which the model that training starts from has seen."""
-    scene = scenes.sample(0)
-    before = [scene.replace(**dict(zip(scenes.VALUES, values, strict=True))) for values in scenes.TRAINED]
-    return captions() | {instruction(kind, one, after, which) for one in before for kind, after in one.edits()
+    return captions() | {instruction(kind, one, after, which) for one in trained_scenes() for kind, after in one.edits()
                          for which in range(len(TEMPLATES[kind]))}
 
 

@@ -133,8 +133,9 @@ def draw(planned: Plan, items: Sequence[Item], path: Path, masks: bool) -> None:
             if masks and edit.mask is not None:
                 pictures, captions = [*pictures, overlay(edit.input, edit.mask_image)], [*captions, "mask"]
             pictures.append(edit.image)
-            captions.append(item.query if len(planned.variants) == 1 else variant.method.name)
-        drawn.append(strip([*pictures, item.answer()], [*captions, "true answer" if masks else item.query], scale=2))
+            captions.append(item.query if len(planned.variants) == 1 else variant.method.name.replace("_", " "))
+        answer = "true answer" if masks else f"true answer: {item.query}"
+        drawn.append(strip([*pictures, item.answer()], [*captions, answer], scale=2))
     save(stacked(drawn), path)
 
 

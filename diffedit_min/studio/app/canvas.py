@@ -12,13 +12,10 @@ canvas.js keeps what is painted and erased when another mask is found; a text th
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import os
 import re
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +25,10 @@ from PIL import Image
 from torch import Tensor
 
 from ...pictures.picture import Frame
-from ...pictures.picture_files import open_picture, size_of, to_rgb
+from ...pictures.picture_files import open_picture, size_of
+from ..report.rendering import small_uri
 
 SIDE = 640              # px: the longer one of pictures that are only looked at
-LOSSLESS = 256 * 256    # pixels: smaller pictures are sent as they are
 LONGEST = 2**17         # characters of a mask that is read; one for Stable Diffusion XL has 2**14
 
 
@@ -52,12 +49,6 @@ def open_upload(path: str | os.PathLike, pixels: int) -> Image.Image:
         raise ValueError(str(error).replace(repr(os.fspath(path)), name)) from None
 
 
-def at_most(frame: Frame) -> Frame:
-    """For previews: the frame of a picture whose longer side is at most `SIDE`."""
-    scale = min(1, SIDE / max(frame.size))
-    return replace(frame, size=tuple(max(1, round(side * scale)) for side in frame.size))
-
-
 # ---- to the browser
 
 
@@ -76,18 +67,9 @@ def begun(picture: Image.Image, frame: Frame, factor: int, mask: Tensor | None =
     rows, columns = shape(frame, factor)
     width, height = frame.scaled
     mask = torch.zeros(frame.grid(factor), dtype=torch.bool) if mask is None else mask
-    return {"value": "=" + text_of(mask, frame, factor, own), "picture": address_of(picture),
+    return {"value": "=" + text_of(mask, frame, factor, own), "picture": small_uri(picture, SIDE),
             "aspect": frame.size[0] / frame.size[1], "across": columns * factor / width,
             "down": rows * factor / height}
-
-
-def address_of(picture: Image.Image) -> str:
-    """A picture of at most `SIDE` as a data: address, which holds it whole."""
-    small, file = to_rgb(picture), io.BytesIO()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    kind = "png" if math.prod(small.size) <= LOSSLESS else "jpeg"
-    small.save(file, kind, quality=90)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def text_of(mask: Tensor, frame: Frame, factor: int, own: Tensor | None = None) -> str:

@@ -111,6 +111,6 @@ def of_edit(edit: Edit, model: StableDiffusion) -> dict[str, Sequence[Image.Imag
 
 def decode(latents: Sequence[Tensor], edit: Edit, model: StableDiffusion) -> list[Image.Image]:
     """Latents (1, C, h, w) as small pictures."""
-    shots = [Shot(latent, "", "") for latent in latents]
+    shots = [Shot(latent, "") for latent in latents]
     develop(shots, model, at_most(edit.frame, SIDE))
     return [shot.image for shot in shots]

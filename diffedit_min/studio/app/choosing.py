@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from ...loading.held import Models
@@ -11,23 +9,22 @@ from ...methods import METHODS, Asked, Method
 from ...methods.call import RECOMMENDED, SEED
 from ...networks.stable_diffusion import StableDiffusion
 from .chain import so_far
+from .components import Shown
 from .controls import chosen, looks, mattering, offered, values_of
 from .layout import FIRST, Controls
 from .saying import saying
 from .session import Session
 from .words import about, known_words, of_query, of_reference
 
-Shown = dict[Any, Any]
-
 
 class Choosing:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, models: Models) -> None:
         self.controls, self.models = controls, models
 
     def tune_to_model(self, told: Shown) -> Shown:
-        """The same when the model was chosen: a method that it isn't made for gives way."""
+        """What `tune` shows, if it was the model that was chosen: a method that it isn't made for gives way."""
         return self.tune(told, model_decides=True)
 
     @saying

@@ -13,13 +13,13 @@ import gradio as gr
 
 from ...core.task import Step
 from ...methods import METHODS, Asked
-from ...methods.cost import Progress as Expected
 from ...networks.stable_diffusion import StableDiffusion
 from ...samplers import files_named_by
 from ..comparisons import Sheet, whole
 from ..comparisons.making import cost_of_all, make, named
 from ..comparisons.plan import Axis, Plan, axis_of, option_of, plan_comparison, plan_grid
 from ..report.rendering import data_uri
+from .components import Shown
 from .controls import of_all_methods
 from .layout import Controls
 from .results import new_folder
@@ -27,12 +27,11 @@ from .running import Running
 from .session import Progress, Run, Session, advance
 from .words import line
 
-Shown = dict[Any, Any]
 Planned = Callable[[StableDiffusion, Asked, Session, Shown], Plan]
 MOST = 25                                                   # cells that a visitor may ask for at once
 WORDS = ("query", "reference", "seed", "preset")            # may stand on an axis, besides options
 FIRST = (("encoding_ratio", "0.5, 0.7, 0.9"), ("mask_threshold", "0.3, 0.5, 0.7"))      # what the axes are at first
-CHOSEN = ("diffedit", "sdedit", "encode_decode", "prompt_to_prompt")                    # methods, the same
+CHOSEN = ("diffedit", "sdedit", "encode_decode", "prompt_to_prompt")     # methods, at first
 
 
 class Comparing:
@@ -118,9 +117,9 @@ class Comparing:
             plan = planned(model, asked, session, told)
             if len(plan.cells) > MOST:
                 raise ValueError(f"{len(plan.cells)} cells are more than {MOST}: give fewer values, or use the command")
-            cost, cells = cost_of_all(plan), [None] * len(plan.cells)
-            run.expected = cost and Expected(cost)
-            going = make(plan, on_step=lambda place, step: cost and run.expected.moved(named(plan, place, step)))
+            run.expects(cost_of_all(plan))
+            cells = [None] * len(plan.cells)
+            going = make(plan, on_step=lambda place, step: run.moved(named(plan, place, step)))
             for done, place in enumerate(plan.order, start=1):
                 _, cells[place] = advance(going, plan.cells[place].model.unet, run)
                 growing["sheet"] = Sheet(plan, tuple(cells))
@@ -143,8 +142,7 @@ class Comparing:
 
 def told_of(asked: Asked, options: dict[str, Any]) -> Shown:
     """What is the same in all cells, as `job_of` takes it."""
-    names = ("query", "reference", "seed", "preset")
-    return {"method": asked.method.name, "options": options, **{name: getattr(asked, name) for name in names}}
+    return {"method": asked.method.name, "options": options, **{name: getattr(asked, name) for name in WORDS}}
 
 
 def picture_of(sheet: Sheet) -> str:

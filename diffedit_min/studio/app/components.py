@@ -13,6 +13,8 @@ from gradio.data_classes import ImageData
 
 from ..console import describe
 
+Shown = dict[Any, Any]      # what an answer shows: component -> its new value, or a gr.update; or what controls hold
+
 
 class Meta(type(gr.Image)):
     """The metaclass of components made here. Gradio's own would write a file beside this one."""

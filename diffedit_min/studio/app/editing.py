@@ -9,11 +9,11 @@ from weakref import WeakKeyDictionary
 
 from ...bench.store import hash_of
 from ...methods import Asked
-from ...methods.cost import Progress as Expected
 from ...methods.cost import cost_of
 from ...networks.stable_diffusion import StableDiffusion
 from .around import edited, told_by
 from .chain import chain, of_edit, of_input, so_far
+from .components import Shown
 from .layout import Controls
 from .masking import Masking
 from .results import Results, new_folder
@@ -21,11 +21,9 @@ from .running import Running
 from .session import Progress, Result, Run
 from .words import summary
 
-Shown = dict[Any, Any]
-
 
 class Editing:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, running: Running, masking: Masking, results: Results) -> None:
         self.controls, self.running, self.masking, self.results = controls, running, masking, results
@@ -39,8 +37,7 @@ class Editing:
             started, painted = time.perf_counter(), None
             if "mask" in asked.method.uses:
                 painted = session.painted(told[c.canvas], model)
-            cost = cost_of(asked, model, mask=painted is not None)
-            run.expected = cost and Expected(cost)
+            run.expects(cost_of(asked, model, mask=painted is not None))
             around = told_by(c.around, told) if "mask" in asked.method.uses else {}
             edit, image, mask = yield from edited(session, model, self.source(model), asked, run, painted, around)
             said = summary(edit, run.rows, time.perf_counter() - started)

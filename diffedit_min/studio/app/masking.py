@@ -8,20 +8,19 @@ from typing import Any
 import gradio as gr
 
 from ...methods import METHODS, Asked
-from ...methods.cost import Progress as Expected
 from ...methods.cost import cost_of
 from ...networks.stable_diffusion import StableDiffusion
 from . import canvas
 from .chain import so_far
-from .components import Slider
+from .components import Shown, Slider
 from .layout import THRESHOLD, Controls
-from .running import Running, Shown
+from .running import Running
 from .session import Progress, Run, Session, same_map
 from .words import line, rows, share
 
 
 class Masking:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, running: Running) -> None:
         self.controls, self.running = controls, running
@@ -47,18 +46,17 @@ class Masking:
 
         def steps(model: StableDiffusion, asked: Asked, run: Run) -> Generator[Progress, None, Shown]:
             before = session.earlier()
-            cost = cost_of(asked.without_levels(), model)
-            run.expected = cost and Expected(cost)
+            run.expects(cost_of(asked.without_levels(), model))
             found = yield from session.find(model, asked, run)
             kept = run.rows == 0 and any(same_map(found, edit) for edit in before)
             said = "the map is the one that was kept" if kept else "a new map"
-            return {**self.found(session, model), 
+            return {**self.found(session, model),
                     c.progress: line(f"Mask: {rows(run.rows)}, {said}.{share(found.mask, found)}")}
 
         yield from self.running.watched(session, "find", told, steps, self.found)
 
     def find_again(self, told: Shown) -> Iterator[Shown]:
-        """The same when one of its options was changed, if there was a map before."""
+        """A new map after one of its options was changed; nothing if there was no map before."""
         c = self.controls
         if told[c.session].found is not None and "mask_map" in METHODS[told[c.method]].uses:
             yield from self.find(told)

@@ -18,6 +18,7 @@ from ..jobs.like import over, told_by
 from . import around, canvas
 from .chain import so_far
 from .choosing import Choosing
+from .components import Shown
 from .layout import SCENES, Controls
 from .results import Results
 from .saying import said_of, saying
@@ -25,11 +26,9 @@ from .session import Result, Session
 from .sessions import Sessions
 from .words import line, notes
 
-Shown = dict[Any, Any]
-
 
 class Opening:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, models: Models, sessions: Sessions, choosing: Choosing,
                  results: Results) -> None:

@@ -20,19 +20,18 @@ from ...pictures import metadata
 from ...pictures.picture_files import save
 from .. import report
 from ..repeat import command_of, python_of
-from ..report.rendering import EXACT, data_uri
+from ..report.rendering import EXACT, small_uri
 from ..wipe import wipe
 from .canvas import SIDE
+from .components import Shown
 from .layout import Controls
 from .saying import saying
 from .session import Result, Session
 from .words import line
 
-Shown = dict[Any, Any]
-
 
 class Results:
-    """Its answers."""
+    """The answers that this file is about."""
 
     def __init__(self, controls: Controls, models: Models) -> None:
         self.controls, self.models = controls, models
@@ -56,7 +55,7 @@ class Results:
         return None if edit.settings["crop"] else session.truth(edit.settings["query"])
 
     def nothing(self, session: Session) -> Shown:
-        """The same where there is no result."""
+        """What is shown where there is no result."""
         c, off = self.controls, gr.update(interactive=False)
         result = "" if session.picture is None else wipe_of(session.picture, session.picture)
         unseen = (c.save_result, c.save_mask, c.save_report, c.open_report, c.copy_command, c.copy_python)
@@ -90,15 +89,8 @@ class Results:
 
 def wipe_of(before: Image.Image, after: Image.Image, below: str = "") -> str:
     """Input and result in one frame, and what is said below it."""
-    (left, small), (right, _) = (shown(picture) for picture in (before, after))
-    return wipe(left, right, pixels=small) + below
-
-
-def shown(picture: Image.Image) -> tuple[str, bool]:
-    """A picture's address, and whether its pixels are so few that they are to be seen."""
-    small = picture.copy()
-    small.thumbnail((SIDE, SIDE))
-    return data_uri(small, picture.info.get("icc_profile")), max(picture.size) <= EXACT
+    left, right = (small_uri(picture, SIDE) for picture in (before, after))
+    return wipe(left, right, pixels=max(before.size) <= EXACT) + below
 
 
 def beside_truth(edit: Edit, truth: Image.Image | None) -> str:
@@ -107,7 +99,7 @@ def beside_truth(edit: Edit, truth: Image.Image | None) -> str:
         return ""
     figures = "".join(f"<dt>{html.escape(name)}</dt><dd><b>{html.escape(value)}</b> {html.escape(what)}</dd>"
                       for name, value, what in against_truth(edit, truth))
-    return (f'<div class="truth"><figure><img src="{shown(truth)[0]}" alt="What a perfect edit would be">'
+    return (f'<div class="truth"><figure><img src="{small_uri(truth, SIDE)}" alt="What a perfect edit would be">'
             f"<figcaption>true answer</figcaption></figure><dl>{figures}</dl></div>")
 
 

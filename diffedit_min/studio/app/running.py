@@ -13,6 +13,7 @@ from ...loading.held import Models
 from ...methods import Asked
 from ...networks.stable_diffusion import StableDiffusion
 from .choosing import Choosing
+from .components import Shown
 from .layout import Controls
 from .results import wipe_of
 from .saying import said_of
@@ -20,7 +21,6 @@ from .session import Progress, Run, Session, Stopped
 from .sessions import Sessions
 from .words import bar, line, notes, rows
 
-Shown = dict[Any, Any]      # component -> its new value, or a gr.update
 Steps = Callable[[StableDiffusion, Asked, Run], Generator[Progress, None, Shown]]    # its end is shown last
 Found = Callable[[Session, StableDiffusion], Shown]     # what shows a map that was just found
 EVERY_SECONDS = 0.1         # a step is shown, at most: a browser that draws each step of a small model can't be clicked
@@ -51,8 +51,7 @@ class Running:
                 if session.found not in (None, found):
                     yield found_now(session, network)            # as soon as it is found
                 found, now = session.found, time.monotonic()
-                if run.expected is not None:
-                    run.expected.moved(step)
+                run.moved(step)
                 if picture is not None or now > told_at + EVERY_SECONDS:
                     told_at = now
                     yield {c.progress: bar(step, run, now - started),

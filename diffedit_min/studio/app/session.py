@@ -25,16 +25,18 @@ from torch import Tensor, nn
 from ...core.mask import binarise
 from ...core.task import Step
 from ...methods import Asked, Edit
+from ...methods.cost import Cost
 from ...methods.cost import Progress as Expected
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.picture import Frame, fit, unfit
 from ...tiny.scenes import Scene, meant
+from ..report.pictures import at_most
 from . import canvas
 from .controls import Kept
 
 PREVIEWS = 5        # of a stage: decoding a latent costs about as much as three U-Net rows
 ENCODINGS = 3       # that are kept
-RESULTS = 6         # the same
+RESULTS = 6         # that are kept
 
 
 class Stopped(Exception):
@@ -50,6 +52,15 @@ class Run:
     expected: Expected | None = None    # where it is among the steps that it is to take
     warnings: list[str] = field(default_factory=list)
 
+    def expects(self, cost: Cost | None) -> None:
+        """What it will cost, if that is known."""
+        self.expected = cost and Expected(cost)
+
+    def moved(self, step: Step) -> None:
+        """A step of it is done."""
+        if self.expected is not None:
+            self.expected.moved(step)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -60,7 +71,7 @@ class Result:
     chain: str              # its pictures in small, as HTML
     said: str               # of how it ended
     image: Image.Image      # the whole picture, to be saved
-    mask: Image.Image | None            # the same of its mask
+    mask: Image.Image | None            # the mask of the whole picture
     canvas: str             # what lay on the canvas
     folder: Path            # of its files to download
 
@@ -212,7 +223,7 @@ class Session:
                 return with_trace(replace(done.value, input=picture), earlier)     # the same, but not a copy
             shown = None
             if step.latent is not None and part is None and step.index % max(1, step.total // PREVIEWS) == 0:
-                frame = frame or canvas.at_most(fit(picture, model.multiple, model.native_area)[1])
+                frame = frame or at_most(fit(picture, model.multiple, model.native_area)[1], canvas.SIDE)
                 shown = unfit(model.decode(step.latent[:1]), frame)
             yield step, shown
 

@@ -31,7 +31,7 @@ def of_query(method: Method) -> dict[str, str]:
 
 
 def of_reference(method: Method) -> dict[str, str]:
-    """The same for the reference."""
+    """The label of the field for the reference, and what is to be written there."""
     better = " It makes the mask better." if "mask_map" in method.uses else ""
     return {"label": "Reference", "info": f"What the picture shows now.{better}"}
 
@@ -69,7 +69,7 @@ def line(text: str) -> str:
 
 
 def bar(step: Step | None, run: Run, seconds: float) -> str:
-    """The same of what is under way, with one bar for all of it, and the time that is left if its rows are known."""
+    """How far a run is: one bar for all of it, and the time that is left, if its cost is known."""
     said = "waits, or begins" if step is None else f"{in_words(step.stage)}: step {step.index} of {step.total}"
     part, expected = "", run.expected
     if expected and run.rows:

@@ -24,6 +24,7 @@ from .sheet import Sheet
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ...core.task import Step
     from ...networks.stable_diffusion import StableDiffusion
 
 Values = Mapping[str, Sequence[Any]]
@@ -77,10 +78,13 @@ def axis(values: Values) -> Axis:
     return Axis(name, tuple(several))
 
 
-def finished(plan: Plan, keep: str | Path | None, on_cell: Callable[[Cell], None] | None) -> Sheet:
-    """The sheet with all cells made. Raises ValueError if none could be."""
+def finished(
+    plan: Plan, keep: str | Path | None, on_cell: Callable[[Cell], None] | None,
+    source: Mapping[str, Any] | None = None, on_step: Callable[[int, Step], None] = lambda *_: None,
+) -> Sheet:
+    """The sheet with all cells made. source and on_step: see `make`. Raises ValueError if none could be."""
     cells: list[Cell | None] = [None] * len(plan.cells)
-    for place, cell in make(plan, keep=None if keep is None else Path(keep)):
+    for place, cell in make(plan, source, None if keep is None else Path(keep), on_step):
         cells[place] = cell
         if on_cell is not None:
             on_cell(cell)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...methods import Edit
+from ...methods.call import Call
 from ...pictures.picture import psnr
 from .making import Cell
 from .plan import Axis, Plan, shown
@@ -32,7 +33,7 @@ class Made:
 
     @property
     def edits(self) -> list[Edit]:
-        """Of the cells that could be made."""
+        """The edits of the cells that could be made."""
         return [cell.edit for cell in self.cells if cell is not None and cell.edit is not None]
 
     @property
@@ -70,9 +71,11 @@ class Made:
         same = {name: value for name, value in words.items() if value not in ("", None)}
         model = f"{'model' if len(names) == 1 else 'models'} {' and '.join(names)}"
         if not self.plan.shares:
-            told = [cell.job.asked.query for cell in self.plan.cells if cell.job.asked.method.needs_instruction]
-            same.update(zip(["instruction"], told, strict=False))
-            return "; ".join([model, *pairs(same), "each method with its own recommended settings"])
+            said = [cell.job.asked.query for cell in self.plan.cells if cell.job.asked.method.needs_instruction]
+            same.update(zip(["instruction"], said, strict=False))
+            set_ = [*pairs(told.get("options") or {}), *(told.get("option") or ())]
+            rest = f"each method with its own settings of the preset {told.get('preset') or Call().preset}"
+            return "; ".join([model, *pairs(same), *set_, f"otherwise {rest}" if set_ else rest])
         return "; ".join([f"{first.job.asked.method.dashed}, {model}", *pairs({**same, **self.fixed})])
 
     @property
@@ -113,14 +116,17 @@ class Made:
         told = ", ".join(f"{name} ({why})" for name, why in self.plan.left_out.items())
         return told and f"Left out: {told}."
 
+    def cost_of(self, cell: Cell) -> str:
+        """What a cell cost, in words."""
+        back = cell.edit.backward_rows
+        return f"{cell.edit.rows:,} rows" + f" + {back:,} back" * (back > 0) + f", {cell.seconds:.1f} s"
+
     def figures(self, cell: Cell) -> list[str]:
         """What is said below a cell."""
         edit = cell.edit
         if edit is None:
             return []
-        own = [f"{edit.rows:,} rows" + f" + {edit.backward_rows:,} back" * (edit.backward_rows > 0),
-               f"{cell.seconds:.1f} s"]
-        lines = [] if self.plan.shares else [", ".join(own)]
+        lines = [] if self.plan.shares else [self.cost_of(cell)]
         if edit.empty_mask:
             lines.append("nothing to change was found")
         elif self.plan.truth is not None and self.plan.truth.size == edit.image.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,9 @@ from PIL import Image
 
 from ...core import __version__
 from ...pictures.drawing import overlay
-from ...pictures.picture_files import to_rgb
 from .. import report
 from ..repeat import command_of
-from ..report.rendering import data_uri
+from ..report.rendering import small_uri
 from ..wipe import CSS, wipe
 from .made import Made
 from .making import Cell
@@ -31,17 +31,10 @@ def as_page(sheet: Made) -> str:
     folders = [Path(__file__).parent, Path(report.__file__).parent]
     jinja = Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                         lstrip_blocks=True)
-    jinja.filters.update(small=address, masked=masked, wiped=lambda cell: wiped(sheet, cell),
+    jinja.filters.update(small=partial(small_uri, side=SMALL), masked=masked, wiped=lambda cell: wiped(sheet, cell),
                          command=lambda cell: command_of(cell.edit.settings, sheet.plan.image, cell.model))
     return jinja.get_template("sheet.html").render(sheet=sheet, shots=sheet.plan.given, wipe_css=CSS,
                                                    version=__version__)
-
-
-def address(image: Image.Image, side: int = SMALL) -> str:
-    """A picture in an address, at most so large."""
-    small = to_rgb(image)
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return data_uri(small, image.info.get("icc_profile"))
 
 
 def masked(cell: Cell) -> Image.Image:
@@ -53,5 +46,5 @@ def wiped(sheet: Made, cell: Cell) -> Markup:
     """Input and result in one frame."""
     from markupsafe import Markup
 
-    return Markup(wipe(address(sheet.plan.picture, LARGE), address(cell.edit.image, LARGE),
+    return Markup(wipe(small_uri(sheet.plan.picture, LARGE), small_uri(cell.edit.image, LARGE),
                        alts=("the input", f"result at {cell.label}")))

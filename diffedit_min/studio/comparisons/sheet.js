@@ -31,14 +31,3 @@ links.forEach((link) => link.addEventListener("click", (event) => {
   event.preventDefault();
   show(link.hash);
 }));
-
-document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", async () => {
-  const cell = button.closest(".cell"), command = cell.querySelector("pre"), status = cell.querySelector("[role=status]");
-  try {
-    await navigator.clipboard.writeText(command.textContent);
-    status.textContent = "Copied.";
-  } catch {
-    getSelection().selectAllChildren(command);
-    status.textContent = "Selected: copy it with the keyboard.";
-  }
-}));

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image, ImageChops
 from torch import Tensor
@@ -36,7 +37,7 @@ class Shot:
 
     image: Image.Image | Tensor     # a latent (1, C, h, w) until `develop` has decoded it
     caption: str
-    alt: str
+    alt: str = ""
     bar: Bar | None = None
 
 
@@ -81,6 +82,17 @@ def at_most(frame: Frame, side: int) -> Frame:
     scale = min(1.0, side / max(frame.size))
     width, height = frame.size
     return replace(frame, size=(max(1, round(width * scale)), max(1, round(height * scale))))
+
+
+def sized(image: Image.Image, frame: Frame) -> Image.Image:
+    """A picture of the input's size at the frame's."""
+    return image.resize(frame.size, Image.Resampling.LANCZOS)
+
+
+def evenly(first: int, last: int, most: int) -> list[int]:
+    """At most so many of the whole numbers from first to last, evenly; none if last is before first."""
+    count = max(0, min(last - first + 1, most))
+    return np.linspace(first, last, count).round().astype(int).tolist()
 
 
 def drawn(latent: Tensor, frame: Frame, factor: int) -> Image.Image:

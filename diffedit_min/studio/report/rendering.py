@@ -18,6 +18,7 @@ from ...core import __version__
 from ...methods.help import about, sentence_of
 from ...pictures.drawing import SHOWN_HEIGHT, headed, stacked, strip
 from ...pictures.picture import HEAT
+from ...pictures.picture_files import to_rgb
 from ..wipe import CSS, wipe
 from .glossary import TERMS, Linker
 from .sections import Report
@@ -91,6 +92,13 @@ def indexed(text: str) -> Markup:
         html = re.sub(mark + r"(?:\{([^}]*)\}|(<i>.*?</i>|\w))",
                       lambda found, tag=tag: f"<{tag}>{found[1] or found[2]}</{tag}>", html)
     return Markup(html)
+
+
+def small_uri(image: Image.Image, side: int) -> str:
+    """A picture with its colour profile in an address, shrunk to at most `side` px a side."""
+    small = to_rgb(image)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return data_uri(small, image.info.get("icc_profile"))
 
 
 def data_uri(image: Image.Image, profile: bytes | None = None) -> str:

@@ -26,10 +26,10 @@ from ...methods.help import Text
 from ...methods.paper import diffedit
 from ...networks.stable_diffusion import StableDiffusion
 from ...pictures.drawing import overlay
-from ...pictures.picture import Frame, fit, heat, mask_image, psnr, to_image, unfit
+from ...pictures.picture import fit, heat, mask_image, psnr, to_image, unfit
 from .. import repeat
 from . import texts
-from .pictures import Bar, Shot, at_most, develop, difference, drawn, x0_of_step
+from .pictures import Bar, Shot, at_most, develop, difference, drawn, evenly, sized, x0_of_step
 
 NOISES, ENCODED, FRAMES = 2, 5, 9   # of each how many are shown: at most 6 + 8 + 16 latents to decode
 SMALL, LARGE = 320, 1024            # px: the longer side, at most, of what is shown in a row, and by itself
@@ -162,10 +162,9 @@ class Teller:
         if edit.mask is None:
             return Section("mask", "No mask", text)
         absent = "Nothing to change was found: the mask is empty." if edit.empty_mask else ""
-        covered = f"{edit.frame.share(edit.mask, edit.factor):.1%}"
         over = overlay(sized(edit.input, self.large), mask_image(edit.mask, self.large, edit.factor))
-        last = Shot(over, f"the mask over the input; it covers {covered}",
-                    f"The input picture, darkened but for the {covered} of it that the mask lets change")
+        last = Shot(over, f"the mask over the input; it covers {edit.covered}",
+                    f"The input picture, darkened but for the {edit.covered} of it that the mask lets change")
         if not self.found:
             return Section("mask", "The mask", text, rows={"": [last]}, absent=absent)
         maps = []
@@ -232,7 +231,7 @@ class Teller:
 
         clean: what level 0 is, decoded.
         """
-        chosen = np.linspace(0, len(states) - 1, min(len(states), most)).round().astype(int).tolist()
+        chosen = evenly(0, len(states) - 1, most)
         latents = {"The latent, decoded": [states[j].latent for j in chosen[1:]]}
         if texts.straight(self.edit):
             latents[f"Predicted clean image {X0}"] = [x0_of_step(states[j], states[j - 1]) for j in chosen[1:]]
@@ -294,11 +293,6 @@ class Teller:
     def said(self, which: str) -> str:
         """What the picture is said to show, if anything."""
         return f": {self.settings[which]}" if self.settings[which] else ""
-
-
-def sized(image: Image.Image, frame: Frame) -> Image.Image:
-    """A picture of the input's size at the frame's."""
-    return image.resize(frame.size, Image.Resampling.LANCZOS)
 
 
 def by(sides: Iterable[int]) -> str:
