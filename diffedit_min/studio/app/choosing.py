@@ -39,7 +39,11 @@ class Choosing:
             preset = kept.presets[method.name] = told[c.preset]
             kept.own = {}
         kept.method = method.name
-        return {c.session: session, **self.shown(session, model, method, preset, told[c.query])}
+        shown = self.shown(session, model, method, preset, told[c.query])
+        for control, value in ((c.model, model.name), (c.method, method.name)):
+            if told[control] == value:      # sent back, it would undo what is chosen while this answer is on its way
+                shown[control] = gr.skip()
+        return {c.session: session, **shown}
 
     def shown(self, session: Session, model: StableDiffusion, method: Method, preset: str,
               query: str) -> Shown:
