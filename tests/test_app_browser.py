@@ -238,7 +238,7 @@ def test_one_click_makes_an_edit_and_everything_about_it_is_there(person, networ
     assert command.startswith("diffedit-min edit scene-0.png --query") and "--model random" in command
     person.press("#repeat button")                  # the command's picture, which is no file yet
     drawn = pixels(person.download("#save-input"))
-    assert (drawn == np.asarray(scenes.demo_scenes(0, None)[0].render(64))).all()
+    assert (drawn == np.asarray(scenes.demo_scenes(0, None)[0].render(32))).all()
     first = person.download("#save-result")
 
     person.write("#query", "a basket of {{7*7}} ${1+1} <b>x</b>")
