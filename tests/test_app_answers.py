@@ -310,6 +310,16 @@ def test_a_report_before_an_edit_and_a_scene_that_is_none_are_refused(browser):
         assert "there is no such result any more" in browser.said()
 
 
+@pytest.mark.parametrize(("method", "said"), [
+    ("invert", "must come back"), ("instruct_pix2pix", "Nothing of the picture"), ("sdedit", "taken towards noise")])
+def test_the_steps_say_what_the_method_does(method, said):
+    """No query where there is none to give, and no picture in what begins with noise alone."""
+    from diffedit_min.studio.app.chain import chain
+
+    shown = chain(dm.METHODS[method], {})
+    assert said in shown and ("query" in shown.replace("without a query", "")) == dm.METHODS[method].takes_query
+
+
 def test_the_result_keeps_the_pictures_colour_profile(browser):
     """Shown and saved it is one file, with its settings."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -201,7 +201,7 @@ def scene(seed=1):
 def prepared(person, seed=1, steps=4):
     """A picture and words."""
     person.upload("a.png", png(scene(seed)))
-    person.progress("A picture of 60 x 52 pixels")
+    person.progress("A picture of 60 × 52 pixels")
     person.write("#query", "a basket of pears")
     person.write("#reference", "a bowl of apples")
     person.write("#option-mask_samples", 2)
@@ -214,10 +214,14 @@ def test_one_click_makes_an_edit_and_everything_about_it_is_there(person, networ
     asked = page.input_value("#query textarea")
     assert asked == scenes.demo_scenes(0, None)[1].caption and person.images("#chain") == 1
     assert page.locator("#chain li").count() == 6
+    assert page.locator("#result figcaption").all_inner_texts() == ["input", "not edited yet"]
+    strip = page.locator("#scenes .grid-wrap")      # all scenes are in sight
+    assert page.locator("#scenes img").count() == 6 and strip.evaluate("it => it.scrollWidth <= it.clientWidth")
     person.press("#edit")
     person.progress("^Done: 140 rows in ")
     assert person.images("#chain") == 7 and person.images("#result .wipe") == 2 and person.images(".truth") == 1
     person.see(".truth", "intersection over union with the region that truly changes")
+    assert page.locator("#result figcaption").all_inner_texts() == ["input", "result", "true answer"]
     page.locator("#result .wipe input").focus()
     before = page.locator("#result").screenshot()
     page.keyboard.press("Home")
@@ -232,6 +236,9 @@ def test_one_click_makes_an_edit_and_everything_about_it_is_there(person, networ
     person.see("#message", "Copied.")
     command = page.evaluate("navigator.clipboard.readText()")
     assert command.startswith("diffedit-min edit scene-0.png --query") and "--model random" in command
+    person.press("#repeat button")                  # the command's picture, which is no file yet
+    drawn = pixels(person.download("#save-input"))
+    assert (drawn == np.asarray(scenes.demo_scenes(0, None)[0].render(32))).all()
     first = person.download("#save-result")
 
     person.write("#query", "a basket of {{7*7}} ${1+1} <b>x</b>")
@@ -396,7 +403,7 @@ def test_every_method_can_be_chosen_and_says_what_it_wants(person):
 def test_a_method_of_ones_own_has_its_controls_and_their_values_arrive(person):
     person.choose("#method", "mine")
     person.upload("a.png", png(scene()))
-    person.progress("A picture of 60 x 52")
+    person.progress("A picture of 60 × 52")
     person.write("#query", "pears")
     person.write("#option-steps", 4)
     person.press("#more button")

@@ -193,7 +193,7 @@ def test_what_is_painted_stays_can_be_taken_back_and_is_refused_if_it_is_empty(p
     painter.dab(frame, *here)
     painter.press("Erase")
     painter.dab(frame, *there)
-    painter.says("1 painted; 1 erased.")
+    painter.says("1 painted, 1 erased.")
     own = found.copy()
     own[tuple(here)], own[tuple(there)] = True, False
     assert (painter.shown(frame) == own).all()
@@ -201,13 +201,13 @@ def test_what_is_painted_stays_can_be_taken_back_and_is_refused_if_it_is_empty(p
     painter.write(**{"option-mask_threshold": 0.2})     # another mask is found; what was painted lies over it
     page.keyboard.press("Tab")
     painter.progress("Threshold: 0 rows")
-    painter.says("1 painted; 1 erased.")
+    painter.says("1 painted, 1 erased.")
     wider = painter.shown(frame)
     assert wider[tuple(here)] and not wider[tuple(there)] and wider.sum() > own.sum()
     painter.press("Undo")
-    painter.says("1 painted; 0 erased.")
+    painter.says("1 painted, 0 erased.")
     painter.press("Back to the found mask")
-    painter.says("0 painted; 0 erased.")
+    painter.says("0 painted, 0 erased.")
     found = painter.shown(frame)
     assert found.sum() >= wider.sum() and found[tuple(there)]
 
@@ -246,7 +246,7 @@ def test_what_is_painted_stays_can_be_taken_back_and_is_refused_if_it_is_empty(p
 
     painter.choose("sdedit")
     painter.take("tall.png", file_of(PICTURES["tall.png"]))
-    painter.progress("A picture of 32 x 64 pixels")
+    painter.progress("A picture of 32 × 64 pixels")
     painter.choose("diffedit")
     painter.says("covers 0 of ")
     assert not painter.shown(fit(PICTURES["tall.png"], model.multiple, model.native_area)[1]).any()

@@ -497,13 +497,13 @@ def command(call_command, tmp_path, image):
 @pytest.mark.slow
 def test_the_command_writes_page_and_strip(command):
     done = command(*RANDOM, "--report", "r.html", "--strip", "s.png")
-    assert (done.code, done.err) == (0, "") and done.out.startswith("wrote a-edit.png and r.html and s.png\n")
+    assert (done.code, done.err) == (0, "") and done.out.startswith("wrote a-edit.png, r.html and s.png\n")
     well_formed(Path("r.html").read_text(encoding="utf-8"))
     command(*RANDOM, "--out", "plain.png")
     assert Path("plain.png").read_bytes() == Path("a-edit.png").read_bytes()     # a report changes nothing
     assert metadata.read("s.png") == metadata.read("plain.png")
     done = command("demo", "-o", "steps=6", "-o", "mask_samples=2", "--report", "d.htm", "--strip", "d.png")
-    assert (done.code, done.err) == (0, "") and done.out.endswith("wrote demo.png and d.htm and d.png\n")
+    assert (done.code, done.err) == (0, "") and done.out.endswith("wrote demo.png, d.htm and d.png\n")
     page = Path("d.htm").read_text(encoding="utf-8")
     assert "outside the true region: PSNR against the input" in page and "As a command" in page
     again = html.unescape(re.search(r'<pre id="again-1".*?<code>(.*?)</code>', page)[1])

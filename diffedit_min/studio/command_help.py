@@ -53,14 +53,13 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], tuple[str, str]]] = {
     ),
     "grid": (
         ("a drawn scene, with a page in which a click shows an edit large",
-         "--x encoding_ratio=0.5,0.8 --y seed=0,1 --page grid.html"),
+         "--x guidance_scale=2,5 --y steps=25,50 --page grid.html"),
         ("seeds against guidance, on a picture of yours",
-         'a.png --query pears --x seed=0,1 --y guidance_scale=3,7.5'),
+         'a.png --query "a cat" --x seed=0,1 --y guidance_scale=3,7'),
     ),
     "compare": (
-        ("all methods but those that train, on a drawn scene", "--scene 3 --change fruit=pears"),
-        ("two methods on a picture of yours",
-         'a.png --query pears --methods diffedit sdedit'),
+        ("all methods but those that train, on a drawn scene", "--scene 3 --change fruit=pears --page compare.html"),
+        ("two methods on a picture of yours", 'a.png --query "a cat" --methods diffedit sdedit'),
     ),
     "bench": (
         ("three methods on ten drawn scenes", "--dataset scenes --limit 10"),

@@ -95,8 +95,8 @@ def progress(quiet: bool, cost: Cost | None = None) -> Iterator[Callable[[Step],
     from ..methods.cost import Estimate, Progress, in_words
 
     where = Progress(cost) if cost else None
-    with tqdm(desc=where.doing if where else None, total=cost.rows if cost else None, unit="row" if cost else "step",
-              disable=quiet or None, bar_format=BAR, mininterval=0, miniters=1) as bar:
+    with tqdm(desc=where.doing if where else "getting ready", total=cost.rows if cost else None,
+              unit="row" if cost else "step", disable=quiet or None, bar_format=BAR, mininterval=0, miniters=1) as bar:
         def on_step(step: Step) -> None:
             if where:
                 where.moved(step)
@@ -150,7 +150,8 @@ def shown(path: str | Path | None) -> str:
 
 def wrote(*paths: str | Path | None) -> None:
     """Say which files were written. None: that one was not asked for."""
-    print(f"wrote {' and '.join(shown(path) for path in paths if path)}")
+    *first, last = [shown(path) for path in paths if path]
+    print(f"wrote {', '.join(first)}{' and ' if first else ''}{last}")
 
 
 def tell(edit: Edit, seconds: float, model: StableDiffusion, *paths: Path | None) -> None:

@@ -16,7 +16,7 @@ function draw() {
   });
   const count = wanted => cells.filter(wanted).length;
   find(".says").textContent = !cells.length ? "" : `The mask covers ${count(isOn)} of ${cells.length} cells: ` +
-    `${count(cell => cell === 1)} found, ${count(cell => cell >> 1 === 1)} painted; ${count(cell => cell === 5)} erased.`;
+    `${count(cell => cell === 1)} found, ${count(cell => cell >> 1 === 1)} painted, ${count(cell => cell === 5)} erased.`;
   find("[data-do=undo]").disabled = !past.length;
   find("[data-do=found]").disabled = !cells.some(cell => cell > 1);
 }

@@ -30,10 +30,13 @@ DIFFER = ("Where they differ", "Elsewhere both texts say the same. Several noise
           ("A map over the picture, bright where the guesses differ",))
 MASK = ("Mask", "The largest differences: only here may the picture change.",
         ("The input picture, darkened where it must not change",))
+GIVEN_BACK = ("Input", "What must come back, in every detail.", ("The input picture",))
 MASKED = ("Result", "Inside the mask noise is taken away as the query tells; outside the input comes back.",
           ("The edited picture",))
-TAKEN_TO_NOISE = ("Noised", "The picture is taken towards noise, which makes room for something else.",
+TAKEN_TO_NOISE = ("Noised", "The picture is taken towards noise: its details go, what is large stays.",
                   ("What decoding starts from",))
+NOISE_ALONE = ("Noise", "Nothing of the picture: the network was trained to look at the input at every step.",
+               ("The noise that decoding starts from",))
 WHOLE = ("Result", "The noise is taken away again, step by step, as the query tells: everywhere.",
          ("The edited picture",))
 BACK = ("Result", "The noise is taken away again, step by step, without a query: what was lost on the way?",
@@ -46,7 +49,9 @@ def steps_of(method: Method) -> list[tuple[str, str, tuple[str, ...]]]:
         return [INPUT, NOISED, GUESSES, DIFFER, MASK, MASKED]
     if "mask" in method.uses:
         return [INPUT, TAKEN_TO_NOISE, MASK, MASKED]
-    return [INPUT, TAKEN_TO_NOISE, WHOLE if method.takes_query else BACK]
+    if not method.takes_query:
+        return [GIVEN_BACK, TAKEN_TO_NOISE, BACK]
+    return [INPUT, NOISE_ALONE if method.needs_instruction else TAKEN_TO_NOISE, WHOLE]
 
 
 def chain(method: Method, pictures: dict[str, Sequence[Image.Image]]) -> str:
@@ -56,7 +61,7 @@ def chain(method: Method, pictures: dict[str, Sequence[Image.Image]]) -> str:
         shown = "".join(f'<img src="{data_uri(picture)}" alt="{alt}">' for picture, alt
                         in zip(pictures.get(name, ()), alts, strict=False))
         shown = shown or "<span></span>" * len(alts)
-        items.append(f'<li><div class="pictures">{shown}</div><b>{html.escape(name)}</b> {html.escape(why)}</li>')
+        items.append(f'<li><div class="pictures">{shown}</div><b>{html.escape(name)}</b><br>{html.escape(why)}</li>')
     return f'<ol tabindex="0" aria-label="How the edit is made">{"".join(items)}</ol>'
 
 
@@ -105,7 +110,7 @@ def of_edit(edit: Edit, model: StableDiffusion) -> dict[str, Sequence[Image.Imag
     """What there is to show of the rest of an edit."""
     small, pictures = at_most(edit.frame, SIDE), of_mask(edit)
     if "mask_map" not in edit.method.uses and len(edit.decoded) > 1:
-        pictures[TAKEN_TO_NOISE[0]] = decode([edit.decoded[-1].latent], edit, model)
+        pictures[TAKEN_TO_NOISE[0]] = pictures[NOISE_ALONE[0]] = decode([edit.decoded[-1].latent], edit, model)
     return {**pictures, MASKED[0]: [edit.image.resize(small.size)]}
 
 

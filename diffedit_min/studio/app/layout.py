@@ -13,6 +13,8 @@ from ...loading.held import Models
 from ...methods import METHODS
 from ...methods.call import RECOMMENDED
 from ...tiny.scenes import demo_scenes
+from ..report.glossary import TERMS
+from ..report.rendering import formula, indexed
 from .around import put_controls
 from .components import Upload
 from .controls import Key, looks, narrowing, of_all_methods, to_control
@@ -59,6 +61,12 @@ class Controls:
             with gr.Column(min_width=320, elem_id="result-part"):
                 self.result_part()
         self.narrowing = narrowing(declared)
+
+    def foot(self) -> None:
+        """What stands below all other parts."""
+        with gr.Accordion("Words and symbols", open=False, elem_id="glossary"):
+            terms = "".join(f"<dt>{formula(term.shown)}</dt><dd>{indexed(term.sentence)}</dd>" for term in TERMS)
+            gr.HTML(f"<dl>{terms}</dl>")
         gr.Markdown("One computation runs at a time; others wait in line. Pictures are deleted after an hour, and when "
                     "the page is shut down.")
 
@@ -97,7 +105,7 @@ class Controls:
         self.seed = gr.Number(0, label="Seed", info="The same one gives the same result.", elem_id="seed")
         with gr.Accordion("More options", open=False, elem_id="more"):
             self.put(options, options)
-        self.settings = gr.File(label="Drop a result here to have its settings", file_types=["image"], height=100,
+        self.settings = gr.File(label="Drop a result here to have its settings", file_types=["image"], height=140,
                                 elem_id="settings")
 
     def fill_mask_part(self, options: dict[Key, Option]) -> None:
@@ -123,12 +131,13 @@ class Controls:
             self.save_result = gr.DownloadButton("Save the result", elem_id="save-result", **small)
             self.save_mask = gr.DownloadButton("Save the mask", elem_id="save-mask", **small)
         self.last = gr.Gallery(label="Last results: click one to have it back", visible=False, **STRIP, elem_id="last")
-        with gr.Accordion("Repeat it elsewhere", open=False, visible=False, elem_id="repeat") as self.repeat:
-            self.as_command = gr.Textbox(label="As a command", lines=2, interactive=False, elem_id="as-command")
-            self.as_python = gr.Textbox(label="In Python", lines=6, interactive=False, elem_id="as-python")
         with gr.Row():
             self.copy_command = gr.Button("Copy as command", elem_id="copy-command", **small)
             self.copy_python = gr.Button("Copy as Python", elem_id="copy-python", **small)
+        with gr.Accordion("What makes this result again", open=False, visible=False, elem_id="repeat") as self.repeat:
+            self.as_command = gr.Textbox(label="As a command", lines=2, interactive=False, elem_id="as-command")
+            self.as_python = gr.Textbox(label="In Python", lines=6, interactive=False, elem_id="as-python")
+            self.save_input = gr.DownloadButton("Save the input", elem_id="save-input", size="sm")
 
     def put(self, keys: Iterable[Key], options: dict[Key, Option]) -> None:
         """Controls for those options that have none yet. What they are to show is set when a method is known."""

@@ -117,6 +117,6 @@ class Opening:
     def fresh(self, session: Session, method: Any) -> Shown:
         """The page with a new picture, or none."""
         c, picture = self.controls, session.picture
-        said = "No picture." if picture is None else f"A picture of {picture.width} x {picture.height} pixels."
+        said = "No picture." if picture is None else f"A picture of {picture.width} × {picture.height} pixels."
         return {c.session: session, c.canvas: gr.update(**session.as_canvas()), c.chain: so_far(method, session),
                 c.message: "", c.progress: line(said), **self.results.nothing(session)}

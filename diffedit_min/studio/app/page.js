@@ -34,7 +34,7 @@ async function copyText(text) {
     await navigator.clipboard.writeText(text);
     say('<div role="status" class="said">Copied.</div>');
   } catch {         // some browsers allow it on https pages only
-    say('<div role="status" class="said">This browser lets no page copy here: mark the text below "Repeat it elsewhere".</div>');
+    say('<div role="status" class="said">This browser lets no page copy here: mark the text below "What makes this result again".</div>');
   }
 }
 

@@ -89,7 +89,7 @@ class Answers:
         free, at_once = {"concurrency_limit": None, **quiet}, {"queue": False, **quiet}
         model = {"concurrency_limit": 1, "concurrency_id": "model", **quiet}
         done = [c.progress, c.message, c.chain, c.result, c.save_result, c.save_mask, c.save_report, c.open_report,
-                c.last, c.copy_command, c.copy_python, c.repeat, c.as_command, c.as_python]
+                c.last, c.copy_command, c.copy_python, c.repeat, c.as_command, c.as_python, c.save_input]
         opened = [c.session, c.picture, c.canvas, c.query, c.reference, *done]
         chosen = {c.session, c.model, c.method, c.preset, c.query, *c.options.values()}
         tuned = [c.session, c.model, c.method, c.about, c.known_words, c.chain, c.query, c.reference, c.mask_part,
@@ -110,6 +110,7 @@ class Answers:
         c.scenes.select(self.opening.take_scene, [c.session, c.method], opened, **free)
         self.masking.connect(free, at_once, model)
         Comparing(c, self.running).connect(at_once, model)
+        c.foot()
         gr.on([c.edit.click, c.query.submit, c.reference.submit], lambda session: session.begin("edit"), [c.session],
               None, **at_once).then(self.editing.edit, c.inputs(), [c.canvas, *done], **model)
         # Said by the browser itself: from here it could come after the "Cancelled" of a run that ends at once.

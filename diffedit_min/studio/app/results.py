@@ -57,7 +57,7 @@ class Results:
     def nothing(self, session: Session) -> Shown:
         """What is shown where there is no result."""
         c, off = self.controls, gr.update(interactive=False)
-        result = "" if session.picture is None else wipe_of(session.picture, session.picture)
+        result = "" if session.picture is None else wipe_of(session.picture, session.picture, name="not edited yet")
         unseen = (c.save_result, c.save_mask, c.save_report, c.open_report, c.copy_command, c.copy_python)
         return {c.result: result, **dict.fromkeys(unseen, off), c.last: self.strip(session),
                 c.repeat: gr.update(visible=False)}
@@ -65,7 +65,15 @@ class Results:
     def repeated(self, session: Session, edit: Edit) -> Shown:
         """What makes the edit again."""
         c, told = self.controls, (edit.settings, session.name, self.models.get(edit.settings["model"]))
-        return {c.repeat: gr.update(visible=True), c.as_command: command_of(*told), c.as_python: python_of(*told)}
+        return {c.repeat: gr.update(visible=True), c.as_command: command_of(*told), c.as_python: python_of(*told),
+                c.save_input: self.drawn(session)}
+
+    def drawn(self, session: Session) -> Any:
+        """A scene as a file, which is nowhere else; a picture of a person's own is theirs already."""
+        if session.scene is None:
+            return gr.update(visible=False)
+        save(session.picture, path := new_folder() / session.name)
+        return gr.update(value=path, visible=True, label=f"Save {session.name}, which they read")
 
     def strip(self, session: Session) -> Any:
         """The last results with what was asked for."""
@@ -87,17 +95,17 @@ class Results:
         return {c.save_report: gr.update(value=path, interactive=True), c.progress: line("The report is ready.")}
 
 
-def wipe_of(before: Image.Image, after: Image.Image, below: str = "") -> str:
-    """Input and result in one frame, and what is said below it."""
+def wipe_of(before: Image.Image, after: Image.Image, below: str = "", name: str = "result") -> str:
+    """Input and result in one frame, and what is said below it. name: what stands on the result."""
     left, right = (small_uri(picture, SIDE) for picture in (before, after))
-    return wipe(left, right, pixels=max(before.size) <= EXACT) + below
+    return wipe(left, right, right=name, pixels=max(before.size) <= EXACT) + below
 
 
 def beside_truth(edit: Edit, truth: Image.Image | None) -> str:
     """The true answer with its figures, if it is known."""
     if truth is None:
         return ""
-    figures = "".join(f"<dt>{html.escape(name)}</dt><dd><b>{html.escape(value)}</b> {html.escape(what)}</dd>"
+    figures = "".join(f"<dt>{html.escape(value)}</dt><dd><b>{html.escape(name)}</b>: {html.escape(what)}</dd>"
                       for name, value, what in against_truth(edit, truth))
     return (f'<div class="truth"><figure><img src="{small_uri(truth, SIDE)}" alt="What a perfect edit would be">'
             f"<figcaption>true answer</figcaption></figure><dl>{figures}</dl></div>")

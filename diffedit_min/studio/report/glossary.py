@@ -1,4 +1,4 @@
-"""The words and symbols of a report, each explained in a sentence, and linked where the word or symbol first appears.
+"""The words and symbols of reports and of the page, each explained in a sentence; a report links where each is first.
 """
 
 import re
