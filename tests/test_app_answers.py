@@ -313,11 +313,12 @@ def test_a_report_before_an_edit_and_a_scene_that_is_none_are_refused(browser):
 @pytest.mark.parametrize(("method", "said"), [
     ("invert", "must come back"), ("instruct_pix2pix", "Nothing of the picture"), ("sdedit", "taken towards noise")])
 def test_the_steps_say_what_the_method_does(method, said):
-    """No query where there is none to give, and no picture in what begins with noise alone."""
+    """No query where there is none to give, or an instruction; and no picture in what begins with noise alone."""
     from diffedit_min.studio.app.chain import chain
 
     shown = chain(dm.METHODS[method], {})
-    assert said in shown and ("query" in shown.replace("without a query", "")) == dm.METHODS[method].takes_query
+    assert said in shown and ("query" in shown.replace("without a query", "")) == (method == "sdedit")
+    assert ("instruction" in shown) == (method == "instruct_pix2pix")
 
 
 def test_the_result_keeps_the_pictures_colour_profile(browser):

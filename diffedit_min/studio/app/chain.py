@@ -24,14 +24,16 @@ SIDE = 176      # px, at most
 INPUT = ("Input", "What the query does not ask for must stay as it is here.", ("The input picture",))
 NOISED = ("Noised", "Noise hides the details, so that words decide what could be below it.",
           ("The input picture under heavy noise",))
-GUESSES = ("Two guesses", "What the model sees below the noise: told the reference, and told the query.",
+GUESSES = ("Two guesses", "The model predicts the noise; what is left without it is its guess of the picture. Told the "
+           "reference, and told the query.",
            ("A blurred picture as the reference tells it", "A blurred picture as the query tells it"))
 DIFFER = ("Where they differ", "Elsewhere both texts say the same. Several noises are averaged, as one alone misleads.",
           ("A map over the picture, bright where the guesses differ",))
 MASK = ("Mask", "The largest differences: only here may the picture change.",
         ("The input picture, darkened where it must not change",))
 GIVEN_BACK = ("Input", "What must come back, in every detail.", ("The input picture",))
-MASKED = ("Result", "Inside the mask noise is taken away as the query tells; outside the input comes back.",
+MASKED = ("Result", "The input is encoded: its own noise leads back to it, new noise would not. Then noise is taken "
+          "away, inside the mask as the query tells; outside the input comes back.",
           ("The edited picture",))
 TAKEN_TO_NOISE = ("Noised", "The picture is taken towards noise: its details go, what is large stays.",
                   ("What decoding starts from",))
@@ -51,7 +53,9 @@ def steps_of(method: Method) -> list[tuple[str, str, tuple[str, ...]]]:
         return [INPUT, TAKEN_TO_NOISE, MASK, MASKED]
     if not method.takes_query:
         return [GIVEN_BACK, TAKEN_TO_NOISE, BACK]
-    return [INPUT, NOISE_ALONE if method.needs_instruction else TAKEN_TO_NOISE, WHOLE]
+    if method.needs_instruction:
+        return [(name, why.replace("query", "instruction"), alts) for name, why, alts in (INPUT, NOISE_ALONE, WHOLE)]
+    return [INPUT, TAKEN_TO_NOISE, WHOLE]
 
 
 def chain(method: Method, pictures: dict[str, Sequence[Image.Image]]) -> str:

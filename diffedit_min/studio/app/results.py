@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,18 @@ class Results:
     def shown(self, session: Session, result: Result) -> Shown:
         """The result with its settings, and the mask, to download; a report is made when it is asked for."""
         c, edit, on = self.controls, result.edit, gr.update(interactive=True)
-        files = written(result)
+        drawn = {} if session.scene is None else {session.name: session.picture}    # a person's own picture is theirs
+        files = written(result, drawn)
         below = beside_truth(replace(edit, image=result.image), self.truth(session, edit))
         shown = {c.chain: result.chain, c.result: wipe_of(session.picture, result.image, below),
-                 c.progress: line(result.said), c.save_result: gr.update(value=files["result"], interactive=True),
+                 c.progress: line(result.said), c.save_result: gr.update(value=files["result.png"], interactive=True),
                  c.save_mask: gr.update(interactive=False), c.save_report: gr.update(interactive=False),
                  c.open_report: on, c.copy_command: on, c.copy_python: on, c.last: self.strip(session),
-                 **self.repeated(session, edit)}
-        if "mask" in files:
-            shown[c.save_mask] = gr.update(value=files["mask"], interactive=True)
+                 c.save_input: gr.update(visible=False), **self.repeated(session, edit)}
+        if "mask.png" in files:
+            shown[c.save_mask] = gr.update(value=files["mask.png"], interactive=True)
+        for name in drawn:
+            shown[c.save_input] = gr.update(value=files[name], visible=True, label=f"Save {name}, which they read")
         return shown
 
     def truth(self, session: Session, edit: Edit) -> Image.Image | None:
@@ -65,15 +69,7 @@ class Results:
     def repeated(self, session: Session, edit: Edit) -> Shown:
         """What makes the edit again."""
         c, told = self.controls, (edit.settings, session.name, self.models.get(edit.settings["model"]))
-        return {c.repeat: gr.update(visible=True), c.as_command: command_of(*told), c.as_python: python_of(*told),
-                c.save_input: self.drawn(session)}
-
-    def drawn(self, session: Session) -> Any:
-        """A scene as a file, which is nowhere else; a picture of a person's own is theirs already."""
-        if session.scene is None:
-            return gr.update(visible=False)
-        save(session.picture, path := new_folder() / session.name)
-        return gr.update(value=path, visible=True, label=f"Save {session.name}, which they read")
+        return {c.repeat: gr.update(visible=True), c.as_command: command_of(*told), c.as_python: python_of(*told)}
 
     def strip(self, session: Session) -> Any:
         """The last results with what was asked for."""
@@ -111,17 +107,18 @@ def beside_truth(edit: Edit, truth: Image.Image | None) -> str:
             f"<figcaption>true answer</figcaption></figure><dl>{figures}</dl></div>")
 
 
-def written(result: Result) -> dict[str, Path]:
-    """The files of a result: made once, however often it is shown, and again only where they were deleted as old."""
+def written(result: Result, drawn: Mapping[str, Image.Image]) -> dict[str, Path]:
+    """The files of a result by name: made once, however often it is shown, and again only where they were deleted as
+    old. drawn: the input by its name, if it is a scene, which is nowhere else."""
     text, files = metadata.texts(result.edit.settings, result.image.size), {}
     result.folder.mkdir(exist_ok=True)
-    for name, image in (("result", result.image), ("mask", result.mask)):
+    for name, image in {"result.png": result.image, "mask.png": result.mask, **drawn}.items():
         if image is not None:
-            files[name] = path = result.folder / f"{name}.png"
+            files[name] = path = result.folder / name
             try:
                 os.utime(path)      # it is young again
             except FileNotFoundError:
-                save(image, path, text)
+                save(image, path, {} if name in drawn else text)
     return files
 
 

@@ -35,12 +35,14 @@ TERMS = (
          r"∅|\bempty text\b"),
     Term("k", "The number of noise levels that encoding goes up and decoding comes down again: the encoding ratio "
          "times the number of steps.", r"(?<!<sub>)<i>k</i>|\blevel k\b"),
+    Term("map", "How far two noise predictions lie apart in each cell of the latent, on average over several noises: "
+         "large where the words ask for a change.", r"\bmaps?\b"),
     Term("M", "The mask: 1 in the cells of the latent that may change, 0 in the others.", r"(?<!<sub>)<i>M</i>"),
     Term("guidance", "Classifier-free guidance: the prediction for the query is moved further away from the prediction "
          "for the empty text, so that the query counts more.", r"\bguid(?:ance|ed)\b"),
     Term("s", "The guidance scale: how far the prediction is moved; s = 1 means no guidance.", r"(?<!<sub>)<i>s</i>"),
-    Term("network evaluations", "How often the U-Net predicts the noise in one latent, a row of its input; most of an "
-         "edit's time is spent on them.", r"\bnetwork evaluations?\b"),
+    Term("network evaluations", "How often the U-Net predicts the noise in one latent. Each is one row of its input, "
+         "so they are called rows too; most of an edit's time is spent on them.", r"\bnetwork evaluations?\b"),
     Term("PSNR", "Peak signal-to-noise ratio: how alike two pictures are, in decibels; at 20 dB the difference is "
          "plain, above 40 dB it is hard to see, and equal pictures have no limit.", r"\bPSNR\b"),
 )
