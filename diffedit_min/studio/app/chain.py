@@ -32,8 +32,8 @@ DIFFER = ("Where they differ", "Elsewhere both texts say the same. Several noise
 MASK = ("Mask", "The largest differences: only here may the picture change.",
         ("The input picture, darkened where it must not change",))
 GIVEN_BACK = ("Input", "What must come back, in every detail.", ("The input picture",))
-MASKED = ("Result", "The input is encoded: its own noise leads back to it, new noise would not. Then noise is taken "
-          "away, inside the mask as the query tells; outside the input comes back.",
+MASKED = ("Result", "Decoding starts from the input's own noise, which leads back to it; new noise would not. Inside "
+          "the mask the query leads; outside the input comes back.",
           ("The edited picture",))
 TAKEN_TO_NOISE = ("Noised", "The picture is taken towards noise: its details go, what is large stays.",
                   ("What decoding starts from",))
