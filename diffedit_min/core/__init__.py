@@ -18,4 +18,4 @@ These five need a few things that they share with the samplers and the methods:
 theory.py is Proposition 1.
 """
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
