@@ -384,6 +384,14 @@ def test_what_was_done_is_found_again_after_a_reload_and_at_a_click(browser):
     assert [result.asked.seed for result in session.results] == [6, 5, 4, 3, 2, 1]
 
 
+def test_a_picture_that_will_be_shrunk_is_told_so_before_it_is_edited(browser, tmp_path):
+    c, opening = browser.c, browser.answers.opening
+    for size, said in (((400, 300), "edited at "), ((32, 32), "A picture of 32 × 32 pixels.</")):
+        Image.new("RGB", size, "green").save(tmp_path / "a.png")
+        browser.take(opening.open({**browser.value, c.picture: str(tmp_path / "a.png")}))
+        assert said in browser.value[c.progress], size
+
+
 def test_a_result_that_is_shown_again_takes_no_more_of_the_disk(browser, tmp_path):
     c, opening = browser.c, browser.answers.opening
     browser.value |= {c.key: "0123456789abcdef" * 2}
