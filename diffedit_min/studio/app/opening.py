@@ -119,7 +119,7 @@ class Opening:
         c, picture = self.controls, session.picture
         said = "No picture." if picture is None else f"A picture of {picture.width} × {picture.height} pixels."
         if picture is not None and session.cells is not None and (frame := session.fitted()[1]).shrunk:
-            said += (f" It will be edited at {frame.padded[0]} × {frame.padded[1]} px. 'Crop', below 'Around the mask', "
-                     "edits a part at full resolution.")
+            said += (f" It will be edited at {frame.padded[0]} × {frame.padded[1]} px. 'Crop', below 'Around the "
+                     "mask', edits a part at full resolution.")
         return {c.session: session, c.canvas: gr.update(**session.as_canvas()), c.chain: so_far(method, session),
                 c.message: "", c.progress: line(said), **self.results.nothing(session)}
