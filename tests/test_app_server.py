@@ -299,6 +299,7 @@ def started(folder):
         process.stdout.close()
 
 
+@pytest.mark.full
 def test_nothing_is_left_however_the_server_ends(tmp_path):
     """Nor, when it was killed, after the next start."""
     for name, code in (("SIGHUP", 143), ("SIGKILL", -9), ("SIGTERM", 143)):

@@ -97,6 +97,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, whole):
     assert results(folder) == whole
 
 
+@pytest.mark.full
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_files(tmp_path, whole):
     folder, rng = prepare(tmp_path / "jobs"), random.Random(0)
     for kill in range(2):

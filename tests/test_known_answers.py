@@ -33,7 +33,7 @@ def edited(method, model, drawn=DRAWN, **options):
 @pytest.mark.parametrize("method, options", [
     ("sdedit", {}), ("encode_decode", {}), ("prompt_to_prompt", {}), ("negative_prompt_inversion", {}),
     ("direct_inversion", {}), ("cycle_diffusion", {}), ("edit_friendly", {}), ("instruct_pix2pix", {}),
-    ("null_text", {"iterations": 1}),
+    pytest.param("null_text", {"iterations": 1}, marks=pytest.mark.full),
 ])
 def test_it_edits(method, options, models):
     """At least two of three show what was asked for, and what shouldn't change is still there."""

@@ -28,6 +28,7 @@ BLOCKS = {re.search(r"(?:Method\(\"|class )(\w+)", block.split("dm.register")[-1
           for folder in ("methods", "samplers")
           for block in re.findall(r"```python\n(.*?)```", (PACKAGE / folder / "README.md").read_text(), re.DOTALL)
           if "dm.register" in block}
+SOME = [name if name in ("attention_mask", "heun") else pytest.param(name, marks=pytest.mark.full) for name in BLOCKS]
 OWN_METHODS = [name for name, block in BLOCKS.items() if "dm.Method(" in block]
 QUERY = {"two_edits": "a basket of plums on sand | a bowl of plums on grass"}
 AT_MOST = {"otsu": 15, "per_level": 20, "attention_mask": 45, "two_edits": 40, "heun": 20}      # lines, but for imports
@@ -65,8 +66,8 @@ def test_the_examples_are_all_there_and_short():
         assert len(lines) <= AT_MOST[name], (name, len(lines))
 
 
-@pytest.mark.parametrize("name", [name if name in ("otsu", "heun") else pytest.param(name, marks=pytest.mark.slow)
-                                  for name in BLOCKS])
+@pytest.mark.parametrize("name", [
+    name if name in ("otsu", "heun") else pytest.param(name, marks=pytest.mark.full) for name in BLOCKS])
 def test_an_example_edits_and_reports(name, plugin, scene, call_command):
     query = QUERY.get(name, "a bucket of plums on marble")
     done = call_command("edit", "scene.png", "--query", query, "--reference", scene.caption, *told(name), "-o",
@@ -94,7 +95,7 @@ def test_a_report_of_another_rule_does_not_show_the_threshold(plugin, scene, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", SOME)
 def test_an_example_is_measured(name, plugin, call_command):
     whose = [name.replace("_", "-")] if name in OWN_METHODS else ["diffedit", "-o", f"sampler=ddim,{name}"]
     if name == "two_edits":
@@ -133,7 +134,7 @@ def test_the_page_offers_the_examples(plugin):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", SOME)
 def test_an_example_passes_its_check(name, plugin):
     dm.methods.load_plugin(plugin(name))
     if name in OWN_METHODS:

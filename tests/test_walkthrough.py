@@ -99,7 +99,7 @@ def filled(skeleton: str, lines: str) -> str:
 # ---------------------------------------------------------------- it runs, and shows what it is committed with
 
 
-# Run after the notebook, besides the answers: what the sliders do where somebody moves them.
+# Run after the notebook and the answers: what the sliders do where somebody moves them.
 SLIDERS = """
 assert edited("diffedit", 0.8) is edited("diffedit", 0.8)
 at_ratio(0.7)
@@ -110,26 +110,21 @@ assert len(set(captions)) == 20
 """
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The notebook, run; and after its own cells one for each answer, and one that does what the sliders do."""
-    folder, notebook = tmp_path_factory.mktemp("walkthrough"), copy.deepcopy(COMMITTED)
-    notebook.cells += [nbformat.v4.new_code_cell(source) for source in (*map(answered, ANSWERS), SLIDERS)]
-    notebook = executed(notebook, folder)
-    assert not list(folder.iterdir())       # it writes no files
-    return notebook
-
-
 @pytest.mark.slow
-def test_every_cell_shows_what_it_is_committed_with(run):
-    for before, after in zip(code_cells(COMMITTED), code_cells(run), strict=False):
+def test_every_cell_shows_what_it_is_committed_with(tmp_path):
+    run = executed(COMMITTED, tmp_path)
+    assert not list(tmp_path.iterdir())       # it writes no files
+    for before, after in zip(code_cells(COMMITTED), code_cells(run), strict=True):
         assert before.id == after.id and before.execution_count == after.execution_count
         assert same_outputs(before.outputs, after.outputs) is None, before.id
 
 
-@pytest.mark.slow
-def test_every_answer_prints_what_it_says(run):
-    """Each is run as it stands; the pictures that it shows are not kept in the file."""
+@pytest.mark.full
+def test_every_answer_prints_what_it_says_and_sliders_ask_for_nothing_twice(tmp_path):
+    """After the notebook's own cells each answer is run as it stands; the pictures that it shows are not kept."""
+    notebook = copy.deepcopy(COMMITTED)
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in (*map(answered, ANSWERS), SLIDERS)]
+    run = executed(notebook, tmp_path)
     for cell, (number, body) in zip(run.cells[len(COMMITTED.cells):], ANSWERS.items(), strict=False):
         printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
         assert same_numbers(re.search(FENCED.format("text"), body, re.DOTALL).group(1), printed), (number, printed)
