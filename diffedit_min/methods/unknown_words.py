@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ..networks.stable_diffusion import StableDiffusion
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")     # letters; numbers and punctuation are no words
-NEAR, LEAST_LETTERS = 0.7, 4     # difflib's ratio from which a word is near; shorter words ("and") are near to any
+NEAR, LEAST_LETTERS = 0.75, 4    # difflib's ratio from which a word is near; shorter words ("and") are near to any
 SHOWN, LISTED = 5, 60           # unknown words, and known ones, that a warning names, at most
 
 
